@@ -1,0 +1,1 @@
+"""cvkit: typed PyTorch training components for computer vision."""
