@@ -1,1 +1,39 @@
-"""training"""
+"""The spine: the loop, its state, hooks, metrics and checkpoints; readable in one sitting.
+
+=================  ==========================================================================================
+``loop``           ``fit``, ``evaluate``, ``preflight``: the loop itself
+``build``          from the arguments of ``fit`` to a complete state
+``state``          ``TrainState``, ``History``, ``FitResult``
+``hooks``          ``Callback`` and the dispatcher
+``runtime``        device, precision, compilation: forward, backward, update
+``feed``           batches from any loader, entered at any place
+``losses``         losses by name, and how they reduce
+``metrics``        what is computed beside the loss, summed exactly
+``optimizers``     optimizers and schedules by name
+``checkpoint``     one file, written and read
+``snapshot``       a run as a plain dict, and back
+``resume``         which file a run continues from
+``signals``        Ctrl-C and SIGTERM
+``preflight``      one batch traced, mistakes diagnosed
+=================  ==========================================================================================
+"""
+
+from cvkit.training.checkpoint import load_checkpoint, save_checkpoint
+from cvkit.training.hooks import HOOKS, Callback
+from cvkit.training.loop import evaluate, fit, preflight
+from cvkit.training.runtime import Runtime
+from cvkit.training.state import FitResult, History, TrainState
+
+__all__ = [
+    "HOOKS",
+    "Callback",
+    "FitResult",
+    "History",
+    "Runtime",
+    "TrainState",
+    "evaluate",
+    "fit",
+    "load_checkpoint",
+    "preflight",
+    "save_checkpoint",
+]

@@ -1,0 +1,148 @@
+"""``Checkpoint``: the newest state of the run, and the best one."""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from cvkit.errors import ArgumentError
+from cvkit.training import snapshot
+from cvkit.training.checkpoint import save_checkpoint, sync_directory
+from cvkit.training.hooks import LAST, Callback
+from cvkit.training.monitor import Monitor
+from cvkit.training.signals import SIGNALLED
+from cvkit.training.state import TrainState
+
+__all__ = ["Checkpoint"]
+
+
+class Checkpoint(Callback):
+    """Saves the run: the newest state as ``last.pt``, the best as ``best.pt``.
+
+    A file holds everything that continuing exactly needs, and describes itself: ``cvkit.load(path)`` predicts with it. A run
+    that is stopped by Ctrl-C, SIGTERM or a callback is saved where it stands.
+
+    Args:
+        directory: Where the files go; one directory a run.
+        monitor: The logged name that decides what is best, e.g. ``"val_accuracy"``; ``None`` keeps no best.
+        mode: ``"min"`` or ``"max"``; by default as the metric says.
+        every_epochs: Save ``last.pt`` after this many epochs.
+        every_steps: Save ``last.pt`` also after this many updates, in the middle of an epoch.
+        keep_last: How many of the newest states are kept; those before ``last.pt`` as ``step-00000120.pt``.
+
+    Raises:
+        ArgumentError: A number below 1, or, when the run starts, a monitor that will never be logged.
+    """
+
+    order: ClassVar[int] = LAST
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        monitor: str | None = "val_loss",
+        mode: Literal["min", "max"] | None = None,
+        every_epochs: int = 1,
+        every_steps: int | None = None,
+        keep_last: int = 1,
+    ) -> None:
+        for name, value in (("every_epochs", every_epochs), ("every_steps", every_steps), ("keep_last", keep_last)):
+            if value is not None and value < 1:
+                raise ArgumentError(
+                    f"{name} cannot be used", got=value, expected="at least 1", fix=f"pass {name}=1 or more"
+                )
+        self.directory = Path(directory)
+        self.monitor = Monitor(monitor, mode) if monitor is not None else None
+        self.every_epochs = every_epochs
+        self.every_steps = every_steps
+        self.keep_last = keep_last
+        self._saved_step = -1
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest file, or ``None`` before the first was written."""
+        path = self.directory / "last.pt"
+        return path if path.exists() else None
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The file of the best epoch, or ``None`` before there was one."""
+        path = self.directory / "best.pt"
+        return path if path.exists() else None
+
+    def checkpoints(self) -> list[Path]:
+        """Returns the files in the directory that a run can continue from, the newest first."""
+        earlier = sorted(self.directory.glob("step-*.pt"), reverse=True)
+        named = [self.directory / "last.pt", *earlier, self.directory / "best.pt"]
+        return [path for path in named if path.is_file()]
+
+    def on_fit_start(self, state: TrainState) -> None:
+        """Checks that what is monitored will be logged."""
+        if self.monitor is not None:
+            self.monitor.check(state)
+
+    def on_batch_end(self, state: TrainState) -> None:
+        """Saves in the middle of an epoch, where asked to."""
+        due = self.every_steps is not None and not state.group_open and state.step % self.every_steps == 0
+        if due and state.step != self._saved_step and state.batch_index < len(state.train):
+            self._save_last(state)
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Saves the newest state, and the best."""
+        improved = self.monitor is not None and state.finite and self.monitor.improved(state.logs)
+        due = (
+            (state.epoch + 1) % self.every_epochs == 0
+            or state.epoch + 1 == state.epochs
+            or state.stop_reason is not None
+        )
+        if due:
+            self._save_last(state)
+        if improved and due:
+            _link(self.directory / "last.pt", self.directory / "best.pt")
+        elif improved:
+            save_checkpoint(self.directory / "best.pt", snapshot.capture(state))
+
+    def on_fit_end(self, state: TrainState) -> None:
+        """Saves a run that was stopped in the middle of an epoch."""
+        stopped = state.stop_reason is not None and state.exception is None and state.epochs_done == state.epoch
+        if stopped and (state.step != self._saved_step or state.stop_reason in SIGNALLED):
+            self._save_last(state)
+
+    def _save_last(self, state: TrainState) -> None:
+        last = save_checkpoint(self.directory / "last.pt", snapshot.capture(state))
+        self._saved_step = state.step
+        if self.keep_last > 1:
+            _link(last, self.directory / f"step-{state.step:08d}.pt")
+            for old in sorted(self.directory.glob("step-*.pt"), reverse=True)[self.keep_last :]:
+                old.unlink()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best value so far."""
+        return {"best": self.monitor.best} if self.monitor is not None and math.isfinite(self.monitor.best) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back the best value."""
+        if self.monitor is not None:
+            self.monitor.best = state["best"]
+
+
+def _link(source: Path, target: Path) -> None:
+    """Gives a file that was written and verified a second name, atomically; copies where the disk has no links."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            with open(source, "rb") as read, open(temporary, "xb") as write:
+                while chunk := read.read(1 << 20):
+                    write.write(chunk)
+                write.flush()
+                os.fsync(write.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(target.parent)

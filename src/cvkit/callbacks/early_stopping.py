@@ -1,0 +1,68 @@
+"""``EarlyStopping``: ends a run that has stopped improving."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from cvkit.errors import ArgumentError
+from cvkit.training.hooks import Callback
+from cvkit.training.monitor import Monitor
+from cvkit.training.state import TrainState
+
+__all__ = ["EarlyStopping"]
+
+
+class EarlyStopping(Callback):
+    """Ends the run when a logged value has not improved for some epochs; ``stop_reason`` is ``"early_stopping"``.
+
+    Args:
+        monitor: The logged name to watch.
+        patience: How many epochs without an improvement are borne; the one after ends the run.
+        min_delta: By how much a value must be better to count as an improvement.
+        mode: ``"min"`` or ``"max"``; by default as the metric says.
+
+    Raises:
+        ArgumentError: A negative number, or, when the run starts, a monitor that will never be logged.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        patience: int = 3,
+        min_delta: float = 0.0,
+        mode: Literal["min", "max"] | None = None,
+    ) -> None:
+        for name, value in (("patience", patience), ("min_delta", min_delta)):
+            if not value >= 0:
+                raise ArgumentError(
+                    f"{name} cannot be used", got=value, expected="at least 0", fix=f"pass {name}=0 or more"
+                )
+        self.monitor = Monitor(monitor, mode, min_delta)
+        self.patience = patience
+        self.waited = 0
+
+    def on_fit_start(self, state: TrainState) -> None:
+        """Checks that what is watched will be logged; a resumed run that was over stays so."""
+        self.monitor.check(state)
+        if self.waited > self.patience:
+            state.request_stop("early_stopping")
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Counts the epochs without an improvement."""
+        self.waited = 0 if self.monitor.improved(state.logs) else self.waited + 1
+        if self.waited > self.patience:
+            state.request_stop("early_stopping")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best value and the epochs waited since."""
+        best = self.monitor.best if math.isfinite(self.monitor.best) else None
+        return {"best": best, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes both back."""
+        self.waited = state["waited"]
+        if state["best"] is not None:
+            self.monitor.best = state["best"]

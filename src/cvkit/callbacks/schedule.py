@@ -1,0 +1,92 @@
+"""``LRSchedule``: steps a learning-rate scheduler that the user has built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from cvkit.errors import ArgumentError
+from cvkit.training.hooks import Callback
+from cvkit.training.monitor import Monitor
+from cvkit.training.snapshot import load_schedule, schedule_state
+from cvkit.training.state import TrainState
+
+__all__ = ["LRSchedule"]
+
+
+class LRSchedule(Callback):
+    """Steps a ready-made scheduler, as often as said here.
+
+    Args:
+        scheduler: The scheduler, built over an optimizer that is given to ``fit`` as well.
+        every: ``"step"`` (each optimizer update) or ``"epoch"``.
+        monitor: The logged name that a ``ReduceLROnPlateau`` watches.
+
+    Raises:
+        ArgumentError: No scheduler, another ``every``, a plateau scheduler without ``monitor`` or a monitor without one, or,
+            when the run starts, a scheduler of another optimizer.
+    """
+
+    def __init__(
+        self, scheduler: LRScheduler, *, every: Literal["step", "epoch"] = "step", monitor: str | None = None
+    ) -> None:
+        if not isinstance(scheduler, LRScheduler):
+            raise ArgumentError(
+                "LRSchedule cannot use this scheduler",
+                got=repr(scheduler),
+                expected="a torch.optim.lr_scheduler.LRScheduler",
+                fix='for a schedule by name pass fit(schedule="cosine")',
+            )
+        if every not in ("step", "epoch"):
+            raise ArgumentError(
+                "every cannot be used", got=repr(every), expected='"step" or "epoch"', fix='every="epoch"'
+            )
+        plateau = isinstance(scheduler, ReduceLROnPlateau)
+        if plateau != (monitor is not None) or (plateau and every != "epoch"):
+            raise ArgumentError(
+                f"{type(scheduler).__name__} with every={every!r} and monitor={monitor!r} does not go together",
+                expected='every="epoch" and a monitor for ReduceLROnPlateau, no monitor for any other',
+                fix='LRSchedule(scheduler, every="epoch", monitor="val_loss")' if plateau else "leave monitor out",
+            )
+        self.scheduler = scheduler
+        self.every = every
+        self.monitor = (
+            Monitor(monitor, scheduler.mode) if isinstance(scheduler, ReduceLROnPlateau) and monitor else None
+        )
+        self._stepped = 0
+
+    def on_fit_start(self, state: TrainState) -> None:
+        """Checks that the scheduler belongs to this run."""
+        if self.monitor is not None:
+            self.monitor.check(state)
+        if all(self.scheduler.optimizer is not optimizer for optimizer in state.optimizers):
+            raise ArgumentError(
+                "the scheduler of LRSchedule belongs to another optimizer",
+                got=f"{type(self.scheduler).__name__} over an optimizer that fit was not given",
+                expected="the same optimizer object in both",
+                fix="build optimizer, then scheduler over it, and pass optimizer=optimizer to fit",
+            )
+        self._stepped = state.step
+
+    def on_batch_end(self, state: TrainState) -> None:
+        """Steps after an update."""
+        if self.every == "step" and state.step > self._stepped:
+            self._stepped = state.step
+            self.scheduler.step()
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Steps after an epoch."""
+        if self.monitor is not None:
+            self.scheduler.step(state.logs[self.monitor.name])  # type: ignore[arg-type]  # ReduceLROnPlateau takes a value
+        elif self.every == "epoch":
+            self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the scheduler's state."""
+        return {"scheduler": schedule_state(self.scheduler)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes it back."""
+        load_schedule(self.scheduler, state["scheduler"])

@@ -1,0 +1,207 @@
+"""One file: atomic, checksummed, free of code, versioned.
+
+A checkpoint is what ``torch.save`` writes (a zip archive of tensors and plain types), followed by its own SHA-256 in the
+archive's comment. So ``torch.load(path, weights_only=True)`` reads it without cvkit, and cvkit reads no byte of it before the
+digest has been verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from cvkit.errors import CheckpointError
+
+__all__ = ["load_checkpoint", "plain", "save_checkpoint"]
+
+_MAGIC = b"cvkit-sha256:"
+_COMMENT = len(_MAGIC) + 64
+_CHUNK = 1 << 20
+
+
+def plain(content: Any, where: str = "content") -> Any:
+    """Returns content as tensors and plain types only.
+
+    Args:
+        content: Nested dicts, lists and tuples of tensors, numbers, strings, bytes, booleans and ``None``.
+        where: Where the content stands, for the message.
+
+    Raises:
+        CheckpointError: Something else, named by its key.
+    """
+    if content is None or type(content) in (bool, int, float, str, bytes):
+        return content
+    if isinstance(content, Tensor):
+        return content.detach()
+    if isinstance(content, Mapping):
+        for key in content:
+            if type(key) not in (str, int):
+                raise _not_plain(f"{where}: the key {key!r}", key)
+        return {key: plain(value, f"{where}[{key!r}]") for key, value in content.items()}
+    if type(content) in (list, tuple):
+        return type(content)(plain(value, f"{where}[{index}]") for index, value in enumerate(content))
+    raise _not_plain(where, content)
+
+
+def _not_plain(where: str, value: object) -> CheckpointError:
+    return CheckpointError(
+        f"{where} cannot go into a checkpoint",
+        got=f"{type(value).__module__}.{type(value).__qualname__}",
+        expected="nested dicts (keys str or int), lists and tuples of tensors, numbers, strings, bytes, booleans and None",
+        fix="store what it is made of: str(path), array.tolist(), torch.from_numpy(array)",
+    )
+
+
+class _Hashing:
+    """A file to write to that also feeds a hash."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> Path:
+    """Writes a checkpoint so that the file under ``path`` is always whole: the old one or the new one.
+
+    It is written under a temporary name beside it, flushed to the disk, read back and verified, renamed, and the rename
+    flushed as well.
+
+    Args:
+        path: The file's name; its directory is made if missing.
+        content: Nested dicts, lists and tuples of tensors and plain types.
+
+    Returns:
+        The path.
+
+    Raises:
+        CheckpointError: Content that is neither tensor nor plain type (named by its key), or a disk that does not take
+            it (the old file is left as it was).
+    """
+    path = Path(path)
+    checked = plain(content)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                hashing = _Hashing(file)
+                torch.save(checked, hashing)  # type: ignore[arg-type]
+                file.seek(-2, os.SEEK_END)  # the length of the archive's comment, 0 until now, ends the file
+                file.write(_COMMENT.to_bytes(2, "little") + _MAGIC + hashing.digest.hexdigest().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            _verify(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"cannot write the checkpoint {path}",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"a directory that takes it; the file before it is {'untouched' if path.exists() else 'not there'}",
+            fix="see whether the disk is full or the directory is read-only",
+        ) from error
+    return path
+
+
+def sync_directory(directory: Path) -> None:
+    """Flushes a directory's entries to the disk, where the system can."""
+    if os.name == "nt":  # Windows cannot open a directory for that
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Reads a checkpoint back, verified.
+
+    Nothing in the file is run: its checksum is verified first, and then it is read with ``weights_only=True``.
+
+    Args:
+        path: A file that :func:`save_checkpoint` wrote.
+        map_location: The device that its tensors go to.
+
+    Returns:
+        The content; a model's weights are under ``["model"]``.
+
+    Raises:
+        CheckpointError: Missing, damaged, no checkpoint of cvkit's, or of a newer format; the file is named.
+    """
+    path = Path(path)
+    try:
+        _verify(path)
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        there = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
+        raise CheckpointError(
+            f"there is no checkpoint {path}",
+            got=f"beside it: {', '.join(there)}" if there else f"no .pt file in {path.parent}",
+            expected="a file that a Checkpoint callback or save_checkpoint wrote",
+            fix="check the path",
+        ) from None
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            expected="tensors and plain types",
+            fix="use another checkpoint of the run",
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no checkpoint", got=type(content).__name__, expected="a dict")
+    return content
+
+
+def _verify(path: Path) -> None:
+    """Compares a file with the digest in its last bytes.
+
+    Raises:
+        CheckpointError: Not written by cvkit, cut off, or changed since.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - _COMMENT))
+        comment = file.read(_COMMENT)
+        if not comment.startswith(_MAGIC):
+            raise CheckpointError(
+                f"{path} is no whole checkpoint of cvkit's",
+                got=f"{size} bytes that do not end in a checksum",
+                expected="a file written by a Checkpoint callback or save_checkpoint, complete to its last byte",
+                fix="use another checkpoint of the run; plain weights load with "
+                "model.load_state_dict(torch.load(path, weights_only=True))",
+            )
+        digest = hashlib.sha256()
+        file.seek(0)
+        left = size - _COMMENT - 2
+        while left > 0:
+            chunk = file.read(min(_CHUNK, left))
+            digest.update(chunk)
+            left -= len(chunk)
+        length = file.read(2)
+        digest.update(b"\0\0")
+    if digest.hexdigest().encode() != comment[len(_MAGIC) :] or length != _COMMENT.to_bytes(2, "little"):
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged",
+            got="bytes that do not fit its checksum",
+            expected=f"SHA-256 {comment[len(_MAGIC) :].decode(errors='replace')}",
+            fix="use another checkpoint of the run, or copy the file again from where it came",
+        )

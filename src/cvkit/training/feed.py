@@ -1,0 +1,186 @@
+"""Batches, from any loader, entered at any place, and what can be read off a batch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cvkit import seeding
+from cvkit.errors import ArgumentError, CvkitError, DataError
+
+__all__ = ["can_skip", "check_loader", "first_batch", "open_epoch", "random_state", "samples_in"]
+
+
+def check_loader(name: str, loader: Any) -> None:
+    """Refuses what cannot be walked once an epoch.
+
+    Args:
+        name: The argument's name, for the message.
+        loader: What arrived.
+
+    Raises:
+        ArgumentError: Not an iterable, an iterator that is used up after one walk, no length, or no batches.
+    """
+    if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
+        raise ArgumentError(
+            f"{name} cannot be walked",
+            got=type(loader).__name__,
+            expected="a cvkit.data.Loader, a torch DataLoader, or any sized iterable of batches",
+            fix="wrap the data set: cvkit.data.Loader(dataset, batch_size=64)",
+        )
+    if isinstance(loader, Iterator):
+        raise ArgumentError(
+            f"{name} is an iterator, which is used up after one epoch",
+            got=type(loader).__name__,
+            expected="something that can be walked once an epoch: a loader or a list of batches",
+            fix=f"pass the loader itself instead of iter(loader), or list({name})",
+        )
+    try:
+        batches = len(loader)
+    except (TypeError, AttributeError):
+        raise ArgumentError(
+            f"{name} does not say how many batches it has",
+            got=f"{type(loader).__name__} without a length",
+            expected="a sized iterable: schedules and the time left are computed from it",
+            fix="give it a __len__ that returns the number of batches",
+        ) from None
+    if batches == 0:
+        raise ArgumentError(
+            f"{name} has no batches", got=_why_empty(loader), expected="at least one batch", fix=_fill(loader)
+        )
+
+
+def _why_empty(loader: Any) -> str:
+    if isinstance(loader, DataLoader):
+        return f"{len(loader.dataset)} samples, batch_size={loader.batch_size}, drop_last={loader.drop_last}"  # type: ignore[arg-type]
+    return f"an empty {type(loader).__name__}"
+
+
+def _fill(loader: Any) -> str:
+    if isinstance(loader, DataLoader) and loader.drop_last:
+        return "take drop_last=False or a smaller batch_size"
+    return "see whether the data set found its files"
+
+
+def samples_in(batch: Any) -> int:
+    """Returns the number of samples in a batch: the first size of the first tensor found in it, else 1."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()
+    for part in parts:
+        if isinstance(part, Tensor | dict | list | tuple):
+            return samples_in(part)
+    return 1
+
+
+def own_generators(loader: Any) -> list[torch.Generator]:
+    """Returns the generators that a torch DataLoader and its sampler draw from, besides the global one."""
+    found: list[torch.Generator] = []
+    for holder in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        generator = getattr(holder, "generator", None)
+        if isinstance(generator, torch.Generator) and all(generator is not one for one in found):
+            found.append(generator)
+    return found
+
+
+@contextmanager
+def _undisturbed(loader: Any) -> Iterator[None]:
+    """Leaves the global generators, and those of the loader, as they were."""
+    generators = own_generators(loader)
+    states = [generator.get_state() for generator in generators]
+    try:
+        with seeding.preserved():
+            yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def first_batch(name: str, loader: Any) -> Any:
+    """Returns the first batch of an epoch without leaving a trace: no random number is drawn, no worker started.
+
+    Args:
+        name: The argument's name, for messages.
+        loader: Any loader that :func:`check_loader` has passed.
+
+    Raises:
+        DataError: It gives no batch, or fails to.
+    """
+    with _undisturbed(loader):
+        try:
+            if can_skip(loader):
+                return next(iter(loader.batches()), None)
+            if (
+                isinstance(loader, DataLoader)
+                and loader.batch_sampler is not None
+                and hasattr(loader.dataset, "__getitem__")
+            ):
+                indices = next(iter(loader.batch_sampler))
+                return loader.collate_fn([loader.dataset[index] for index in indices])
+            batch = next(iter(loader), None)
+        except CvkitError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{name} failed to give its first batch",
+                got=f"{type(error).__name__}: {error}",
+                expected="a batch",
+                fix="the traceback above this one shows where in the data set it failed",
+            ) from error
+    if batch is None:
+        raise DataError(
+            f"{name} says that it has {len(loader)} batches and gives none",
+            got="an iteration that ends at once",
+            expected="a loader that can be walked once an epoch",
+            fix="it is probably used up: pass an object whose __iter__ starts afresh each time",
+        )
+    return batch
+
+
+def can_skip(loader: Any) -> bool:
+    """Whether a loader can be entered in the middle and finishes its batches on the device, as cvkit's does."""
+    return hasattr(loader, "batches") and hasattr(loader, "finish")
+
+
+def random_state(loader: Any) -> dict[str, Any]:
+    """Returns the state of every generator that walking a loader may draw from, as tensors and plain types."""
+    return {"global": seeding.capture(), "loader": [one.get_state() for one in own_generators(loader)]}
+
+
+def open_epoch(loader: Any, epoch: int, start: int = 0, random: dict[str, Any] | None = None) -> Iterator[Any]:
+    """Opens one epoch of a loader at its batch ``start``.
+
+    A loader that can skip starts there at once. Any other is walked from its beginning with the random numbers that
+    the epoch began with, and the first ``start`` batches are thrown away.
+
+    Args:
+        loader: Any loader that :func:`check_loader` has passed.
+        epoch: The epoch's index, for those that shuffle by it.
+        start: The first batch that is wanted.
+        random: What :func:`random_state` gave when the epoch began; needed for ``start > 0`` unless the loader can skip.
+
+    Returns:
+        An iterator over batches as the loader gives them, on the host.
+    """
+    for holder in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        if holder is not None and hasattr(holder, "set_epoch"):
+            holder.set_epoch(epoch)
+    if can_skip(loader):
+        return iter(loader.batches(start))
+    if start == 0 or random is None:
+        return itertools.islice(iter(loader), start, None)
+    now = seeding.capture()
+    seeding.restore(random["global"])
+    for generator, saved in zip(own_generators(loader), random["loader"], strict=True):
+        generator.set_state(saved)
+    iterator = iter(loader)
+    for _ in range(start):
+        next(iterator, None)
+    seeding.restore(now)
+    return iterator

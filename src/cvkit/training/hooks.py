@@ -1,0 +1,232 @@
+"""Callbacks: the protocol, and the dispatcher that checks them once and runs them in order."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from cvkit.errors import ArgumentError, unknown_name
+
+if TYPE_CHECKING:
+    from cvkit.training.state import TrainState
+
+__all__ = ["CHANGER", "HOOKS", "LAST", "OBSERVER", "Callback", "Hooks"]
+
+CHANGER, OBSERVER, LAST = 0, 1, 2
+
+HOOKS = (
+    "on_fit_start",
+    "on_epoch_start",
+    "on_batch_start",
+    "on_gradients_ready",
+    "on_batch_end",
+    "on_validation_batch_end",
+    "on_validation_end",
+    "on_epoch_end",
+    "on_exception",
+    "on_fit_end",
+)
+
+Hook: TypeAlias = "Callable[[TrainState], None]"
+
+
+class Callback:
+    """Something that is told of every event of a run.
+
+    Deriving from it is a convenience: any object with methods of these names is a callback. A hook that is not
+    overridden costs nothing. What ``state_dict`` returns goes into the checkpoint and comes back on resume.
+
+    Attributes:
+        order: ``CHANGER`` (0, the default) runs before ``OBSERVER`` (1), and that before ``LAST`` (2); within one order
+            callbacks run as listed. The end of the run is told in reverse.
+    """
+
+    order: ClassVar[int] = CHANGER
+
+    def on_fit_start(self, state: TrainState) -> None:
+        """Before the first epoch; the state is complete, a resumed one is restored."""
+
+    def on_epoch_start(self, state: TrainState) -> None:
+        """Before the first batch of an epoch, or the first one after a resume."""
+
+    def on_batch_start(self, state: TrainState) -> None:
+        """Before a training batch goes through the model; ``state.batch`` is on the device."""
+
+    def on_gradients_ready(self, state: TrainState) -> None:
+        """Before an update: gradients are complete, unscaled and not yet clipped."""
+
+    def on_batch_end(self, state: TrainState) -> None:
+        """After a training batch, and after the update if there was one."""
+
+    def on_validation_batch_end(self, state: TrainState) -> None:
+        """After a validation batch."""
+
+    def on_validation_end(self, state: TrainState) -> None:
+        """After the validation of an epoch; ``state.logs`` holds its values."""
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """After an epoch; ``state.logs`` is its row in the history."""
+
+    def on_exception(self, state: TrainState) -> None:
+        """When ``state.exception`` ends the run; ``on_fit_end`` follows."""
+
+    def on_fit_end(self, state: TrainState) -> None:
+        """When the run is over, whatever ended it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what must survive a resume: tensors and plain types."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what :meth:`state_dict` returned."""
+
+
+class Hooks:
+    """Runs callbacks: checked when built, free where nobody listens, torn down in reverse.
+
+    Args:
+        callbacks: The callbacks as the user listed them.
+
+    Raises:
+        ArgumentError: Something that is no callback: a class, or an object without a hook.
+        UnknownNameError: A method named like a hook that is none.
+    """
+
+    epoch_start: Hook
+    batch_start: Hook
+    gradients_ready: Hook
+    batch_end: Hook
+    validation_batch_end: Hook
+    validation_end: Hook
+    epoch_end: Hook
+
+    def __init__(self, callbacks: Sequence[Any]) -> None:
+        for callback in callbacks:
+            _check(callback)
+        self.callbacks = sorted(callbacks, key=lambda callback: int(getattr(callback, "order", CHANGER)))
+        for hook in HOOKS[1:-2]:
+            setattr(self, hook.removeprefix("on_"), self._chain(hook))
+
+    def _chain(self, hook: str) -> Hook:
+        chain = [(callback, method) for callback in self.callbacks if (method := _implemented(callback, hook))]
+        if not chain:
+            return _nothing
+
+        def run(state: TrainState) -> None:
+            for callback, method in chain:
+                try:
+                    method(state)
+                except BaseException as error:
+                    error.add_note(_where(callback, hook, state))
+                    raise
+
+        return run
+
+    @contextmanager
+    def running(self, state: TrainState) -> Iterator[None]:
+        """Starts every callback, and ends those that were started, in reverse, whatever happens in between.
+
+        An error that happens while ending one is noted on the error that came first, and does not keep the
+        others from being ended.
+        """
+        started: list[Any] = []
+        try:
+            for callback in self.callbacks:
+                _call(callback, "on_fit_start", state)
+                started.append(callback)
+            yield
+        except BaseException as error:
+            state.exception = error
+            for late in [
+                *self._wind_down("on_exception", started, state),
+                *self._wind_down("on_fit_end", started, state),
+            ]:
+                error.add_note("and then:\n" + "".join(traceback.format_exception(late)))
+            raise
+        else:
+            first, *others = [*self._wind_down("on_fit_end", started, state), None]
+            if first is not None:
+                for late in filter(None, others):
+                    first.add_note("and then:\n" + "".join(traceback.format_exception(late)))
+                raise first
+
+    def _wind_down(self, hook: str, started: Sequence[Any], state: TrainState) -> list[BaseException]:
+        late: list[BaseException] = []
+        for callback in reversed(started):
+            try:
+                _call(callback, hook, state)
+            except BaseException as error:  # gathered, and raised by the caller once everybody has been told
+                late.append(error)
+        return late
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of every callback that has one, by class name."""
+        states = {key: one.state_dict() for key, one in self._keyed() if hasattr(one, "state_dict")}
+        return {key: state for key, state in states.items() if state}
+
+    def load_state_dict(self, states: Mapping[str, Any]) -> list[str]:
+        """Gives every callback its state back.
+
+        Returns:
+            The keys of states that nobody took: their callbacks are not there any more.
+        """
+        keyed = dict(self._keyed())
+        for key, state in states.items():
+            if key in keyed:
+                keyed[key].load_state_dict(state)
+        return [key for key in states if key not in keyed]
+
+    def _keyed(self) -> Iterator[tuple[str, Any]]:
+        seen: dict[str, int] = {}
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            seen[name] = seen.get(name, 0) + 1
+            yield (name if seen[name] == 1 else f"{name}#{seen[name]}"), callback
+
+
+def _nothing(state: TrainState) -> None:
+    """Stands for a hook that nobody implements."""
+
+
+def _implemented(callback: object, hook: str) -> Hook | None:
+    """Returns the bound method of a hook, or ``None`` where it is only inherited from :class:`Callback`."""
+    method: Hook | None = getattr(callback, hook, None)
+    if method is None or getattr(method, "__func__", None) is getattr(Callback, hook):
+        return None
+    return method
+
+
+def _call(callback: object, hook: str, state: TrainState) -> None:
+    method = _implemented(callback, hook)
+    if method is not None:
+        try:
+            method(state)
+        except BaseException as error:
+            error.add_note(_where(callback, hook, state))
+            raise
+
+
+def _where(callback: object, hook: str, state: TrainState) -> str:
+    return f"in callback {type(callback).__name__}.{hook} (epoch {state.epoch + 1}, step {state.step})"
+
+
+def _check(callback: object) -> None:
+    if isinstance(callback, type):
+        raise ArgumentError(
+            f"callbacks got the class {callback.__name__}",
+            expected="an instance",
+            fix=f"write {callback.__name__}(…) in the list",
+        )
+    named = [name for name in dir(callback) if name.startswith("on_") and callable(getattr(callback, name))]
+    for name in named:
+        if name not in HOOKS:
+            raise unknown_name(f"hook on callback {type(callback).__name__}:", name, HOOKS)
+    if not named:
+        raise ArgumentError(
+            "callbacks got something that is no callback",
+            got=repr(callback),
+            expected=f"an object with at least one of {', '.join(HOOKS)}",
+            fix="derive it from cvkit.Callback",
+        )

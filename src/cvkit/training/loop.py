@@ -1,0 +1,311 @@
+"""``fit`` and ``evaluate``: the loop, on one screen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from cvkit import seeding
+from cvkit.errors import CvkitWarning, DataError
+from cvkit.training import build, feed
+from cvkit.training import preflight as preflight_
+from cvkit.training import resume as resume_
+from cvkit.training.hooks import Hooks
+from cvkit.training.losses import LossFunction
+from cvkit.training.metrics import Metric
+from cvkit.training.optimizers import DEFAULT_LR
+from cvkit.training.runtime import Precision, Runtime, Step, deterministic_kernels, train_mode
+from cvkit.training.signals import SIGNALLED, graceful
+from cvkit.training.state import FitResult, TrainState
+
+__all__ = ["evaluate", "fit", "preflight"]
+
+
+def fit(
+    model: nn.Module,
+    train: Any,
+    val: Any = None,
+    *,
+    epochs: int,
+    loss: str | nn.Module | LossFunction = "cross_entropy",
+    optimizer: str | Optimizer | Sequence[Optimizer] | Callable[[list[nn.Parameter]], Any] = "adamw",
+    lr: float = DEFAULT_LR,
+    schedule: str | Callable[[Optimizer, int], LRScheduler] | None = None,
+    metrics: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
+    callbacks: Sequence[Any] = (),
+    step: Step | None = None,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+    compile: bool = False,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    seed: int | None = None,
+    deterministic: bool = False,
+    resume: bool | str | Path = False,
+    progress: bool = True,
+    preflight: bool = True,
+) -> FitResult:
+    """Trains a model.
+
+    In this shape, everything else staying out of its way::
+
+        for epoch in remaining_epochs:
+            for batch in train:
+                loss = forward and backward
+                if at an update: optimizer step
+            if val: evaluate
+            log a row
+
+    Args:
+        model: Any module; it is moved to the device and trained in place.
+        train: Training batches: a ``cvkit.data.Loader``, a torch ``DataLoader``, or any sized iterable of batches. A batch
+            is ``(inputs, targets)``, or anything that a ``step`` of your own understands.
+        val: Validation batches of the same kind, or ``None``.
+        epochs: The total number of epochs, those before a resume included.
+        loss: ``"cross_entropy"``, ``"bce"`` (on logits), ``"mse"``, ``"l1"``, ``"smooth_l1"``, ``"nll"``, ``"hinge"``,
+            ``"dice"``, a module or any callable ``(outputs, targets) -> scalar``.
+        optimizer: ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adam"``, ``"adamw"``, ``"adagrad"``, ``"rmsprop"``, an
+            optimizer, a sequence of them, or a factory ``params -> Optimizer``. By name it is fused where the device has it.
+        lr: Learning rate, for an optimizer given by name.
+        schedule: ``"cosine"``, ``"onecycle"``, ``"poly"``, ``"step"``, ``"linear"``, or a factory
+            ``(optimizer, total_steps) -> LRScheduler``; stepped at each update.
+        metrics: Names or objects with ``update(outputs, targets)``, ``compute()`` and ``reset()``. ``None`` means accuracy
+            for a classification loss.
+        callbacks: Objects with ``on_…`` hooks; see :class:`cvkit.Callback`.
+        step: ``step(model, batch, state) -> loss`` or ``(loss, outputs, targets)`` in place of the usual
+            ``loss(model(inputs), targets)``.
+        device: ``"auto"`` or a device.
+        precision: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"auto"`` (bf16 on GPUs that have it).
+        compile: Whether to run the model through ``torch.compile``.
+        accumulate: Batches to one update; gives the same update as one batch as large as all of them.
+        clip_norm: Bound on the 2-norm of all gradients, applied once per update.
+        seed: Seeds every global generator. ``None`` leaves them as they are, so a script's own ``torch.manual_seed``
+            decides.
+        deterministic: Asks torch for deterministic kernels.
+        resume: ``True`` continues from the ``Checkpoint`` callback's directory if it holds a run, a path from that file.
+        progress: Whether to show progress.
+        preflight: Whether to trace one batch through everything first.
+
+    Returns:
+        History, model, and how the run ended.
+
+    Raises:
+        ArgumentError: An argument that cannot work, before anything is touched.
+        PreflightError: One batch does not go through model, loss and metrics.
+        CheckpointError: The directory holds another run, or a checkpoint cannot be read or written.
+        DeviceError: A device or precision that is not there.
+    """
+    build.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
+    callbacks = build.with_progress(callbacks, progress)
+    sources = resume_.find(callbacks, resume)
+    runtime = Runtime(device, precision, compile=compile)
+    with deterministic_kernels(deterministic):
+        seed = build.start_seed(seed)
+        state = build.state(model, train, val, runtime, loss=loss, metrics=metrics, own_step=step is not None)
+        state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, seed, accumulate, clip_norm
+        hooks = state.hooks = Hooks(callbacks)
+        build.add_optimizers(state, optimizer, lr)
+        build.add_schedules(state, schedule)
+        compute = step or build.usual_step(state)
+        if preflight:
+            preflight_.warn(preflight_.inspect(state, compute, own_step=step is not None))
+        resume_.enter(state, sources)
+        with graceful(state), hooks.running(state):
+            _train(state, hooks, compute)
+    state.model.eval()
+    return build.result(state)
+
+
+def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
+    """The loop."""
+    runtime, losses = state.runtime, state.train_meters.losses
+    state.model.zero_grad()
+    for _ in state.remaining_epochs():
+        train_mode(state.model)
+        state.begin_epoch()
+        hooks.epoch_start(state)
+        for batch in runtime.feed(state.train, state):
+            state.batch = batch
+            hooks.batch_start(state)
+            runtime.forward_backward(step, batch, state)
+            if state.at_update():
+                runtime.finish_gradients(state)
+                hooks.gradients_ready(state)
+                runtime.update(state)
+            hooks.batch_end(state)
+            if losses.first_nonfinite is not None:
+                _report_nonfinite(state)
+            if state.stop_reason is not None and not state.group_open:
+                break
+        if state.stop_reason in SIGNALLED or (state.stop_reason and state.batch_index < len(state.train)):
+            return  # in the middle of an epoch: a checkpoint saved now continues right here
+        _close_epoch(state, hooks)
+        if not _log_epoch(state, hooks, step):
+            return
+        hooks.epoch_end(state)
+
+
+def _close_epoch(state: TrainState, hooks: Hooks) -> None:
+    """Deals with a loader that gave fewer batches than its length says: the last group is still updated."""
+    if state.batch_index == 0:
+        raise DataError(
+            f"train gave no batch in epoch {state.epoch + 1}",
+            got=f"an iteration of {type(state.train).__name__} that ends at once",
+            expected=f"{len(state.train)} batches, as its length says",
+            fix="it is probably used up: pass an object whose __iter__ starts afresh each time",
+        )
+    if state.group_open:
+        state.runtime.finish_gradients(state)
+        hooks.gradients_ready(state)
+        state.runtime.update(state)
+    if state.batch_index != len(state.train):
+        warnings.warn(
+            f"train says that it has {len(state.train)} batches and gave {state.batch_index} in epoch {state.epoch + 1}: "
+            "schedules and the time left are computed from its length",
+            CvkitWarning,
+            stacklevel=2,
+        )
+
+
+def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
+    """Validates and logs the epoch's row.
+
+    Returns:
+        Whether the epoch is complete; a signal during validation leaves it open, to be validated after a resume.
+    """
+    row = {f"train_{name}": value for name, value in state.train_meters.values().items()}
+    if not state.finite:
+        _report_nonfinite(state)
+    if state.val is not None:
+        before = seeding.capture()
+        values = _validate(state, hooks, step)
+        if values is None:
+            seeding.restore(before)
+            return False
+        row |= {f"val_{name}": value for name, value in values.items()}
+    state.logs = {"epoch": state.epoch + 1, "step": state.step, **row, "lr": state.lr, **state.logs}
+    state.epochs_done = state.epoch + 1
+    if state.val is not None:
+        hooks.validation_end(state)
+    state.history.rows.append(state.logs)
+    return True
+
+
+def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] | None:
+    """Runs the validation batches; returns loss and metrics, or ``None`` when a signal came in between."""
+    state.training, state.meters = False, state.val_meters
+    state.meters.reset()
+    state.model.eval()
+    try:
+        with torch.no_grad():
+            for batch in state.runtime.feed(state.val, state):
+                state.batch = batch
+                state.runtime.forward(step, batch, state)
+                hooks.validation_batch_end(state)
+                if state.stop_reason in SIGNALLED:
+                    return None
+        return state.meters.values()
+    finally:
+        state.training, state.meters = True, state.train_meters
+
+
+def _report_nonfinite(state: TrainState) -> None:
+    """Warns, once an epoch, of the first loss that is not finite."""
+    first = state.train_meters.losses.first_nonfinite
+    if first is None or state.reported_epoch == state.epoch:
+        return
+    state.reported_epoch = state.epoch
+    step = state.epoch * state.steps_per_epoch + first // state.accumulate + 1
+    warnings.warn(
+        f"the training loss is not finite in epoch {state.epoch + 1}, batch {first + 1} (step {step}); this epoch will not be "
+        "saved as best. Try a lower lr, clip_norm=1.0, or precision='fp32', and look for NaN in the data",
+        CvkitWarning,
+        stacklevel=3,
+    )
+
+
+def evaluate(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: str | nn.Module | LossFunction = "cross_entropy",
+    metrics: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
+    step: Step | None = None,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+) -> dict[str, float]:
+    """Computes loss and metrics of a model over data, in evaluation mode, each weighted by samples.
+
+    The same numbers as ``fit`` logs for ``val``. The model's mode is as before afterwards.
+
+    Args:
+        model: Any module; it is moved to the device.
+        data: A loader or any sized iterable of batches.
+        loss: As in :func:`fit`.
+        metrics: As in :func:`fit`.
+        step: As in :func:`fit`.
+        device: As in :func:`fit`.
+        precision: As in :func:`fit`.
+
+    Returns:
+        ``{"loss": …, "accuracy": …}``.
+
+    Raises:
+        ArgumentError: An argument that cannot work.
+        DeviceError: A device or precision that is not there.
+    """
+    feed.check_loader("data", data)
+    state = build.state(
+        model, data, data, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
+    )
+    modes = [(module, module.training) for module in state.model.modules()]
+    try:
+        values = _validate(state, Hooks(()), step or build.usual_step(state))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return values or {}
+
+
+def preflight(
+    model: nn.Module,
+    train: Any,
+    val: Any = None,
+    *,
+    loss: str | nn.Module | LossFunction = "cross_entropy",
+    metrics: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
+    step: Step | None = None,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+) -> list[str]:
+    """Traces one batch through model, loss and metrics, as ``fit`` does before its first epoch, and trains nothing.
+
+    Args:
+        model: Any module; it is moved to the device, and otherwise as before afterwards.
+        train: Training batches, as in :func:`fit`.
+        val: Validation batches, as in :func:`fit`.
+        loss: As in :func:`fit`.
+        metrics: As in :func:`fit`.
+        step: As in :func:`fit`.
+        device: As in :func:`fit`.
+        precision: As in :func:`fit`.
+
+    Returns:
+        Notes on what works but looks like a mistake; empty when all is well.
+
+    Raises:
+        PreflightError: What cannot work, with the layer's name and the fix.
+        ArgumentError: An argument that cannot work.
+    """
+    build.check_loaders({"train": train, "val": val})
+    state = build.state(
+        model, train, val, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
+    )
+    return preflight_.inspect(state, step or build.usual_step(state), own_step=step is not None)

@@ -1,0 +1,300 @@
+"""One batch through model, loss and metrics before the first epoch: mistakes come back as a diagnosis."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cvkit import seeding
+from cvkit.errors import CvkitError, CvkitWarning, PreflightError
+from cvkit.training import feed
+from cvkit.training.runtime import Step, train_mode
+from cvkit.training.state import TrainState
+
+__all__ = ["inspect", "warn"]
+
+
+def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
+    """Traces one training batch, and the forward of one validation batch, and leaves no trace of it.
+
+    Weights, buffers, gradients, modes and random numbers are as before when it returns.
+
+    Args:
+        state: A complete state; its model is on the device.
+        step: What computes the loss.
+        own_step: Whether ``step`` is the user's own, so that a batch may be anything.
+
+    Returns:
+        Notes on what is suspicious but works.
+
+    Raises:
+        PreflightError: What cannot work, with the layer's name and the fix.
+        DataError: A loader that fails to give its first batch.
+    """
+    notes: list[str] = []
+    sources = [("train", state.train), *([("val", state.val)] if state.val is not None else [])]
+    with _untouched(state):
+        for name, loader in sources:
+            batch = state.runtime.finished(loader, feed.first_batch(name, loader))
+            if not own_step:
+                _check_batch(name, batch)
+            state.training = name == "train"
+            state.meters = state.train_meters if state.training else state.val_meters
+            state.batch = batch
+            train_mode(state.model) if state.training else state.model.eval()
+            _trace(name, state, step, batch, own_step=own_step)
+            if state.training:
+                notes += _gradients(state)
+                notes += _softmaxed(state)
+    return notes
+
+
+@contextmanager
+def _untouched(state: TrainState) -> Iterator[None]:
+    model = state.model
+    values = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
+    modes = [(module, module.training) for module in model.modules()]
+    compiled, state.runtime.module = state.runtime.module, model
+    try:
+        with seeding.preserved():
+            yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in values:
+                tensor.copy_(value)
+        model.zero_grad()
+        for module, mode in modes:
+            module.training = mode
+        state.runtime.module = compiled
+        state.training, state.meters = True, state.train_meters
+        state.batch = state.loss = state.outputs = state.targets = None
+        state.train_meters.reset()
+        state.val_meters.reset()
+
+
+def _check_batch(name: str, batch: Any) -> None:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise PreflightError(
+            f"a batch of {name} is not (inputs, targets)",
+            got=f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, tuple | list | dict) else ""),
+            expected="a pair of tensors",
+            fix="pass step=…: a function (model, batch, state) -> loss, or (loss, outputs, targets)",
+        )
+    inputs = batch[0]
+    if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8:
+        raise PreflightError(
+            f"the inputs of {name} are whole numbers, as pictures are on disk",
+            got=f"uint8 {_shape(inputs)}",
+            expected="floating-point inputs, normalised",
+            fix="give the loader a transform preset, or convert: images.float() / 255",
+        )
+
+
+def _trace(name: str, state: TrainState, step: Step, batch: Any, *, own_step: bool) -> None:
+    """Runs forward, loss and metrics on one batch; says which layer refused what."""
+    entered: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
+    handles = [
+        module.register_forward_pre_hook(lambda module, args, path=path: entered.append((path, module, args)))
+        for path, module in state.model.named_modules()
+        if not any(True for _ in module.children())
+    ]
+    stage = "forward"
+    context = torch.enable_grad() if state.training else torch.no_grad()
+    try:
+        with context:
+            if own_step:
+                loss = state.runtime.forward(step, batch, state)
+            else:
+                with state.runtime.autocast():
+                    outputs = state.model(batch[0])
+                stage = "loss"
+                _check_outputs(name, state, outputs, batch[1])
+                loss = state.runtime.forward(step, batch, state)
+            stage = "backward"
+            _check_loss(name, state, loss, own_step=own_step)
+            if state.training:
+                loss.backward()  # type: ignore[no-untyped-call]
+    except CvkitError:
+        raise
+    except Exception as error:
+        raise _diagnosis(name, stage, error, entered, batch) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _diagnosis(
+    name: str, stage: str, error: Exception, entered: list[tuple[str, nn.Module, tuple[Any, ...]]], batch: Any
+) -> PreflightError:
+    said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if stage != "forward" or not entered:
+        return PreflightError(
+            f"the {stage} fails on the first batch of {name}",
+            got=f"{said}; the batch is {_shape(batch)}",
+            expected="a batch that goes through model, loss and metrics",
+            fix="see the traceback above for the line",
+        )
+    path, module, args = entered[-1]
+    shape = _shape(args[0]) if args else "nothing"
+    return PreflightError(
+        f"the forward fails in layer {path or type(module).__name__!r} ({type(module).__name__}) on the first batch of {name}",
+        got=f"{said}; the layer was given {shape}",
+        expected=_expects(module),
+        fix=_mend(path, module, args),
+    )
+
+
+def _expects(module: nn.Module) -> str:
+    if isinstance(module, nn.Linear):
+        return f"(N, …, {module.in_features}), which is its in_features"
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return f"(N, {module.in_channels}, …), which is its in_channels"
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return f"(N, {module.num_features}, …) with more than one value a channel"
+    return f"what {module} takes"
+
+
+def _mend(path: str, module: nn.Module, args: tuple[Any, ...]) -> str:
+    given = args[0] if args and isinstance(args[0], Tensor) else None
+    if given is not None and isinstance(module, nn.Linear) and given.shape[-1] != module.in_features:
+        return f"build {path} with in_features={given.shape[-1]}, or feed pictures of the size that the model was built for"
+    if given is not None and isinstance(module, nn.Conv2d) and given.ndim == 4 and given.shape[1] != module.in_channels:
+        return f"build the model with in_channels={given.shape[1]}, or load pictures with {module.in_channels} channels"
+    if given is not None and isinstance(module, nn.modules.batchnorm._BatchNorm) and given.shape[0] == 1:
+        return "batch norm needs more than one sample in training: a larger batch_size, or drop_last=True"
+    return "compare the layer's shape with that of the data"
+
+
+def _check_outputs(name: str, state: TrainState, outputs: Any, targets: Any) -> None:
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        raise PreflightError(
+            f"the model's outputs or the targets of {name} are no tensors",
+            got=f"outputs: {_shape(outputs)}; targets: {_shape(targets)}",
+            expected="one tensor each",
+            fix="pass step=…: a function (model, batch, state) -> (loss, outputs, targets) that picks out what the loss needs",
+        )
+    if state.loss_spec.name in ("cross_entropy", "nll", "CrossEntropyLoss", "NLLLoss", "nll_loss"):
+        _check_classes(name, outputs, targets, state.train)
+    elif state.loss_spec.name in ("MSELoss", "L1Loss", "SmoothL1Loss", "mse_loss", "l1_loss", "smooth_l1_loss"):
+        if outputs.shape != targets.shape:
+            raise PreflightError(
+                f"outputs and targets of {name} would be broadcast against each other: the loss would be silently wrong",
+                got=f"outputs {_shape(outputs)}, targets {_shape(targets)}",
+                expected="the same shape",
+                fix='use loss="mse", "l1" or "smooth_l1" (they align (N, 1) with (N,)), or reshape the targets',
+            )
+
+
+def _check_classes(name: str, outputs: Tensor, targets: Tensor, train: Any) -> None:
+    classes = outputs.shape[1] if outputs.ndim > 1 else 0
+    if targets.is_floating_point():
+        if targets.shape == outputs.shape:
+            return
+        raise PreflightError(
+            f"the targets of {name} do not fit a classification loss",
+            got=f"targets {_shape(targets)}, outputs {_shape(outputs)}",
+            expected="class indices (int64) or probabilities of the outputs' shape",
+            fix='convert the targets to int64, or take loss="mse" for a regression',
+        )
+    wanted = (outputs.shape[0], *outputs.shape[2:])
+    if outputs.ndim < 2 or tuple(targets.shape) != wanted:
+        raise PreflightError(
+            f"outputs and targets of {name} do not fit each other",
+            got=f"outputs {_shape(outputs)}, targets {_shape(targets)}",
+            expected=f"logits (N, C, …) and class indices {wanted if outputs.ndim > 1 else '(N,)'}",
+            fix="end the model in one output a class"
+            + (", and squeeze the targets' last dimension" if targets.ndim == 2 and targets.shape[1] == 1 else ""),
+        )
+    counted = targets[targets != -100]
+    low, high = (int(counted.min()), int(counted.max())) if counted.numel() else (0, 0)
+    known = len(getattr(train, "classes", None) or ())
+    if low < 0 or high >= classes or known > classes:
+        needed = max(high + 1, known)
+        raise PreflightError(
+            f"the model has {classes} outputs and the targets of {name} need {needed}",
+            got=f"class indices from {low} to {high}" + (f", {known} classes in the data" if known else ""),
+            expected=f"indices from 0 to {classes - 1}",
+            fix=f"create the model with num_classes={needed}" if low >= 0 else "count the classes from 0",
+        )
+
+
+def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> None:
+    where = "your step" if own_step else f"the loss {state.loss_spec.name}"
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.ndim != 0:
+        raise PreflightError(
+            f"{where} does not give one number",
+            got=_shape(loss),
+            expected="a scalar tensor",
+            fix="average it: loss.mean()",
+        )
+    if state.training and not loss.requires_grad:
+        raise PreflightError(
+            f"{where} gives a number that no parameter has a part in",
+            got="a loss without a graph",
+            expected="a loss computed from the model's outputs",
+            fix="leave out .detach(), .item() and torch.no_grad() on the way from the outputs to the loss",
+        )
+    if state.metrics and state.outputs is None:
+        raise PreflightError(
+            f"the metrics {', '.join(state.metrics)} have nothing to look at",
+            got="a step that returns only the loss",
+            expected="(loss, outputs, targets)",
+            fix="return loss, outputs, targets from the step, or leave metrics out",
+        )
+    if not bool(torch.isfinite(loss)):
+        raise PreflightError(
+            f"the loss of the first batch of {name} is {float(loss)}",
+            got=f"a batch {_shape(state.batch)}",
+            expected="a finite number",
+            fix="look for NaN in the data, for a log of zero in the loss, or take precision='fp32'",
+        )
+
+
+def _gradients(state: TrainState) -> list[str]:
+    named = [(name, p) for name, p in state.model.named_parameters() if p.requires_grad]
+    unused = [name for name, p in named if p.grad is None]
+    notes = []
+    if unused:
+        notes.append(f"{_some(unused)} took no part in the loss and will not be trained")
+    held = {id(p) for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]}
+    forgotten = [name for name, p in named if id(p) not in held]
+    if forgotten:
+        notes.append(f"no optimizer holds {_some(forgotten)}: freeze them, or add them to an optimizer")
+    return notes
+
+
+def _softmaxed(state: TrainState) -> list[str]:
+    outputs = state.outputs
+    if state.loss_spec.name not in ("cross_entropy", "CrossEntropyLoss") or not isinstance(outputs, Tensor):
+        return []
+    probabilities = bool((outputs >= 0).all()) and torch.allclose(
+        outputs.sum(1), torch.ones((), dtype=outputs.dtype, device=outputs.device), atol=1e-3
+    )
+    if not probabilities or outputs.shape[1] < 2:
+        return []
+    return ["the model ends in a softmax and cross entropy takes logits: remove the softmax, it trains badly twice"]
+
+
+def warn(notes: list[str]) -> None:
+    """Warns of each note."""
+    for note in notes:
+        warnings.warn(note, CvkitWarning, stacklevel=4)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, list | tuple) and len(value) <= 4:
+        return f"({', '.join(_shape(one) for one in value)})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_shape(one)}" for key, one in list(value.items())[:6]) + "}"
+    return type(value).__name__

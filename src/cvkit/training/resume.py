@@ -1,0 +1,76 @@
+"""Where a run continues from: which file, and what to do when that file is damaged."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cvkit.errors import ArgumentError, CheckpointError, CvkitWarning
+from cvkit.training import snapshot
+from cvkit.training.checkpoint import load_checkpoint
+from cvkit.training.state import TrainState
+
+__all__ = ["enter", "find"]
+
+
+def find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
+    """Returns the files that the run may continue from, the newest first; none for a new run.
+
+    A callback that keeps checkpoints says so by a method ``checkpoints()`` that lists them, the newest first.
+
+    Raises:
+        ArgumentError: ``resume=True`` without such a callback.
+        CheckpointError: A new run in a directory that holds one, or a path that is not there.
+    """
+    stores = [callback for callback in callbacks if hasattr(callback, "checkpoints")]
+    held = [path for store in stores for path in store.checkpoints()]
+    if resume is True:
+        if not stores:
+            raise ArgumentError(
+                "resume=True does not know where to continue from",
+                got=f"callbacks={[type(callback).__name__ for callback in callbacks]}",
+                expected="a Checkpoint callback among them",
+                fix='add Checkpoint("runs/a"), or pass the file: resume="runs/a/last.pt"',
+            )
+        return held
+    source = Path(resume) if resume else None
+    if source is not None and not source.is_file():
+        raise CheckpointError(
+            f"there is no checkpoint {source}", expected="a file that a Checkpoint callback wrote", fix="check resume=…"
+        )
+    foreign = [path for path in held if source is None or path.parent.resolve() != source.parent.resolve()]
+    if foreign:
+        raise CheckpointError(
+            f"{foreign[0].parent} already holds a run",
+            got=", ".join(path.name for path in foreign),
+            expected="a directory without checkpoints, for a new run",
+            fix="pass resume=True to continue it, or choose another directory, or delete this one",
+        )
+    return [source] if source is not None else []
+
+
+def enter(state: TrainState, sources: Sequence[Path]) -> None:
+    """Continues from the first file that is sound.
+
+    Warns:
+        CvkitWarning: A newer file is damaged; both are named.
+
+    Raises:
+        CheckpointError: None is sound, or the sound one does not fit the run.
+    """
+    damaged: list[tuple[Path, CheckpointError]] = []
+    for source in sources:
+        try:
+            content = load_checkpoint(source, map_location="cpu")
+        except CheckpointError as error:
+            damaged.append((source, error))
+            continue
+        for path, refusal in damaged:
+            first = str(refusal).splitlines()[0]
+            warnings.warn(f"{first}: {path} is left out, the run continues from {source}", CvkitWarning, stacklevel=3)
+        snapshot.restore(state, content, source)
+        return
+    if damaged:
+        raise damaged[0][1]

@@ -1,0 +1,265 @@
+"""A run as one plain dict, and a plain dict back into a run."""
+
+from __future__ import annotations
+
+import collections
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from cvkit import seeding
+from cvkit.errors import CheckpointError, CvkitWarning
+from cvkit.training.checkpoint import plain
+from cvkit.training.feed import can_skip, own_generators
+from cvkit.training.state import History, TrainState
+
+__all__ = ["FORMAT", "capture", "describe", "load_schedule", "restore", "schedule_state"]
+
+FORMAT = 1
+
+
+def capture(state: TrainState) -> dict[str, Any]:
+    """Returns everything that continuing the run exactly needs, taken at an update boundary.
+
+    Raises:
+        CheckpointError: A callback's or metric's state holds something that is neither tensor nor plain type.
+    """
+    finished = state.epochs_done > state.epoch
+    training = {
+        "epoch": state.epochs_done,
+        "batch": 0 if finished else state.batch_index,
+        "step": state.step,
+        "epochs": state.epochs,
+        "seed": state.seed,
+        "data": fingerprint(state),
+        "rng": seeding.capture(),
+        "epoch_rng": None if finished else state.epoch_rng,
+        "loader_rng": None if can_skip(state.train) else _loader_rng(state),
+        "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
+        "schedules": [schedule_state(schedule) for schedule in state.schedules],
+        "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
+        "losses": state.train_meters.losses.state_dict(),
+        "metrics": {name: _metric_state(metric) for name, metric in state.train_meters.metrics.items()},
+        "logs": {} if finished else state.logs,
+        "callbacks": state.hooks.state_dict() if state.hooks is not None else {},
+        "history": state.history.rows,
+    }
+    return {
+        "format": FORMAT,
+        "cvkit": version("cvkit"),
+        "torch": str(torch.__version__),
+        "model": {name: value.detach() for name, value in state.model.state_dict().items()},
+        "description": describe(state),
+        "training": plain(training, "training"),
+    }
+
+
+def describe(state: TrainState) -> dict[str, Any]:
+    """Returns what makes a checkpoint usable without the script that wrote it.
+
+    The builder's name and arguments, the class names and the evaluation preset; ``None`` for each that is not known.
+    """
+    classes = getattr(state.train, "classes", None)
+    transform: Any = getattr(state.val, "transform", None)
+    if transform is None:
+        trained: Any = getattr(state.train, "transform", None)
+        transform = trained.evaluation() if hasattr(trained, "evaluation") else None
+    return {
+        "model": getattr(state.model, "cvkit_config", None),
+        "classes": [str(name) for name in classes] if classes is not None else None,
+        "transform": transform.to_config() if hasattr(transform, "to_config") else None,
+        "loss": state.loss_spec.name,
+    }
+
+
+def fingerprint(state: TrainState) -> dict[str, Any]:
+    """Returns what must be the same for an epoch to be continued in its middle."""
+    own = getattr(state.train, "fingerprint", None)
+    return {
+        "batches": len(state.train),
+        "accumulate": state.accumulate,
+        "loader seed": getattr(state.train, "seed", None) if can_skip(state.train) else None,
+        "batch size": getattr(state.train, "batch_size", None),
+        "data": own if isinstance(own, str) else None,
+    }
+
+
+def restore(state: TrainState, content: Mapping[str, Any], source: object) -> None:
+    """Puts a run where :func:`capture` found it.
+
+    Args:
+        state: A state as freshly built, with ``state.hooks``.
+        content: What a checkpoint file held.
+        source: The file, for messages.
+
+    Raises:
+        CheckpointError: The file is of a newer format, holds no training state, or does not fit this run.
+    """
+    saved = _training_part(content, source)
+    _check_fit(state, saved, source)
+    try:
+        state.model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {source} do not fit the model",
+            got=" ".join(str(error).split())[:400],
+            expected=f"the model that the run was made with: {content['description'].get('model')}",
+            fix="build the same model, or start a new run in another directory",
+        ) from error
+    _restore_optimizers(state, saved, source)
+    if state.runtime.scaler is not None and saved["scaler"] is not None:
+        state.runtime.scaler.load_state_dict(saved["scaler"])
+    state.train_meters.losses.load_state_dict(saved["losses"])
+    for name, metric in state.train_meters.metrics.items():
+        _load_metric(name, metric, saved["metrics"].get(name), in_epoch=saved["batch"] > 0)
+    state.epoch = state.epochs_done = saved["epoch"]
+    state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
+    state.history = History(saved["history"])
+    state.logs = dict(saved["logs"])
+    state.resumed = True
+    state.epoch_rng = saved["epoch_rng"]
+    for key in state.hooks.load_state_dict(saved["callbacks"]) if state.hooks is not None else ():
+        warnings.warn(
+            f"{source} holds the state of a callback {key!r} that this run does not have", CvkitWarning, stacklevel=2
+        )
+    if saved["loader_rng"] is not None:
+        _set_loader_rng(state, saved["loader_rng"])
+    seeding.restore(saved["rng"])
+
+
+def _training_part(content: Mapping[str, Any], source: object) -> Mapping[str, Any]:
+    if not isinstance(content.get("training"), Mapping) or "model" not in content:
+        raise CheckpointError(
+            f"{source} holds no training state",
+            got=f"the keys {sorted(map(str, content))}",
+            expected="a file that a Checkpoint callback wrote",
+            fix="load its weights by hand: model.load_state_dict(cvkit.load_checkpoint(path)[...])",
+        )
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{source} is of another format",
+            got=f"format {content.get('format')}, written by cvkit {content.get('cvkit')}",
+            expected=f"format {FORMAT}",
+            fix=f"use cvkit {content.get('cvkit')} to continue this run",
+        )
+    training: Mapping[str, Any] = content["training"]
+    return training
+
+
+def _check_fit(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
+    now = fingerprint(state)
+    changed = {
+        name: (was, now.get(name))
+        for name, was in saved["data"].items()
+        if was is not None and now.get(name) is not None and was != now.get(name)
+    }
+    if changed and saved["batch"] > 0:
+        raise CheckpointError(
+            f"{source} was saved in the middle of an epoch over other data",
+            got=", ".join(f"{name}: {was} then, {new} now" for name, (was, new) in changed.items()),
+            expected="the same data, batch size, seed and accumulate until that epoch is over",
+            fix="undo the change, or start a new run in another directory",
+        )
+    if changed:
+        what = ", ".join(f"{name}: {was} then, {new} now" for name, (was, new) in changed.items())
+        warnings.warn(f"the run continued from {source} is not the one it was: {what}", CvkitWarning, stacklevel=2)
+    count = len(saved["optimizers"])
+    if count != len(state.optimizers):
+        raise CheckpointError(
+            f"{source} does not fit the optimizers",
+            got=f"{count} optimizers in the file, {len(state.optimizers)} given to fit",
+            expected="the same optimizers",
+            fix="pass the optimizers that the run was made with, or start a new run in another directory",
+        )
+
+
+def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
+    total_changed = bool(state.schedules) and saved["epochs"] != state.epochs
+    if total_changed:
+        warnings.warn(
+            f"the run continued from {source} was planned for {saved['epochs']} epochs and is now "
+            f"to have {state.epochs}: its learning-rate schedule is recomputed for the new length",
+            CvkitWarning,
+            stacklevel=2,
+        )
+    planned = _advance(state, saved["step"]) if total_changed else None
+    for optimizer, one in zip(state.optimizers, saved["optimizers"], strict=True):
+        try:
+            optimizer.load_state_dict(one)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{source} does not fit the optimizer {type(optimizer).__name__}",
+                got=str(error),
+                expected="an optimizer over the same parameter groups",
+                fix="pass the optimizer that the run was made with, or start a new run in another directory",
+            ) from error
+    if planned is not None:
+        for optimizer, groups in zip(state.optimizers, planned, strict=True):
+            for group, values in zip(optimizer.param_groups, groups, strict=True):
+                group.update(values)
+    else:
+        for schedule, one in zip(state.schedules, saved["schedules"], strict=False):
+            load_schedule(schedule, one)
+
+
+def _advance(state: TrainState, steps: int) -> list[list[dict[str, Any]]]:
+    """Steps fresh schedules to where the run stands, and returns the optimizers' settings there."""
+    for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
+        optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of schedule.step() before it
+        for _ in range(min(steps, state.total_steps - 1)):
+            schedule.step()
+    return [
+        [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        for optimizer in state.optimizers
+    ]
+
+
+def schedule_state(schedule: LRScheduler) -> dict[str, Any]:
+    """Returns a schedule's state as plain types; what is a function is built again by the script that resumes."""
+    return {key: _plain_counter(value) for key, value in schedule.state_dict().items() if not callable(value)}
+
+
+def _plain_counter(value: Any) -> Any:
+    return dict(value) if isinstance(value, collections.Counter) else value
+
+
+def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
+    """Takes back what :func:`schedule_state` returned; plain dicts become counters again where there was one."""
+    counters = {key for key, value in vars(schedule).items() if isinstance(value, collections.Counter)}
+    schedule.load_state_dict({k: collections.Counter(v) if k in counters else v for k, v in saved.items()})
+
+
+def _loader_rng(state: TrainState) -> list[torch.Tensor]:
+    return [generator.get_state() for generator in own_generators(state.train)]
+
+
+def _set_loader_rng(state: TrainState, saved: list[torch.Tensor]) -> None:
+    for generator, one in zip(own_generators(state.train), saved, strict=False):
+        generator.set_state(one)
+
+
+def _metric_state(metric: Any) -> dict[str, Any] | None:
+    """Returns a metric's running state, or ``None`` where it cannot be told."""
+    if hasattr(metric, "state_dict") and (state := metric.state_dict()):
+        return dict(state)
+    if hasattr(metric, "_defaults"):  # torchmetrics keeps its sums out of state_dict by default
+        return {name: getattr(metric, name) for name in metric._defaults}
+    return None
+
+
+def _load_metric(name: str, metric: Any, saved: Mapping[str, Any] | None, *, in_epoch: bool) -> None:
+    if saved is not None and hasattr(metric, "_defaults"):
+        for key, value in saved.items():
+            setattr(metric, key, value)
+    elif saved is not None and hasattr(metric, "load_state_dict"):
+        metric.load_state_dict(saved)
+    elif in_epoch:
+        warnings.warn(
+            f"the metric {name!r} has no state_dict(): in the epoch continued here, only what comes now counts",
+            CvkitWarning,
+            stacklevel=2,
+        )

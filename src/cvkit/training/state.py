@@ -1,0 +1,292 @@
+"""What a run knows: the state that every hook gets, the history, and the result."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from cvkit.errors import ArgumentError, unknown_name
+from cvkit.training.losses import Loss, LossFunction
+from cvkit.training.metrics import Meters, Metric
+
+if TYPE_CHECKING:
+    from cvkit.training.hooks import Hooks
+    from cvkit.training.runtime import Runtime
+
+__all__ = ["FitResult", "History", "TrainState"]
+
+
+class History(Sequence[Mapping[str, float]]):
+    """What was logged, one row an epoch.
+
+    ``history[-1]`` is the last row, ``history["val_loss"]`` a column, ``pandas.DataFrame(history.rows)`` a data frame, and
+    ``print(history)`` a table. ``epoch`` and ``step`` count what was finished when the row was written: the first
+    row's epoch is 1.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, float]] = ()) -> None:
+        self.rows: list[dict[str, float]] = [dict(row) for row in rows]
+
+    @property
+    def columns(self) -> list[str]:
+        """Every name that was logged, in the order of first appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @overload
+    def __getitem__(self, key: int) -> dict[str, float]: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[dict[str, float]]: ...
+    @overload
+    def __getitem__(self, key: str) -> list[float]: ...
+    def __getitem__(self, key: int | slice | str) -> dict[str, float] | list[dict[str, float]] | list[float]:
+        """Returns a row, several rows, or the column of a name (NaN where a row lacks it)."""
+        if isinstance(key, str):
+            if key not in self.columns:
+                raise unknown_name("history column", key, self.columns)
+            return [row.get(key, math.nan) for row in self.rows]
+        return self.rows[key]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        return iter(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        return self.rows == other.rows if isinstance(other, History) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def best(self, name: str, mode: Literal["min", "max"] | None = None) -> dict[str, float]:
+        """Returns the row with the best finite value of a column.
+
+        Args:
+            name: The column, e.g. ``"val_accuracy"``.
+            mode: Which direction is better; by default ``"min"`` for a loss and ``"max"`` for anything else.
+
+        Raises:
+            UnknownNameError: No such column.
+            ArgumentError: The column holds no finite value.
+        """
+        mode = mode or ("min" if name.endswith("loss") else "max")
+        self[name]
+        rows = [row for row in self.rows if math.isfinite(row.get(name, math.nan))]
+        if not rows:
+            raise ArgumentError(
+                f"history column {name!r} holds no finite value", got=self[name], fix="see why it is not"
+            )
+        return (min if mode == "min" else max)(rows, key=lambda row: row[name])
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Writes the rows as CSV, to a file if one is named, and returns the text."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        if path is not None:
+            Path(path).write_text(text.getvalue(), encoding="utf-8")
+        return text.getvalue()
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "(no epoch finished yet)"
+        names = self.columns
+        cells = [names, *([_shown(row.get(name)) for name in names] for row in self.rows)]
+        widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+        return "\n".join(
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells
+        )
+
+    def __repr__(self) -> str:
+        return f"History({len(self.rows)} epochs: {', '.join(self.columns)})"
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What ``fit`` returns.
+
+    Attributes:
+        history: One row an epoch.
+        model: The model with its final weights, unwrapped, on the device it was trained on.
+        epochs: Epochs finished, those before a resume included.
+        steps: Optimizer updates made, those before a resume included.
+        stop_reason: ``"finished"``, ``"early_stopping"``, ``"interrupted"`` (Ctrl-C), ``"terminated"`` (SIGTERM), or
+            whatever a callback gave to ``request_stop``.
+        best_checkpoint: The file of the best epoch, if a ``Checkpoint`` callback wrote one.
+        last_checkpoint: The newest file, if a ``Checkpoint`` callback wrote one.
+    """
+
+    history: History
+    model: nn.Module
+    epochs: int
+    steps: int
+    stop_reason: str
+    best_checkpoint: Path | None = None
+    last_checkpoint: Path | None = None
+
+
+@dataclass(slots=True, eq=False)
+class TrainState:
+    """Everything about a run, as every hook and every ``step`` of a user's own gets it.
+
+    Attributes:
+        model: The user's module, unwrapped, on the device.
+        train: The training batches as given.
+        val: The validation batches as given, or ``None``.
+        loss_spec: The loss and what is known of it; ``state.loss_fn(outputs, targets)`` computes it.
+        train_meters: Loss and metrics of the training batches.
+        val_meters: Loss and metrics of the validation batches.
+        meters: The meters of the phase under way.
+        runtime: Device, precision and compilation.
+        epochs: Total number of epochs.
+        optimizers: All optimizers; ``state.optimizer`` is the first.
+        schedules: Learning-rate schedules, one an optimizer, or none.
+        accumulate: Batches to one update.
+        clip_norm: Bound on the gradient norm, or ``None``.
+        seed: The run's seed, given or drawn.
+        epoch: Index of the epoch under way, from 0.
+        epochs_done: Epochs finished.
+        step: Optimizer updates made; the one x-axis everywhere.
+        batch_index: Batches of this epoch that were trained on.
+        training: Whether this is a training batch rather than a validation one.
+        batch: The current batch, on the device.
+        loss: Loss of the current batch, a detached device scalar: reading it waits for the device.
+        outputs: Outputs of the current batch, detached; ``None`` where a step returns only the loss.
+        targets: Targets of the current batch; ``None`` where a step returns only the loss.
+        samples: Number of samples in the current batch.
+        logs: The row that is being logged: what callbacks add here goes into the history.
+        history: The rows of the epochs finished.
+        stop_reason: Why the run is to end, or ``None`` while it goes on.
+        exception: What ended the run, in ``on_exception``.
+        hooks: The callbacks, checked and in order.
+        epoch_rng: The random numbers that a foreign loader began this epoch with.
+        resumed: Whether the run was continued from a checkpoint.
+        group_open: Whether gradients of an unfinished group of ``accumulate`` batches are waiting.
+        reported_epoch: The epoch in which a non-finite loss was last reported.
+    """
+
+    model: nn.Module
+    train: Any
+    val: Any
+    loss_spec: Loss
+    train_meters: Meters
+    val_meters: Meters
+    meters: Meters
+    runtime: Runtime
+    epochs: int = 1
+    optimizers: list[Optimizer] = field(default_factory=list)
+    schedules: list[LRScheduler] = field(default_factory=list)
+    accumulate: int = 1
+    clip_norm: float | None = None
+    seed: int = 0
+    epoch: int = 0
+    epochs_done: int = 0
+    step: int = 0
+    batch_index: int = 0
+    training: bool = True
+    batch: Any = None
+    loss: Tensor | None = None
+    outputs: Any = None
+    targets: Any = None
+    samples: int = 0
+    logs: dict[str, float] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    stop_reason: str | None = None
+    exception: BaseException | None = None
+    hooks: Hooks | None = None
+    epoch_rng: dict[str, Any] | None = None
+    resumed: bool = False
+    group_open: bool = False
+    reported_epoch: int = -1
+
+    @property
+    def loss_fn(self) -> LossFunction:
+        """The loss, ``(outputs, targets) -> scalar``."""
+        return self.loss_spec.function
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Metrics of the phase under way, by name."""
+        return self.meters.metrics
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The first optimizer."""
+        return self.optimizers[0]
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the first parameter group of the first optimizer."""
+        return float(self.optimizers[0].param_groups[0]["lr"])
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of training batches in an epoch."""
+        return len(self.train)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of optimizer updates in an epoch, a short last group included."""
+        return -(-len(self.train) // self.accumulate)
+
+    @property
+    def total_steps(self) -> int:
+        """Number of optimizer updates of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def log_names(self) -> list[str]:
+        """The names that each epoch's row will hold, known before training; callbacks may add more."""
+        names = [f"train_{name}" for name in ("loss", *self.metrics)]
+        if self.val is not None:
+            names += [f"val_{name}" for name in ("loss", *self.metrics)]
+        return [*names, "lr"]
+
+    @property
+    def finite(self) -> bool:
+        """Whether every loss of this epoch that has arrived on the host so far is finite."""
+        return self.train_meters.losses.first_nonfinite is None
+
+    def remaining_epochs(self) -> Iterator[int]:
+        """Yields the index of each epoch that is still to be trained, until the end or a request to stop."""
+        while self.epoch < self.epochs and self.stop_reason is None:
+            yield self.epoch
+            if self.epochs_done > self.epoch:
+                self.epoch, self.batch_index = self.epochs_done, 0
+
+    def at_update(self) -> bool:
+        """Whether the batch just trained on completes a group of ``accumulate``, or the epoch."""
+        at = self.accumulate == 1 or self.batch_index % self.accumulate == 0 or self.batch_index == len(self.train)
+        self.group_open = not at
+        return at
+
+    def request_stop(self, reason: str) -> None:
+        """Ends the run at the next step boundary.
+
+        Args:
+            reason: What ``FitResult.stop_reason`` will say; the first request wins.
+        """
+        if self.stop_reason is None:
+            self.stop_reason = reason
+
+    def begin_epoch(self) -> None:
+        """Forgets what was summed and logged in the epoch before, unless this one is entered in the middle."""
+        self.training, self.meters = True, self.train_meters
+        if self.batch_index == 0:
+            self.logs = {}
+            self.train_meters.reset()
