@@ -142,6 +142,8 @@ def state(
 def add_optimizers(state: TrainState, optimizer: Any, lr: float) -> None:
     """Adds the optimizers, over parameters that are on the device by now."""
     state.optimizers = resolve_optimizers(optimizer, state.model, lr)
+    held = {id(p) for one in state.optimizers for group in one.param_groups for p in group["params"]}
+    state.runtime.loose = [p for p in state.model.parameters() if p.requires_grad and id(p) not in held]
 
 
 def add_schedules(state: TrainState, schedule: str | Callable[..., LRScheduler] | None) -> None:

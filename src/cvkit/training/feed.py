@@ -172,14 +172,15 @@ def open_epoch(loader: Any, epoch: int, start: int = 0, random: dict[str, Any] |
         if holder is not None and hasattr(holder, "set_epoch"):
             holder.set_epoch(epoch)
     if can_skip(loader):
-        return iter(loader.batches(start))
+        batches: Iterator[Any] = loader.batches(start)
+        return batches
     if start == 0 or random is None:
         return itertools.islice(iter(loader), start, None)
     now = seeding.capture()
     seeding.restore(random["global"])
     for generator, saved in zip(own_generators(loader), random["loader"], strict=True):
         generator.set_state(saved)
-    iterator = iter(loader)
+    iterator: Iterator[Any] = iter(loader)
     for _ in range(start):
         next(iterator, None)
     seeding.restore(now)

@@ -139,18 +139,14 @@ class Hooks:
             yield
         except BaseException as error:
             state.exception = error
-            for late in [
-                *self._wind_down("on_exception", started, state),
-                *self._wind_down("on_fit_end", started, state),
-            ]:
-                error.add_note("and then:\n" + "".join(traceback.format_exception(late)))
+            _note(
+                error, self._wind_down("on_exception", started, state) + self._wind_down("on_fit_end", started, state)
+            )
             raise
-        else:
-            first, *others = [*self._wind_down("on_fit_end", started, state), None]
-            if first is not None:
-                for late in filter(None, others):
-                    first.add_note("and then:\n" + "".join(traceback.format_exception(late)))
-                raise first
+        late = self._wind_down("on_fit_end", started, state)
+        if late:
+            _note(late[0], late[1:])
+            raise late[0]
 
     def _wind_down(self, hook: str, started: Sequence[Any], state: TrainState) -> list[BaseException]:
         late: list[BaseException] = []
@@ -206,6 +202,12 @@ def _call(callback: object, hook: str, state: TrainState) -> None:
         except BaseException as error:
             error.add_note(_where(callback, hook, state))
             raise
+
+
+def _note(error: BaseException, late: Sequence[BaseException]) -> None:
+    """Notes on an error those that came after it."""
+    for one in late:
+        error.add_note("and then:\n" + "".join(traceback.format_exception(one)))
 
 
 def _where(callback: object, hook: str, state: TrainState) -> str:

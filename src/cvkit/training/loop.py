@@ -127,10 +127,13 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
     """The loop."""
     runtime, losses = state.runtime, state.train_meters.losses
     state.model.zero_grad()
+    resume_.settle(state)
     for _ in state.remaining_epochs():
         train_mode(state.model)
         state.begin_epoch()
         hooks.epoch_start(state)
+        if state.batch_index > 0:  # only ever after a resume
+            resume_.settle(state)
         for batch in runtime.feed(state.train, state):
             state.batch = batch
             hooks.batch_start(state)

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from cvkit.errors import ArgumentError
 from cvkit.registry import Registry
 
-__all__ = ["Loss", "LossFunction", "losses", "resolve_loss"]
+__all__ = ["ALIGNED", "Loss", "LossFunction", "align", "losses", "resolve_loss"]
 
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 losses: Registry[LossFunction] = Registry("loss")
 """Losses by name; each takes ``(outputs, targets)`` and returns the mean over samples."""
+
+ALIGNED = ("bce", "mse", "l1", "smooth_l1")
+"""The names of losses that take one output a sample, aligned with its target by :func:`align`."""
 
 _CLASSIFICATION = {"cross_entropy", "nll", "bce", "hinge"}
 _CLASSIFICATION_MODULES = (
@@ -54,7 +57,7 @@ class Loss:
     weight: Callable[[Tensor], Tensor] | None = None
 
 
-def _single(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def align(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Aligns one output per sample, ``(N, 1)`` or ``(N,)``, with targets ``(N,)`` or ``(N, 1)``."""
     if outputs.ndim == targets.ndim + 1 and outputs.shape[-1] == 1:
         outputs = outputs.squeeze(-1)
@@ -72,22 +75,22 @@ losses.register("hinge")(F.multi_margin_loss)
 
 @losses.register("bce")
 def _bce(outputs: Tensor, targets: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(*_single(outputs, targets))
+    return F.binary_cross_entropy_with_logits(*align(outputs, targets))
 
 
 @losses.register("mse")
 def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
-    return F.mse_loss(*_single(outputs, targets))
+    return F.mse_loss(*align(outputs, targets))
 
 
 @losses.register("l1")
 def _l1(outputs: Tensor, targets: Tensor) -> Tensor:
-    return F.l1_loss(*_single(outputs, targets))
+    return F.l1_loss(*align(outputs, targets))
 
 
 @losses.register("smooth_l1")
 def _smooth_l1(outputs: Tensor, targets: Tensor) -> Tensor:
-    return F.smooth_l1_loss(*_single(outputs, targets))
+    return F.smooth_l1_loss(*align(outputs, targets))
 
 
 @losses.register("dice")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cvkit import seeding
 from cvkit.errors import CvkitError, CvkitWarning, PreflightError
 from cvkit.training import feed
+from cvkit.training.losses import ALIGNED, align
 from cvkit.training.runtime import Step, train_mode
 from cvkit.training.state import TrainState
 
@@ -37,6 +38,7 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
         DataError: A loader that fails to give its first batch.
     """
     notes: list[str] = []
+    _check_labels(state)
     sources = [("train", state.train), *([("val", state.val)] if state.val is not None else [])]
     with _untouched(state):
         for name, loader in sources:
@@ -75,6 +77,17 @@ def _untouched(state: TrainState) -> Iterator[None]:
         state.batch = state.loss = state.outputs = state.targets = None
         state.train_meters.reset()
         state.val_meters.reset()
+
+
+def _check_labels(state: TrainState) -> None:
+    train, val = (getattr(loader, "classes", None) for loader in (state.train, state.val))
+    if train is not None and val is not None and list(train) != list(val):
+        raise PreflightError(
+            "train and val number their classes differently",
+            got=f"train: {_some([str(one) for one in train])}; val: {_some([str(one) for one in val])}",
+            expected="the same classes in the same order",
+            fix="build the validation set with classes=train.classes",
+        )
 
 
 def _check_batch(name: str, batch: Any) -> None:
@@ -180,14 +193,16 @@ def _check_outputs(name: str, state: TrainState, outputs: Any, targets: Any) -> 
         )
     if state.loss_spec.name in ("cross_entropy", "nll", "CrossEntropyLoss", "NLLLoss", "nll_loss"):
         _check_classes(name, outputs, targets, state.train)
-    elif state.loss_spec.name in ("MSELoss", "L1Loss", "SmoothL1Loss", "mse_loss", "l1_loss", "smooth_l1_loss"):
-        if outputs.shape != targets.shape:
-            raise PreflightError(
-                f"outputs and targets of {name} would be broadcast against each other: the loss would be silently wrong",
-                got=f"outputs {_shape(outputs)}, targets {_shape(targets)}",
-                expected="the same shape",
-                fix='use loss="mse", "l1" or "smooth_l1" (they align (N, 1) with (N,)), or reshape the targets',
-            )
+        return
+    aligned = align(outputs, targets) if state.loss_spec.name in ALIGNED else (outputs, targets)
+    broadcast = (*ALIGNED, "MSELoss", "L1Loss", "SmoothL1Loss", "mse_loss", "l1_loss", "smooth_l1_loss")
+    if state.loss_spec.name in broadcast and aligned[0].shape != aligned[1].shape:
+        raise PreflightError(
+            f"outputs and targets of {name} would be broadcast against each other: the loss would be silently wrong",
+            got=f"outputs {_shape(outputs)}, targets {_shape(targets)}",
+            expected="the same shape",
+            fix='reshape one of them; loss="mse", "l1", "smooth_l1" and "bce" by name align (N, 1) with (N,) themselves',
+        )
 
 
 def _check_classes(name: str, outputs: Tensor, targets: Tensor, train: Any) -> None:
@@ -261,10 +276,15 @@ def _gradients(state: TrainState) -> list[str]:
     notes = []
     if unused:
         notes.append(f"{_some(unused)} took no part in the loss and will not be trained")
-    held = {id(p) for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]}
-    forgotten = [name for name, p in named if id(p) not in held]
+    loose = {id(p) for p in state.runtime.loose}
+    forgotten = [name for name, p in named if id(p) in loose]
     if forgotten:
         notes.append(f"no optimizer holds {_some(forgotten)}: freeze them, or add them to an optimizer")
+    module = state.loss_fn
+    if isinstance(module, nn.Module) and any(p.requires_grad for p in module.parameters()):
+        inside = {id(p) for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]}
+        if not any(id(p) in inside for p in module.parameters()):
+            notes.append("the loss has trainable parameters that no optimizer holds")
     return notes
 
 

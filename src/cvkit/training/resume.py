@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cvkit import seeding
 from cvkit.errors import ArgumentError, CheckpointError, CvkitWarning
 from cvkit.training import snapshot
 from cvkit.training.checkpoint import load_checkpoint
 from cvkit.training.state import TrainState
 
-__all__ = ["enter", "find"]
+__all__ = ["enter", "find", "settle"]
 
 
 def find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
@@ -74,3 +75,12 @@ def enter(state: TrainState, sources: Sequence[Path]) -> None:
         return
     if damaged:
         raise damaged[0][1]
+
+
+def settle(state: TrainState) -> None:
+    """Puts the random numbers where the saved run had them, whatever starting the callbacks has drawn.
+
+    Called after the start of the run, and once more after the start of an epoch that is entered in the middle.
+    """
+    if state.resume_rng is not None:
+        seeding.restore(state.resume_rng)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ class Runtime:
     Attributes:
         device: The ``torch.device``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        module: What is run: the model, compiled if asked for.
+        scaler: The loss scaler, which only fp16 needs.
+        loose: Trainable parameters that no optimizer holds; their gradients are dropped at each update.
 
     Raises:
         DeviceError: A device or precision that this machine does not have.
@@ -49,6 +52,7 @@ class Runtime:
         self.compile = compile
         self.module: Any = None
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
+        self.loose: list[nn.Parameter] = []
         self._group_weight: Any = 0
         self._group_size: Any = 0
 
@@ -125,12 +129,12 @@ class Runtime:
         else:
             with self.autocast():
                 result = step(self.module, batch, state)
-        if type(result) is tuple:
+        if isinstance(result, tuple):
             loss, outputs, state.targets = result
             state.outputs = outputs.detach() if isinstance(outputs, Tensor) else outputs
             state.samples = feed.samples_in(outputs)
         else:
-            loss, state.outputs, state.targets = cast(Tensor, result), None, None
+            loss, state.outputs, state.targets = result, None, None
             state.samples = feed.samples_in(batch)
         state.loss = loss.detach()
         meters = state.meters
@@ -184,6 +188,8 @@ class Runtime:
             else:
                 self.scaler.step(optimizer)
             optimizer.zero_grad()
+        for parameter in self.loose:
+            parameter.grad = None
         if self.scaler is not None:
             self.scaler.update()
         for schedule in state.schedules:

@@ -128,7 +128,7 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
         )
     if saved["loader_rng"] is not None:
         _set_loader_rng(state, saved["loader_rng"])
-    seeding.restore(saved["rng"])
+    state.resume_rng = saved["rng"]
 
 
 def _training_part(content: Mapping[str, Any], source: object) -> Mapping[str, Any]:

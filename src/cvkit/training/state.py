@@ -176,6 +176,7 @@ class TrainState:
         hooks: The callbacks, checked and in order.
         epoch_rng: The random numbers that a foreign loader began this epoch with.
         resumed: Whether the run was continued from a checkpoint.
+        resume_rng: The random numbers to continue with, once the callbacks have started.
         group_open: Whether gradients of an unfinished group of ``accumulate`` batches are waiting.
         reported_epoch: The epoch in which a non-finite loss was last reported.
     """
@@ -210,6 +211,7 @@ class TrainState:
     exception: BaseException | None = None
     hooks: Hooks | None = None
     epoch_rng: dict[str, Any] | None = None
+    resume_rng: dict[str, Any] | None = None
     resumed: bool = False
     group_open: bool = False
     reported_epoch: int = -1
