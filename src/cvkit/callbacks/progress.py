@@ -37,6 +37,13 @@ class Progress(Callback):
         self._next = 0.0
         self._started = 0.0
 
+    def on_fit_start(self, state: TrainState) -> None:
+        """Says where a resumed run continues."""
+        if state.step > 0:
+            rest = "nothing is left to do" if state.epoch >= state.epochs else "continuing"
+            where = f"epoch {state.epoch + (state.batch_index > 0)}, step {state.step}"
+            print(f"{rest} after {where} of {state.epochs} epochs", file=self.file or sys.stderr, flush=True)
+
     def on_epoch_start(self, state: TrainState) -> None:
         """Opens the epoch's bar."""
         self._started = time.monotonic()

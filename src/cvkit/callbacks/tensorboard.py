@@ -52,7 +52,8 @@ class TensorBoard(Callback):
             )
         from tensorboardX import SummaryWriter  # slow to import, and needed by who asks for it only
 
-        purge = state.step + 1 if state.resumed else None
+        # a point at the step of the checkpoint was written before it; everything later will come again
+        purge = (state.step + 1 if state.step else 0) if state.resumed else None
         for name in ("train", "val") if state.val is not None else ("train",):
             self._writers[name] = SummaryWriter(str(self.directory / name), purge_step=purge)
         self._seen = state.step
@@ -82,6 +83,14 @@ class TensorBoard(Callback):
             self._write(self._losses.all())
         while self._writers:
             self._writers.popitem()[1].close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Puts on the disk what has been seen, so that a checkpoint never is ahead of the curves; there is no state."""
+        if self._writers:
+            self._write(self._losses.all())
+        for writer in self._writers.values():
+            writer.flush()
+        return {}
 
     def _write(self, points: list[tuple[Any, float]]) -> None:
         for (step, lr), loss in points:

@@ -116,6 +116,7 @@ def fit(
         compute = step or build.usual_step(state)
         if preflight:
             preflight_.warn(preflight_.inspect(state, compute, own_step=step is not None))
+        state.resumed = resume is not False
         resume_.enter(state, sources)
         with graceful(state), hooks.running(state):
             _train(state, hooks, compute)

@@ -131,7 +131,8 @@ def resolve_loss(loss: str | nn.Module | LossFunction) -> Loss:
             fix=f"pass {loss.__name__}(), an instance" if isinstance(loss, type) else 'pass e.g. loss="cross_entropy"',
         )
     reduction = str(_option(loss, "reduction", "mean"))
-    name = getattr(loss, "__name__", type(loss).__name__)
+    inner = loss.func if isinstance(loss, functools.partial) else loss
+    name = getattr(inner, "__name__", type(inner).__name__)
     if reduction not in ("mean", "sum"):
         raise ArgumentError(
             f"the loss {name} does not reduce to one number",
@@ -139,7 +140,6 @@ def resolve_loss(loss: str | nn.Module | LossFunction) -> Loss:
             expected='reduction="mean" or "sum"',
             fix="leave reduction out, or weigh the samples in a step of your own",
         )
-    inner = loss.func if isinstance(loss, functools.partial) else loss
     probability = isinstance(loss, nn.BCELoss) or inner is F.binary_cross_entropy
     return Loss(
         loss,

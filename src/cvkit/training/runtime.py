@@ -175,13 +175,13 @@ class Runtime:
         size, weight = self._group_size, self._group_weight
         self._group_size = self._group_weight = 0
         if isinstance(weight, Tensor) or size != weight:
-            gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+            gradients = [p.grad for p in _held(state) if p.grad is not None]
             torch._foreach_mul_(gradients, size / weight)
 
     def update(self, state: TrainState) -> None:
         """Clips, steps every optimizer and schedule, clears the gradients and counts the update."""
         if state.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.clip_norm)
+            torch.nn.utils.clip_grad_norm_(_held(state), state.clip_norm)
         for optimizer in state.optimizers:
             if self.scaler is None:
                 optimizer.step()
@@ -196,6 +196,11 @@ class Runtime:
             schedule.step()
         state.group_open = False
         state.step += 1
+
+
+def _held(state: TrainState) -> list[Tensor]:
+    """Returns what the optimizers hold now; callbacks may have added to it."""
+    return [p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -120,7 +120,6 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
     state.history = History(saved["history"])
     state.logs = dict(saved["logs"])
-    state.resumed = True
     state.epoch_rng = saved["epoch_rng"]
     for key in state.hooks.load_state_dict(saved["callbacks"]) if state.hooks is not None else ():
         warnings.warn(

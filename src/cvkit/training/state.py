@@ -175,7 +175,7 @@ class TrainState:
         exception: What ended the run, in ``on_exception``.
         hooks: The callbacks, checked and in order.
         epoch_rng: The random numbers that a foreign loader began this epoch with.
-        resumed: Whether the run was continued from a checkpoint.
+        resumed: Whether the run was asked to continue what its directory holds (``resume``); nothing there is lost to it.
         resume_rng: The random numbers to continue with, once the callbacks have started.
         group_open: Whether gradients of an unfinished group of ``accumulate`` batches are waiting.
         reported_epoch: The epoch in which a non-finite loss was last reported.
