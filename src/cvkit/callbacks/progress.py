@@ -39,10 +39,10 @@ class Progress(Callback):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Says where a resumed run continues."""
-        if state.step > 0:
-            rest = "nothing is left to do" if state.epoch >= state.epochs else "continuing"
-            where = f"epoch {state.epoch + (state.batch_index > 0)}, step {state.step}"
-            print(f"{rest} after {where} of {state.epochs} epochs", file=self.file or sys.stderr, flush=True)
+        if state.epoch >= state.epochs:
+            self._say(f"nothing left to do: {state.epoch} of {state.epochs} epochs are finished")
+        elif state.step > 0:
+            self._say(f"continuing in epoch {state.epoch + 1} of {state.epochs}, at step {state.step}")
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Opens the epoch's bar."""
