@@ -1,0 +1,41 @@
+"""Sphinx configuration; the build needs no network."""
+
+from importlib.metadata import version as _version
+
+project = "cvkit"
+author = "The cvkit authors"
+copyright = "The cvkit authors"
+version = release = _version("cvkit")
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+add_module_names = False
+maximum_signature_line_length = 88
+default_role = "any"
+
+nitpicky = True
+# Names of other libraries have no page here, nor have type aliases; every other reference of cvkit's must resolve.
+nitpick_ignore_regex = [("py:.*", r"(?!cvkit\b).*")]
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"cvkit {release}"
+html_show_sourcelink = False
+html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True

@@ -1,0 +1,60 @@
+"""The chores of the house: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``."""
+
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+# One thread a process: two test processes with a thread pool each would only get in each other's way.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["tests"]
+
+
+def _group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Runs the test suite; arguments after ``--`` go to pytest."""
+    session.install(".", *_group("test"))
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2"]), env=ONE_THREAD)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Checks style and formatting."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Checks types, strictly: the library, the examples, and a user's script."""
+    session.install("-e", ".", *_group("types"))
+    session.run("mypy", "--strict", "src/cvkit", *map(str, _examples()), "tests/typing/user.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Builds the documentation into docs/_build, warnings being errors."""
+    session.install(".", *_group("docs"))
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-n", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Runs every example in an empty directory."""
+    session.install(".")
+    for example in _examples():
+        session.chdir(session.create_tmp())
+        session.run("python", str(ROOT / example), env=ONE_THREAD)
+        session.chdir(ROOT)
+
+
+def _examples() -> list[Path]:
+    return sorted(path.relative_to(ROOT) for path in (ROOT / "examples").glob("*.py"))

@@ -1,0 +1,102 @@
+"""What README and documentation say is so: every block of Python runs, the two commands are what CI runs."""
+
+import os
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import cvkit
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.rst"))]
+
+# The program at the top of README and index is for real photographs, a GPU and a downloaded model. Here it runs on little
+# pictures, with a little model and without the net; nothing else of it is changed.
+SMALLER = {
+    "size=224, batch_size=64": "size=32, batch_size=8",
+    '"resnet18"': '"resnet9"',
+    "pretrained=True": "pretrained=False",
+    "epochs=10": "epochs=1",
+}
+
+
+def blocks(page: Path) -> list[str]:
+    """The blocks of Python on a page, in order."""
+    text = page.read_text("utf-8")
+    if page.suffix == ".md":
+        return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^\.\. code-block:: python\n\n((?:(?: {3}.*)?\n)+)", text + "\n", re.MULTILINE)
+    return [textwrap.dedent(block) for block in found]
+
+
+def commands() -> list[str]:
+    """The README's two commands."""
+    text = (REPOSITORY / "README.md").read_text("utf-8")
+    return [block.strip() for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """An empty directory with a small data set and a photograph, as the pages assume."""
+    monkeypatch.chdir(tmp_path)
+    cvkit.data.write_shapes("data/train", per_class=8, seed=0)
+    cvkit.data.write_shapes("data/val", per_class=4, seed=1)
+    Image.effect_noise((48, 36), 60).convert("RGB").save("photo.jpg")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_every_block_of_a_page_runs_in_order(page, desk):
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for number, block in enumerate(blocks(page), 1):
+        if "pretrained=True" in block:
+            assert all(block.count(theirs) == 1 for theirs in SMALLER)
+            for theirs, ours in SMALLER.items():
+                block = block.replace(theirs, ours)
+        exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
+    assert namespace["result"].stop_reason == "finished"
+
+
+def test_no_block_of_python_is_missed():
+    for page in PAGES:
+        marks = len(re.findall(r"^\s*(?:```python|\.\. code-block:: python)", page.read_text("utf-8"), re.MULTILINE))
+        assert len(blocks(page)) == marks, page.name
+    assert len(blocks(PAGES[0])) == 2
+
+
+def test_the_readme_opens_with_fifteen_lines_of_a_user():
+    text = (REPOSITORY / "README.md").read_text("utf-8")
+    assert text.startswith("# cvkit\n\n```python\nimport cvkit\n")
+    assert len(blocks(PAGES[0])[0].splitlines()) <= 15
+
+
+def test_ci_runs_literally_the_test_command_of_the_readme():
+    _, tests = commands()
+    ci = REPOSITORY / ".ci" / "run"
+    assert tests in ci.read_text("utf-8").splitlines()
+    assert tests.endswith("-m pytest -n 2")
+    assert os.access(ci, os.X_OK)
+
+
+def test_the_main_job_of_the_readme_is_an_example_that_is_there():
+    job, _ = commands()
+    assert (REPOSITORY / job.rpartition(" ")[2]).is_file()
+
+
+def test_files_that_the_readme_links_to_are_there():
+    for page in [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text("utf-8")):
+            assert (REPOSITORY / target).exists(), target
+
+
+def test_names_that_the_changelog_gives_are_public():
+    text = (REPOSITORY / "CHANGELOG.md").read_text("utf-8")
+    rooms = [cvkit, cvkit.data, cvkit.transforms, cvkit.models, cvkit.callbacks, cvkit.metrics]
+    public = {name for room in rooms for name in room.__all__} | set(cvkit.models.names())
+    for line in re.findall(r"^- (?:Callbacks|`cvkit\.(?:data|models)`):?(.*(?:\n  .*)*)", text, re.MULTILINE):
+        names = re.findall(r"`(\w+)`", line)
+        assert names
+        assert set(names) - public == set()
