@@ -88,11 +88,7 @@ class Progress(Callback):
         self._close()
         values = "  ".join(f"{name} {value:.4g}" for name, value in state.logs.items() if name not in ("epoch", "step"))
         seconds = time.monotonic() - self._started
-        print(
-            f"epoch {state.epoch + 1}/{state.epochs}  {values}  {seconds:.1f} s",
-            file=self.file or sys.stderr,
-            flush=True,
-        )
+        self._say(f"epoch {state.epoch + 1}/{state.epochs}  {values}  {seconds:.1f} s")
 
     def on_fit_end(self, state: TrainState) -> None:
         """Closes what is open, and says why the run ended early."""
@@ -103,9 +99,10 @@ class Progress(Callback):
                 if state.epochs_done == state.epoch
                 else f"after epoch {state.epochs_done}"
             )
-            print(
-                f"stopped {where} at step {state.step}: {state.stop_reason}", file=self.file or sys.stderr, flush=True
-            )
+            self._say(f"stopped {where} at step {state.step}: {state.stop_reason}")
+
+    def _say(self, line: str) -> None:
+        print(line, file=self.file or sys.stderr, flush=True)
 
     def _close(self) -> None:
         if self._bar is not None:
