@@ -1,5 +1,6 @@
 """Sphinx configuration; the build needs no network."""
 
+import inspect
 from importlib.metadata import version as _version
 
 project = "cvkit"
@@ -39,3 +40,14 @@ html_show_sourcelink = False
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def _list_names(app, what, name, obj, options, lines):
+    """Puts a table of a module's public names before their descriptions; it can never be out of date."""
+    if what == "module":
+        names = [one for one in obj.__all__ if not inspect.ismodule(getattr(obj, one))]
+        lines += ["", ".. autosummary::", "   :nosignatures:", "", *(f"   {one}" for one in names), ""]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _list_names)
