@@ -1,0 +1,122 @@
+"""``ArrayDataset``: pictures or plain features that are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cvkit.data.dataset import fingerprint_of
+from cvkit.errors import DataError
+
+__all__ = ["ArrayDataset"]
+
+
+class ArrayDataset:
+    """Arrays in memory.
+
+    Args:
+        images: uint8 pictures ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` with ``C`` 1 or 3, which come as PIL images;
+            or floating-point numbers ``(N, …)``, which come as tensors as they are.
+        targets: One a sample, whole numbers for classes or floating-point for a regression: ``(N,)`` or ``(N, …)``.
+        classes: The class names; by default ``"0"``, ``"1"``, … for whole-number targets ``(N,)``.
+
+    Raises:
+        DataError: Different lengths, no samples, pictures of another shape or type, or a target that no class has.
+    """
+
+    deterministic = True
+    on_error = "raise"
+
+    def __init__(
+        self,
+        images: np.ndarray[Any, Any] | Tensor,
+        targets: np.ndarray[Any, Any] | Tensor | Sequence[Any],
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.images = torch.as_tensor(images)
+        values = torch.as_tensor(np.asarray(targets) if isinstance(targets, Sequence) else targets)
+        self.values = values.float() if values.is_floating_point() else values.long()
+        if len(self.images) != len(self.values) or len(self.images) == 0:
+            raise DataError(
+                "images and targets do not belong together",
+                got=f"{len(self.images)} images, {len(self.values)} targets",
+                expected="as many of one as of the other, at least one",
+                fix="check how the two were loaded",
+            )
+        self.pictures = self.images.dtype == torch.uint8
+        if self.pictures:
+            self.images = _channels_last(self.images)
+        elif self.images.is_floating_point():
+            self.images = self.images.float()
+        else:
+            raise DataError(
+                "images are whole numbers of another type than uint8",
+                got=str(self.images.dtype),
+                expected="uint8 pictures, or floating-point features",
+                fix="convert: images.astype('uint8') for levels 0 to 255, images.astype('float32') for features",
+            )
+        self.classes = self._name(classes)
+
+    def _name(self, classes: Sequence[str] | None) -> list[str] | None:
+        if self.values.is_floating_point() or self.values.ndim != 1:
+            return list(classes) if classes is not None else None
+        low, high = int(self.values.min()), int(self.values.max())
+        names = list(classes) if classes is not None else [str(i) for i in range(high + 1)]
+        if low < 0 or high >= len(names):
+            raise DataError(
+                "a target is no class",
+                got=f"targets from {low} to {high}",
+                expected=f"0 to {len(names) - 1}, for the classes {', '.join(names[:10])}",
+                fix="count the classes from 0, or name all of them",
+            )
+        return names
+
+    @property
+    def targets(self) -> list[Any]:
+        """The targets as numbers or lists."""
+        targets: list[Any] = self.values.tolist()
+        return targets
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the arrays' bytes."""
+        return fingerprint_of(
+            tuple(self.images.shape),
+            self.images.contiguous().numpy().tobytes(),
+            self.values.contiguous().numpy().tobytes(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, Any]:
+        value = self.values[index]
+        target = value.item() if value.ndim == 0 else value
+        if not self.pictures:
+            return self.images[index], target
+        return Image.fromarray(self.images[index].numpy()), target
+
+    def __repr__(self) -> str:
+        return f"ArrayDataset({tuple(self.images.shape)} {str(self.images.dtype).removeprefix('torch.')})"
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Returns pictures as PIL takes them: ``(N, H, W)`` or ``(N, H, W, 3)``."""
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        images = images.movedim(1, -1)
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    if images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3):
+        return images.contiguous()
+    raise DataError(
+        "images have no shape of pictures",
+        got=f"uint8 {tuple(images.shape)}",
+        expected="(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3",
+        fix="reshape them, or pass floating-point features",
+    )

@@ -1,0 +1,108 @@
+"""``from_folder``: a directory to two loaders, in one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cvkit.data.dataset import split
+from cvkit.data.folder import FolderDataset
+from cvkit.data.loader import Loader
+from cvkit.errors import ArgumentError, DataError, unknown_name
+from cvkit.registry import presets
+
+__all__ = ["FolderData", "from_folder"]
+
+_SMALL_SIDE = 64
+_TASKS = ("classification", "small_image", "digits")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderData:
+    """Two loaders over one directory.
+
+    Attributes:
+        train: Training batches, shuffled and augmented.
+        val: Validation batches.
+        classes: The class names, the same for both.
+    """
+
+    train: Loader
+    val: Loader
+    classes: list[str]
+
+
+def from_folder(
+    root: str | Path,
+    *,
+    size: int,
+    batch_size: int,
+    val: str | float = "val",
+    preset: Literal["auto", "classification", "small_image", "digits"] = "auto",
+    workers: int | Literal["auto"] = "auto",
+    cache: Literal["auto", "ram"] | None = "auto",
+    on_error: Literal["raise", "skip"] = "raise",
+    seed: int = 0,
+) -> FolderData:
+    """Makes training and validation loaders of a directory whose folders are the labels.
+
+    Args:
+        root: ``root/train/<class>/…`` and ``root/<val>/<class>/…``; or, with a share as ``val``, ``root/train/<class>/…`` or
+            ``root/<class>/…``.
+        size: Side of the model's input in pixels.
+        batch_size: Samples to a batch.
+        val: The validation folder's name, or the share of each class that is split off for it, e.g. 0.2.
+        preset: Which pair of transforms: ``"classification"`` (photos), ``"small_image"`` or ``"digits"``; ``"auto"`` takes
+            ``"small_image"`` up to 64 pixels and ``"classification"`` above.
+        workers: As in :class:`Loader`.
+        cache: As in :class:`Loader`.
+        on_error: As in :class:`FolderDataset`.
+        seed: Seed of split, order and randomness.
+
+    Returns:
+        The loaders and the class names.
+
+    Raises:
+        DataError: A missing or empty directory, or a validation folder with a class that training does not have.
+        ArgumentError: A value that cannot be used.
+    """
+    root = Path(root)
+    if preset not in ("auto", *_TASKS):
+        raise unknown_name("preset", preset, ["auto", *_TASKS])
+    chosen = preset if preset != "auto" else ("small_image" if size <= _SMALL_SIDE else "classification")
+    folder = root / "train" if isinstance(val, str) or (root / "train").is_dir() else root
+    if isinstance(val, str) and root.is_dir() and not folder.is_dir():
+        found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        raise DataError(
+            f"{root} has no folder train",
+            got=f"folders {', '.join(found) or '(none)'}",
+            expected=f"{folder}/<class>/… and {root / val}/<class>/…",
+            fix=f"if {root} itself holds the class folders, split some off: from_folder({str(root)!r}, …, val=0.2)",
+        )
+    whole = FolderDataset(folder, on_error=on_error)
+    train: Any = whole
+    held: Any
+    if isinstance(val, str):
+        held = FolderDataset(root / val, classes=whole.classes, on_error=on_error)
+    elif isinstance(val, int | float) and 0 < val < 1:
+        train, held = split(whole, val, seed)
+    else:
+        raise ArgumentError(
+            "val cannot be used", got=repr(val), expected="a folder's name or a share between 0 and 1", fix="0.2"
+        )
+    return FolderData(
+        Loader(
+            train,
+            batch_size,
+            transform=presets.get(f"{chosen}_train")(size),
+            shuffle=True,
+            workers=workers,
+            cache=cache,
+            seed=seed,
+        ),
+        Loader(
+            held, batch_size, transform=presets.get(f"{chosen}_eval")(size), workers=workers, cache=cache, seed=seed
+        ),
+        list(whole.classes),
+    )

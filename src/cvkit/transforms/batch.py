@@ -1,0 +1,105 @@
+"""Operations on a whole batch, vectorised, each sample with a random draw of its own. They run on the device.
+
+Each takes its draws as arguments and is a pure function; presets make the draws, on the CPU, so that they are the same for
+every device. Pictures are padded, cropped and mirrored as uint8, a quarter of the bytes, and become floats where they are
+normalised, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["crop", "denormalize", "horizontal_flip", "normalize", "pad", "to_device"]
+
+
+def to_device(draws: Tensor, device: torch.device) -> Tensor:
+    """Copies a few random draws to where the pictures are, without waiting for a GPU's queued work."""
+    if device.type == "cuda" and draws.device.type == "cpu":
+        return draws.pin_memory().to(device, non_blocking=True)
+    return draws.to(device)
+
+
+def horizontal_flip(images: Tensor, flags: Tensor) -> Tensor:
+    """Mirrors the samples whose flag is set.
+
+    Args:
+        images: ``(B, C, H, W)`` of any type.
+        flags: bool ``(B,)``.
+
+    Returns:
+        ``(B, C, H, W)`` of the same type.
+    """
+    return torch.where(to_device(flags, images.device)[:, None, None, None], images.flip(-1), images)
+
+
+def pad(images: Tensor, padding: int) -> Tensor:
+    """Adds ``padding`` zeros on all four sides: ``(B, C, H, W)`` to ``(B, C, H + 2 * padding, W + 2 * padding)``."""
+    return torch.nn.functional.pad(images, (padding, padding, padding, padding)) if padding else images
+
+
+def crop(images: Tensor, top: Tensor, left: Tensor, size: int, *, flip: Tensor | None = None) -> Tensor:
+    """Cuts a square from each sample at a place of its own, in one gather.
+
+    Args:
+        images: ``(B, C, H, W)`` of any type.
+        top: int64 ``(B,)``, the first row of each square, at most ``H - size``.
+        left: int64 ``(B,)``, the first column of each square, at most ``W - size``.
+        size: Side of the squares in pixels.
+        flip: bool ``(B,)``: where set, the square is mirrored. On a CPU that is free here and costs as much as the crop itself
+            in :func:`horizontal_flip`.
+
+    Returns:
+        ``(B, C, size, size)`` of the same type.
+    """
+    count, channels, _, width = images.shape
+    device = images.device
+    along = torch.arange(size, device=device)
+    rows = to_device(top, device)[:, None] + along
+    columns = to_device(left, device)[:, None] + along
+    if flip is not None:
+        columns = torch.where(to_device(flip, device)[:, None], columns.flip(-1), columns)
+    index = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, size * size)
+    cut = images.flatten(2).gather(2, index.expand(count, channels, size * size))
+    return cut.view(count, channels, size, size)
+
+
+@lru_cache(maxsize=64)
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns factor and offset ``(C, 1, 1)``; kept, because a copy from the CPU would make each step wait for a GPU."""
+    factor = torch.tensor([1 / (255 * s) for s in std], device=device)
+    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
+    return factor[:, None, None], offset[:, None, None]
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turns levels 0 to 255 into floats ``(level / 255 - mean) / std``, by one multiplication and one addition.
+
+    Args:
+        images: uint8 ``(…, C, H, W)``.
+        mean: One a channel, on the scale 0 to 1.
+        std: One a channel, on the scale 0 to 1.
+
+    Returns:
+        float32 ``(…, C, H, W)``.
+    """
+    factor, offset = _constants(tuple(mean), tuple(std), images.device)
+    return torch.mul(images, factor).add_(offset)
+
+
+def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undoes :func:`normalize`, for looking at pictures.
+
+    Args:
+        images: float ``(…, C, H, W)``, as :func:`normalize` returned them.
+        mean: The same as there.
+        std: The same as there.
+
+    Returns:
+        float32 ``(…, C, H, W)`` from 0 to 1.
+    """
+    factor, offset = _constants(tuple(mean), tuple(std), images.device)
+    return images.float().sub(offset).div_(factor * 255).clamp_(0, 1)
