@@ -34,7 +34,7 @@ from peers import BARLESS, OURS, TITLES
 SHORT = 50
 """Steps of the short epoch."""
 
-LONGEST_RUN = 0.6
+LONGEST_RUN = 0.4
 """CPU seconds; the epochs of a slow contender are shortened to about this."""
 
 KINDS = ("hand", "off", "on")
@@ -236,8 +236,8 @@ def measure(names: list[str], rounds: int, steps: int) -> str:
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=40, help="rounds (default 40)")
-    parser.add_argument("--steps", type=int, default=1500, help="steps of the long epoch (default 1500)")
+    parser.add_argument("--rounds", type=int, default=50, help="rounds (default 50)")
+    parser.add_argument("--steps", type=int, default=800, help="steps of the long epoch (default 800)")
     parser.add_argument("--peers", default="all", help="all, none, or names with commas (default all)")
     parser.add_argument("--serve", nargs=2, metavar=("NAME", "DESCRIPTOR"), help=argparse.SUPPRESS)
     options = parser.parse_args()
