@@ -16,22 +16,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="pictures of your own; generated ones by default")
     parser.add_argument("--size", type=int, default=32, help="edge of the pictures that the model sees, in pixels")
-    parser.add_argument("--epochs", type=int, default=5, help="total number of epochs, those of earlier runs included")
+    parser.add_argument("--epochs", type=int, default=8, help="total number of epochs, those of earlier runs included")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where checkpoints and curves go")
     options = parser.parse_args()
 
     root: Path = options.data or options.out / "shapes"
     if options.data is None and not root.exists():
-        cvkit.data.write_shapes(root / "train", per_class=100, seed=0)
+        cvkit.data.write_shapes(root / "train", per_class=200, seed=0)
         cvkit.data.write_shapes(root / "val", per_class=25, seed=1)
 
-    data = cvkit.data.from_folder(root, size=options.size, batch_size=32)
-    model = cvkit.models.create("resnet9", num_classes=len(data.classes))
+    data = cvkit.data.from_folder(root, size=options.size, batch_size=16)
+    model = cvkit.models.create("resnet9", num_classes=len(data.classes), width=16)
     result = cvkit.fit(
         model,
         data.train,
         data.val,
         epochs=options.epochs,
+        lr=1e-2,
         schedule="onecycle",
         seed=0,
         resume=True,

@@ -35,7 +35,8 @@ def blocks(page: Path) -> list[str]:
 def commands() -> list[str]:
     """The README's two commands."""
     text = (REPOSITORY / "README.md").read_text("utf-8")
-    return [block.strip() for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block.strip() for language, block in fences if not language]
 
 
 @pytest.fixture
