@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="pictures of your own; generated ones by default")
     parser.add_argument("--size", type=int, default=32, help="edge of the pictures that the model sees, in pixels")
-    parser.add_argument("--epochs", type=int, default=8, help="total number of epochs, those of earlier runs included")
+    parser.add_argument("--epochs", type=int, default=10, help="total number of epochs, those of earlier runs included")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where checkpoints and curves go")
     options = parser.parse_args()
 
