@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from cvkit import seeding
 from cvkit.errors import CvkitError, DataError, ImageError
@@ -162,8 +161,8 @@ def _to_tensor(image: Any, index: int) -> Tensor:
     if isinstance(image, Tensor):
         return image
     if isinstance(image, Image.Image):
-        picture: Tensor = pil_to_tensor(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-        return picture
+        pixels = torch.from_numpy(np.array(image if image.mode in ("L", "RGB") else image.convert("RGB")))
+        return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
     if isinstance(image, np.ndarray):
         return torch.from_numpy(image)
     raise DataError(

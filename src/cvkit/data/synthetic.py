@@ -27,21 +27,19 @@ def _polygon(*corners: Point) -> Callable[[float], list[Point]]:
     return turned
 
 
-def _regular(count: int, inner: float = 1.0) -> list[Point]:
-    steps = count if inner == 1.0 else 2 * count
-    return [
-        (r * math.cos(2 * math.pi * i / steps), r * math.sin(2 * math.pi * i / steps))
-        for i in range(steps)
-        for r in [inner if inner != 1.0 and i % 2 else 1.0]
-    ]
+def _regular(count: int, *, start: float = -math.pi / 2, inner: float = 1.0) -> list[Point]:
+    """Returns the corners of a regular polygon, or with ``inner`` below 1 of a star; the first lies at the angle ``start``."""
+    radii = [1.0] * count if inner == 1.0 else [1.0, inner] * count
+    angles = [start + 2 * math.pi * i / len(radii) for i in range(len(radii))]
+    return [(r * math.cos(angle), r * math.sin(angle)) for r, angle in zip(radii, angles, strict=True)]
 
 
 _ARM = 0.3
 _SHAPES: dict[str, Callable[[float], list[Point]]] = {
     "circle": _polygon(*_regular(48)),
-    "square": _polygon(*_regular(4)),
+    "square": _polygon(*_regular(4, start=math.pi / 4)),
     "triangle": _polygon(*_regular(3)),
-    "star": _polygon(*_regular(5, 0.4)),
+    "star": _polygon(*_regular(5, inner=0.4)),
     "cross": _polygon(
         *[(_ARM, 1), (_ARM, _ARM), (1, _ARM), (1, -_ARM), (_ARM, -_ARM), (_ARM, -1)],
         *[(-_ARM, -1), (-_ARM, -_ARM), (-1, -_ARM), (-1, _ARM), (-_ARM, _ARM), (-_ARM, 1)],
@@ -108,7 +106,7 @@ def _draw(shape: Callable[[float], list[Point]], size: int, random: np.random.Ge
     image = Image.new("RGB", (large, large), tuple(int(level) for level in ground))
     radius = random.uniform(0.25, 0.42) * large
     x, y = random.uniform(radius, large - radius, 2)
-    corners = [(x + radius * dx, y + radius * dy) for dx, dy in shape(random.uniform(0, 2 * math.pi))]
+    corners = [(x + radius * dx, y + radius * dy) for dx, dy in shape(random.uniform(-0.3, 0.3))]
     ImageDraw.Draw(image).polygon(corners, fill=tuple(int(level) for level in colour))
     levels = np.asarray(image.resize((size, size), Image.Resampling.BOX), dtype=np.float32)
     return Image.fromarray((levels + random.normal(0, 8, levels.shape)).clip(0, 255).astype(np.uint8))

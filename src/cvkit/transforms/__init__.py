@@ -8,8 +8,8 @@
 ==========================================  ==============================================================
 """
 
+from cvkit.transforms.base import Transform
 from cvkit.transforms.presets import (
-    Transform,
     classification_eval,
     classification_train,
     digits_eval,

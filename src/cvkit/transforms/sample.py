@@ -7,6 +7,7 @@ imported here: a worker starts sooner without torchvision.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -91,12 +92,6 @@ def to_tensor(image: Image.Image) -> Tensor:
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """Returns a picture's grey levels: uint8 ``(C, H, W)``."""
-    levels: Tensor = pil_to_tensor(image)
-    return levels
-
-
 def resize(image: Image.Image, width: int, height: int, interpolation: str = "bilinear") -> Image.Image:
     """Returns a picture of ``width`` × ``height`` pixels; the same object where it has that size already."""
     if image.size == (width, height):
@@ -131,7 +126,7 @@ def crop_and_resize(image: Image.Image, box: Box, size: int, interpolation: str 
     return resize(image.crop(box), size, size, interpolation)
 
 
-def random_box(width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+def random_box(width: int, height: int, scale: Sequence[float], ratio: Sequence[float]) -> Box:
     """Draws a box inside a picture, with a random area and aspect ratio, from torch's global generator.
 
     The area is uniform in ``scale``, the logarithm of the aspect ratio uniform in that of ``ratio``, the place uniform. After

@@ -1,0 +1,176 @@
+"""What every preset is: two stages, described by plain values."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cvkit.errors import ArgumentError
+from cvkit.registry import presets
+from cvkit.transforms import batch as ops
+
+__all__ = ["Transform"]
+
+
+@dataclass(frozen=True, repr=False)
+class Transform(ABC):
+    """Two stages from a picture to the model's input.
+
+    ``sample`` makes one picture a uint8 tensor of a fixed size, in a worker; ``batch`` makes many of these the model's input,
+    on the device, each with a random draw of its own. Presets build them; two are equal if their configurations are, and
+    they travel to worker processes.
+
+    To write one of your own, derive a frozen dataclass from this with ``name`` and ``sample``, add ``draw`` and ``apply`` if
+    its batch stage is random, and file its builder in ``cvkit.registry.presets`` under that name.
+
+    Attributes:
+        name: The preset's name.
+        sample_random: Whether ``sample`` draws random numbers, from torch's global generator. If not, what it returns may be
+            kept and used again.
+        size: Side of the result in pixels.
+        mean: Mean of each channel, on the scale 0 to 1.
+        std: Standard deviation of each channel, on the same scale.
+    """
+
+    name: ClassVar[str]
+    sample_random: ClassVar[bool] = False
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses a size and statistics that cannot be used."""
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise ArgumentError(
+                f"{self.name}: size cannot be used",
+                got=repr(self.size),
+                expected="the side of the result in pixels, a whole number of 1 or more",
+                fix="pass e.g. size=32",
+            )
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or not all(s > 0 for s in self.std):
+            raise ArgumentError(
+                f"{self.name}: mean and std cannot be used",
+                got=f"mean={self.mean}, std={self.std}",
+                expected="one mean and one positive std a channel, for 1 (grey) or 3 (RGB) channels, on the scale 0 to 1",
+                fix="leave both out for the usual ones",
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the result: 1 (grey) or 3 (RGB)."""
+        return len(self.mean)
+
+    @abstractmethod
+    def sample(self, image: Image.Image) -> Tensor:
+        """Takes one picture through the first stage.
+
+        Args:
+            image: A picture of any size and mode.
+
+        Returns:
+            uint8 ``(C, size, size)``.
+
+        Raises:
+            ImageError: A mode that has no right answer as an 8-bit picture.
+        """
+
+    def batch(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Takes a batch through the second stage.
+
+        Args:
+            images: uint8 ``(B, C, size, size)`` on any device, as ``sample`` returned them.
+            targets: What the model is to say of them, ``(B, …)``.
+            generator: A CPU generator; the draws come from it and are the same on every device.
+
+        Returns:
+            float32 ``(B, C, size, size)`` on the device of ``images``, and the targets.
+
+        Raises:
+            ArgumentError: Not what ``sample`` returns.
+        """
+        if images.dtype != torch.uint8 or images.shape[1:] != (self.channels, self.size, self.size):
+            raise ArgumentError(
+                f"{self.name}: these are not batches of its samples",
+                got=f"{images.dtype} of shape {tuple(images.shape)}",
+                expected=f"torch.uint8 of shape (B, {self.channels}, {self.size}, {self.size})",
+                fix="stack what its sample() returns",
+            )
+        return self.apply(images, targets, self.draw(len(images), generator))
+
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draws the random numbers of a batch of ``count`` samples; each value is ``(count, …)``, on the CPU.
+
+        They stand apart from :meth:`apply` so that several processes can draw for one batch and take their own rows.
+        """
+        return {}
+
+    def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Does what :meth:`batch` does, with draws that are given."""
+        return ops.normalize(images, self.mean, self.std), targets
+
+    def evaluation(self) -> Transform:
+        """Returns the deterministic twin, which validation and prediction use; itself where nothing is random."""
+        return self
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Undoes the normalisation, for looking at pictures.
+
+        Args:
+            images: float ``(…, C, H, W)``, as ``batch`` returned them.
+
+        Returns:
+            float32 ``(…, C, H, W)`` from 0 to 1.
+        """
+        return ops.denormalize(images, self.mean, self.std)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Takes one picture through both stages; what is random draws from torch's global generator.
+
+        Returns:
+            float32 ``(C, size, size)``.
+        """
+        images, _ = self.batch(self.sample(image)[None], torch.zeros(1), torch.default_generator)
+        return images[0]
+
+    def to_config(self) -> dict[str, Any]:
+        """Returns the preset's name and arguments as plain types, for :meth:`from_config`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            "name": self.name,
+            **{key: list(value) if isinstance(value, tuple) else value for key, value in values.items()},
+        }
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> Transform:
+        """Builds a transform from what :meth:`to_config` returned.
+
+        Raises:
+            UnknownNameError: A preset that is not known, e.g. one registered by a script that has not been imported.
+            ArgumentError: Arguments that the preset does not take.
+        """
+        options = dict(config)
+        builder = presets.get(options.pop("name", ""))
+        accepted = inspect.signature(builder)
+        try:
+            accepted.bind(**options)
+        except TypeError as error:
+            raise ArgumentError(
+                f"this is no configuration of the preset {config['name']!r}",
+                got=f"{options} ({error})",
+                expected=f"arguments among {', '.join(accepted.parameters)}",
+                fix="pass what to_config() returned",
+            ) from error
+        built: Transform = builder(**options)
+        return built
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        return f"{self.name}({values})"

@@ -1,0 +1,317 @@
+"""What holds for every preset, and what each does."""
+
+import inspect
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional as reference
+from torchvision.transforms._presets import ImageClassification
+
+from cvkit import transforms
+from cvkit.errors import ArgumentError, UnknownNameError
+from cvkit.registry import presets
+from cvkit.transforms import Transform
+
+NAMES = [name for name in transforms.__all__ if name != "Transform"]
+TRAIN = [name for name in NAMES if name.endswith("_train")]
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def picture(width=50, height=40, mode="RGB", seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def ready(transform, count=4):
+    """A batch of different pictures after the first stage, and their targets."""
+    return torch.stack([transform.sample(picture(seed=k)) for k in range(count)]), torch.arange(count)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@each
+def test_a_preset_is_registered_under_its_own_name(name):
+    assert presets.get(name) is getattr(transforms, name)
+    assert presets.get(name)().name == name
+
+
+@each
+def test_arguments_after_the_size_are_keyword_only(name):
+    first, *rest = inspect.signature(presets.get(name)).parameters.values()
+    assert (first.name, first.kind) == ("size", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    assert {one.kind for one in rest} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@each
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+@pytest.mark.parametrize("size", [1, 24, 33])
+def test_both_stages_keep_their_types_and_shapes(name, mode, size):
+    transform = presets.get(name)(size)
+    sample = transform.sample(picture(mode=mode))
+    assert (sample.dtype, sample.shape) == (torch.uint8, (transform.channels, size, size))
+    images, targets = transform.batch(sample[None], torch.tensor([3]), seeded())
+    assert (images.dtype, images.shape) == (torch.float32, (1, transform.channels, size, size))
+    assert targets.tolist() == [3]
+    assert transform(picture(mode=mode)).shape == (transform.channels, size, size)
+
+
+@each
+def test_the_configuration_is_plain_and_builds_the_same_transform(name):
+    for transform in (presets.get(name)(), presets.get(name)(20, mean=[0.25], std=[0.5])):
+        config = json.loads(json.dumps(transform.to_config()))
+        assert config == transform.to_config()
+        again = Transform.from_config(config)
+        assert again == transform
+        assert hash(again) == hash(transform)
+        assert repr(again) == repr(transform)
+        assert pickle.loads(pickle.dumps(transform)) == transform
+    assert presets.get(name)(20) != presets.get(name)(24)
+    assert presets.get(name)(20) != presets.get(
+        name.replace("train", "x").replace("eval", "train").replace("x", "eval")
+    )(20)
+
+
+def test_a_representation_says_all_arguments():
+    assert repr(transforms.digits_train(20)) == (
+        "digits_train(size=20, mean=(0.1307,), std=(0.3081,), padding=2, flip=0.0)"
+    )
+
+
+def test_a_transform_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        transforms.digits_eval().size = 3
+
+
+@each
+def test_the_evaluation_twin_is_deterministic_and_its_own_twin(name):
+    transform = presets.get(name)(24, mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3))
+    twin = transform.evaluation()
+    assert twin.name == name.replace("train", "eval")
+    assert (twin.size, twin.mean, twin.std) == (transform.size, transform.mean, transform.std)
+    assert twin.evaluation() is twin
+    assert not twin.sample_random
+    state = torch.get_rng_state()
+    assert torch.equal(twin(picture()), twin(picture()))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@each
+def test_a_first_stage_that_says_it_is_not_random_draws_nothing(name):
+    transform = presets.get(name)(24)
+    state = torch.get_rng_state()
+    transform.sample(picture())
+    assert torch.equal(torch.get_rng_state(), state) is not transform.sample_random
+
+
+@each
+def test_a_first_stage_is_a_function_of_the_global_generator(name):
+    transform = presets.get(name)(24)
+    torch.manual_seed(5)
+    first = transform.sample(picture())
+    torch.manual_seed(5)
+    assert torch.equal(transform.sample(picture()), first)
+
+
+@each
+def test_a_batch_stage_is_a_function_of_its_generator_alone(name):
+    transform = presets.get(name)(24)
+    images, targets = ready(transform, 16)
+    before, state = images.clone(), torch.get_rng_state()
+    first, _ = transform.batch(images, targets, seeded(1))
+    assert torch.equal(transform.batch(images, targets, seeded(1))[0], first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(images, before)
+    other, _ = transform.batch(images, targets, seeded(2))
+    assert torch.equal(other, first) is not (name in TRAIN and name != "")
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_samples_of_a_batch_get_draws_of_their_own(name):
+    transform = presets.get(name)(24)
+    same = transform.sample(picture())[None].repeat(64, 1, 1, 1)
+    images, _ = transform.batch(same, torch.zeros(64), seeded())
+    different = len({one.numpy().tobytes() for one in images})
+    assert different == 2 if name == "classification_train" else different > 15
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_processes_that_share_the_draws_of_a_batch_make_the_same_batch(name):
+    transform = presets.get(name)(24)
+    images, targets = ready(transform, 7)
+    whole, _ = transform.batch(images, targets, seeded(1))
+    draws = transform.draw(7, seeded(1))
+    halves = [
+        transform.apply(images[rows], targets[rows], {key: value[rows] for key, value in draws.items()})[0]
+        for rows in (slice(0, 4), slice(4, 7))
+    ]
+    assert torch.equal(torch.cat(halves), whole)
+
+
+def test_classification_train_mirrors_and_normalises_as_torchvision_does():
+    transform = transforms.classification_train(24)
+    images, targets = ready(transform, 8)
+    flags = torch.rand(8, generator=seeded(3)) < 0.5
+    assert 0 < flags.sum() < 8
+    expected = [reference.hflip(one) if flag else one for one, flag in zip(images, flags, strict=True)]
+    expected = [reference.normalize(one / 255, transform.mean, transform.std) for one in expected]
+    made, _ = transform.batch(images, targets, seeded(3))
+    assert (made - torch.stack(expected)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("size", [(50, 40), (40, 50), (31, 31), (300, 224)])
+def test_classification_eval_is_that_of_torchvisions_weights(size):
+    ours = transforms.classification_eval(28)(picture(*size))
+    theirs = ImageClassification(crop_size=28, resize_size=32)(picture(*size))
+    assert (ours - theirs).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(("size", "resize"), [(224, 256), (64, 73), (32, 37), (1, 1)])
+def test_classification_eval_resizes_in_the_usual_proportion(size, resize):
+    assert transforms.classification_eval(size).to_config()["resize"] == resize
+
+
+@pytest.mark.parametrize("name", ["small_image_train", "digits_train"])
+def test_a_padded_crop_shifts_by_no_more_than_its_padding_and_fills_with_zeros(name):
+    transform = presets.get(name)(8, padding=2, flip=0.0, mean=(0.0,), std=(1.0,))
+    full = torch.full((200, 1, 8, 8), 255, dtype=torch.uint8)
+    images, _ = transform.batch(full, torch.zeros(200), seeded())
+    assert set(images.unique().tolist()) == {0.0, 1.0}
+    covered = images.sum((1, 2, 3))
+    assert covered.min() == 36
+    assert covered.max() == 64
+
+
+@pytest.mark.parametrize("name", ["small_image_train", "digits_train"])
+def test_no_padding_and_no_flip_are_the_evaluation_twin(name):
+    transform = presets.get(name)(24, padding=0, flip=0.0)
+    images, targets = ready(transform)
+    twin = transform.evaluation()
+    assert torch.equal(transform.batch(images, targets, seeded())[0], twin.batch(images, targets, seeded())[0])
+
+
+@each
+def test_denormalising_undoes_the_second_stage(name):
+    transform = presets.get(name)(24).evaluation()
+    images, targets = ready(transform)
+    back = transform.denormalize(transform.batch(images, targets, seeded())[0])
+    assert torch.equal((back * 255).round().to(torch.uint8), images)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        (
+            "small_image_eval",
+            {"size": 0},
+            "small_image_eval: size cannot be used\n  got: 0\n"
+            "  expected: the side of the result in pixels, a whole number of 1 or more\n  fix: pass e.g. size=32",
+        ),
+        (
+            "classification_train",
+            {"scale": (0.5, 1.5)},
+            "classification_train: scale cannot be used\n  got: (0.5, 1.5)\n"
+            "  expected: two numbers, 0 < low <= high <= 1\n  fix: pass e.g. scale=(0.08, 1.0)",
+        ),
+        (
+            "classification_train",
+            {"ratio": (2, 1)},
+            "classification_train: ratio cannot be used\n  got: (2.0, 1.0)\n"
+            "  expected: two numbers, 0 < low <= high\n  fix: pass e.g. ratio=(0.75, 1.33)",
+        ),
+        (
+            "digits_train",
+            {"flip": 1.5},
+            "digits_train: flip cannot be used\n  got: 1.5\n"
+            "  expected: a probability from 0 to 1\n  fix: pass e.g. flip=0.5",
+        ),
+        (
+            "small_image_train",
+            {"padding": -1},
+            "small_image_train: padding cannot be used\n  got: -1\n"
+            "  expected: zeros on each side in pixels, a whole number of 0 or more\n  fix: pass e.g. padding=4",
+        ),
+        (
+            "classification_eval",
+            {"size": 64, "resize": 32},
+            "classification_eval: resize cannot be used\n  got: 32\n"
+            "  expected: the shorter side in pixels before the cut, a whole number of size=64 or more\n"
+            "  fix: leave resize out",
+        ),
+        (
+            "digits_eval",
+            {"mean": (0.1, 0.2), "std": (0.1,)},
+            "digits_eval: mean and std cannot be used\n  got: mean=(0.1, 0.2), std=(0.1,)\n"
+            "  expected: one mean and one positive std a channel, for 1 (grey) or 3 (RGB) channels, on the scale 0 to 1\n"
+            "  fix: leave both out for the usual ones",
+        ),
+    ],
+)
+def test_a_value_out_of_range_is_answered(name, arguments, message):
+    with pytest.raises(ArgumentError) as caught:
+        presets.get(name)(**arguments)
+    assert str(caught.value) == message
+
+
+@each
+@pytest.mark.parametrize("size", [0, -3, 2.5, "32", True, (32, 32), None])
+def test_no_preset_takes_a_size_that_is_no_whole_number(name, size):
+    with pytest.raises(ArgumentError, match=f"{name}: size cannot be used"):
+        presets.get(name)(size)
+
+
+@pytest.mark.parametrize("scale", [(0.5,), (0.1, 0.5, 1.0), (0, 1), (0.8, 0.2), (float("nan"), 1)])
+def test_a_scale_that_is_no_pair_is_refused(scale):
+    with pytest.raises(ArgumentError, match="classification_train: scale cannot be used"):
+        transforms.classification_train(scale=scale)
+
+
+def test_an_unknown_interpolation_is_answered_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean 'bicubic'"):
+        transforms.classification_eval(interpolation="bicubik")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(2, 3, 32, 32), torch.zeros(2, 1, 32, 32).byte(), torch.zeros(2, 3, 30, 32).byte()],
+    ids=["floats", "grey", "another size"],
+)
+def test_a_batch_of_something_else_is_refused(images):
+    with pytest.raises(ArgumentError) as caught:
+        transforms.small_image_eval().batch(images, torch.zeros(2), seeded())
+    assert str(caught.value) == (
+        "small_image_eval: these are not batches of its samples\n"
+        f"  got: {images.dtype} of shape {tuple(images.shape)}\n"
+        "  expected: torch.uint8 of shape (B, 3, 32, 32)\n"
+        "  fix: stack what its sample() returns"
+    )
+
+
+def test_a_configuration_of_an_unknown_preset_is_answered():
+    with pytest.raises(UnknownNameError, match="unknown preset 'digit_train'"):
+        Transform.from_config({"name": "digit_train", "size": 28})
+    with pytest.raises(UnknownNameError, match="unknown preset ''"):
+        Transform.from_config({})
+
+
+def test_a_configuration_with_a_wrong_argument_is_answered():
+    with pytest.raises(ArgumentError) as caught:
+        Transform.from_config({"name": "digits_eval", "sise": 28})
+    assert str(caught.value) == (
+        "this is no configuration of the preset 'digits_eval'\n"
+        "  got: {'sise': 28} (got an unexpected keyword argument 'sise')\n"
+        "  expected: arguments among size, mean, std\n"
+        "  fix: pass what to_config() returned"
+    )
+
+
+def test_the_room_does_not_load_torchvision():
+    code = "import cvkit.transforms, sys; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
