@@ -32,7 +32,6 @@ default_role = "any"
 
 nitpicky = True
 # Names of other libraries have no page here, nor have type aliases; every other reference of cvkit's must resolve.
-nitpick_ignore = [("py:class", "cvkit.data.dataset.Dataset")]
 nitpick_ignore_regex = [("py:.*", r"(?!cvkit\b).*")]
 
 html_theme = "pydata_sphinx_theme"

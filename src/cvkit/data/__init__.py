@@ -13,7 +13,7 @@
 
 from cvkit.data.arrays import ArrayDataset
 from cvkit.data.compose import FolderData, from_folder
-from cvkit.data.dataset import Subset, split
+from cvkit.data.dataset import Dataset, Subset, split
 from cvkit.data.decode import decode
 from cvkit.data.folder import FolderDataset, Verification
 from cvkit.data.loader import Loader, RawBatch
@@ -21,6 +21,7 @@ from cvkit.data.synthetic import write_shapes
 
 __all__ = [
     "ArrayDataset",
+    "Dataset",
     "FolderData",
     "FolderDataset",
     "Loader",

@@ -257,7 +257,7 @@ def classification_eval(
         size=size,
         mean=_floats(mean),
         std=_floats(std),
-        resize=resize,  # type: ignore[arg-type]  # None only beside a size that is refused
+        resize=resize,  # None only beside a size that is refused
         interpolation=interpolation,
     )
 
