@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,8 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def _flat_features(layers: nn.Module, in_channels: int, size: int) -> int:
-    """Returns how many numbers ``layers`` make of one picture, by sending one through."""
-    with torch.no_grad():
-        return int(layers(torch.zeros(1, in_channels, size, size)).numel())
+    """Returns how many numbers ``layers`` make of one picture, by sending one through; it costs no arithmetic on ``meta``."""
+    return int(deepcopy(layers).to("meta")(torch.empty(1, in_channels, size, size, device="meta")).numel())
 
 
 def _in_features(in_features: int | None, in_channels: int, size: int) -> int:
@@ -94,9 +94,12 @@ def _convolutional(features: nn.Sequential, dense: Sequence[nn.Module | int], in
     layers: list[nn.Module] = [features, nn.Flatten()]
     try:
         width = _flat_features(features, in_channels, size)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ArgumentError(
-            "size is too small for this model", got=size, expected="a larger picture", fix="size=32"
+            "size is too small for this model",
+            got=repr(size),
+            expected="the side of its pictures in pixels",
+            fix="size=32",
         ) from error
     for layer in dense:
         if isinstance(layer, int):

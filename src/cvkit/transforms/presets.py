@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's training pictures, as torchvision's classification weights expect them; source: its ``transforms/_presets.py``."""
+"""Of ImageNet's training pictures, as torchvision's weights expect them; source: its ``transforms/_presets.py``."""
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Of the pixels of CIFAR-10's 50,000 training pictures, to four places."""
