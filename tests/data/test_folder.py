@@ -1,0 +1,139 @@
+import os
+
+import pytest
+from PIL import Image
+
+from cvkit.data import FolderDataset, from_folder, write_shapes
+from cvkit.errors import ArgumentError, DataError, ImageError, UnknownNameError
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    return write_shapes(tmp_path / "shapes", per_class=4, size=16)
+
+
+def test_the_folder_is_the_label_in_a_fixed_order(shapes):
+    data = FolderDataset(shapes)
+    assert data.classes == ["circle", "square", "triangle"]
+    assert data.targets == [0] * 4 + [1] * 4 + [2] * 4
+    assert data.paths[0] == "circle/0000.png"
+    assert list(data.paths) == sorted(data.paths)
+    image, target = data[5]
+    assert (image.mode, image.size, target) == ("RGB", (16, 16), 1)
+
+
+def test_pictures_in_deeper_folders_count_and_hidden_ones_do_not(shapes):
+    (shapes / "circle" / "more").mkdir()
+    Image.new("RGB", (4, 4)).save(shapes / "circle" / "more" / "X.JPG")
+    (shapes / "circle" / ".thumbnails").mkdir()
+    Image.new("RGB", (4, 4)).save(shapes / "circle" / ".thumbnails" / "x.png")
+    Image.new("RGB", (4, 4)).save(shapes / "circle" / ".x.png")
+    (shapes / ".ipynb_checkpoints").mkdir()
+    (shapes / "circle" / "notes.txt").write_text("no picture")
+    data = FolderDataset(shapes)
+    assert data.classes == ["circle", "square", "triangle"]
+    assert list(data.paths).count("circle/more/X.JPG") == 1
+    assert len(data) == 13
+
+
+def test_the_training_classes_number_a_validation_set_that_lacks_one(shapes, tmp_path):
+    train = FolderDataset(shapes)
+    val = FolderDataset(write_shapes(tmp_path / "val", 2, 16, classes=("square", "triangle")), classes=train.classes)
+    assert val.classes == train.classes
+    assert val.targets == [1, 1, 2, 2]
+
+
+def test_a_folder_that_the_training_classes_lack_is_named(shapes, tmp_path):
+    val = write_shapes(tmp_path / "val", 2, 16, classes=("square", "star"))
+    with pytest.raises(DataError, match="holds folders that are no known class: star"):
+        FolderDataset(val, classes=FolderDataset(shapes).classes)
+
+
+def test_an_empty_class_is_named_with_what_lies_there(shapes):
+    (shapes / "oval").mkdir()
+    (shapes / "oval" / "list.csv").write_text("")
+    with pytest.raises(DataError, match=r"the class folder .*oval holds no picture\n  got: 1 entries, e\.g\. list\.csv"):
+        FolderDataset(shapes)
+
+
+def test_a_missing_directory_says_what_is_there_instead(shapes):
+    with pytest.raises(DataError, match=r"there is no directory .*shape\n  got: .* holds \['shapes'\]"):
+        FolderDataset(shapes.parent / "shape")
+
+
+def test_a_directory_without_class_folders_is_refused(shapes):
+    with pytest.raises(DataError, match="holds no class folder"):
+        FolderDataset(shapes / "circle")
+
+
+def test_links_to_folders_are_not_followed(shapes, tmp_path):
+    outside = write_shapes(tmp_path / "outside", 3, 16, classes=("star",))
+    os.symlink(outside / "star", shapes / "circle" / "linked")
+    assert len(FolderDataset(shapes)) == 12
+
+
+def test_a_damaged_file_is_named_with_its_index(shapes):
+    path = shapes / "square" / "0001.png"
+    path.write_bytes(path.read_bytes()[:100])
+    data = FolderDataset(shapes)
+    with pytest.raises(ImageError, match=r"sample 5: cannot decode the picture .*square/0001\.png"):
+        data[5]
+    found = data.verify()
+    assert (found.count, list(found.bad), bool(found)) == (12, ["square/0001.png"], False)
+    assert str(found).splitlines()[0] == "12 files, 1 of them bad"
+
+
+def test_the_fingerprint_is_stable_and_sees_every_change(shapes, tmp_path):
+    first = FolderDataset(shapes).fingerprint
+    assert FolderDataset(shapes).fingerprint == first
+    assert FolderDataset(shapes, classes=["triangle", "square", "circle"]).fingerprint != first
+    (shapes / "circle" / "0000.png").rename(shapes / "circle" / "zero.png")
+    assert FolderDataset(shapes).fingerprint != first
+
+
+def test_shapes_are_the_same_bytes_for_the_same_seed(tmp_path):
+    one, two, other = (write_shapes(tmp_path / str(i), 2, 16, seed=seed) for i, seed in enumerate((0, 0, 1)))
+    name = "circle/0001.png"
+    assert (one / name).read_bytes() == (two / name).read_bytes() != (other / name).read_bytes()
+
+
+def test_wrong_shapes_are_refused(tmp_path):
+    with pytest.raises(UnknownNameError, match=r"unknown shape 'sircle'.*\n.*\n  fix: did you mean 'circle'"):
+        write_shapes(tmp_path, classes=("sircle",))
+    with pytest.raises(UnknownNameError, match="unknown layout 'tree'"):
+        write_shapes(tmp_path, layout="tree")
+    with pytest.raises(ArgumentError, match="write_shapes cannot draw this"):
+        write_shapes(tmp_path, per_class=0)
+
+
+def test_from_folder_takes_train_and_val(tmp_path):
+    write_shapes(tmp_path / "train", 4, 16)
+    write_shapes(tmp_path / "val", 2, 16, seed=1)
+    data = from_folder(tmp_path, size=16, batch_size=4)
+    assert data.classes == data.train.classes == data.val.classes == ["circle", "square", "triangle"]
+    assert (len(data.train.dataset), len(data.val.dataset), data.train.shuffle, data.val.shuffle) == (12, 6, True, False)
+    assert data.train.transform.evaluation() == data.val.transform
+
+
+def test_from_folder_splits_a_share_off_each_class(shapes):
+    data = from_folder(shapes, size=16, batch_size=4, val=0.25)
+    assert sorted(data.val.dataset.targets) == [0, 1, 2]
+    assert not set(data.train.dataset.paths) & set(data.val.dataset.paths)
+
+
+def test_from_folder_without_a_train_folder_says_how_to_split(shapes):
+    with pytest.raises(DataError, match=r"has no folder train\n  got: folders circle, square, triangle\n.*\n  fix: .*val=0\.2"):
+        from_folder(shapes, size=16, batch_size=4)
+
+
+@pytest.mark.parametrize(("size", "preset", "name"), [(64, "auto", "small_image_train"), (65, "auto", "classification_train")])
+def test_from_folder_chooses_the_preset_by_size(shapes, size, preset, name):
+    data = from_folder(shapes, size=size, batch_size=4, val=0.25, preset=preset)
+    assert data.train.transform.to_config()["name"] == name
+
+
+def test_from_folder_refuses_an_unknown_preset_and_share(shapes):
+    with pytest.raises(UnknownNameError, match="unknown preset 'photos'"):
+        from_folder(shapes, size=16, batch_size=4, preset="photos")
+    with pytest.raises(ArgumentError, match="val cannot be used"):
+        from_folder(shapes, size=16, batch_size=4, val=1.5)

@@ -1,0 +1,268 @@
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import v2
+
+from cvkit import seeding
+from cvkit.data import ArrayDataset, FolderDataset, Loader, split, write_shapes
+from cvkit.data.cache import Cache
+from cvkit.data.order import batches_of, epoch_order
+from cvkit.errors import ArgumentError, DataError, ImageError
+from cvkit.transforms import classification_eval, classification_train, small_image_train
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return FolderDataset(write_shapes(tmp_path_factory.mktemp("data") / "shapes", per_class=7, size=20))
+
+
+def epoch(loader, number=0, start=0):
+    loader.set_epoch(number)
+    return [loader.finish(raw) for raw in loader.batches(start)]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 2**40), st.integers(0, 1000), st.booleans())
+def test_each_sample_is_seen_exactly_once_an_epoch(count, size, seed, number, shuffle):
+    parts = batches_of(epoch_order(count, seed, number, shuffle=shuffle), size, drop_last=False)
+    assert sorted(torch.cat(parts).tolist()) == list(range(count))
+    assert len(parts) == -(-count // size)
+    assert all(len(part) == size for part in parts[:-1])
+    dropped = batches_of(epoch_order(count, seed, number, shuffle=shuffle), size, drop_last=True)
+    assert len(dropped) == count // size
+
+
+@given(st.integers(0, 30), st.integers(0, 30))
+@settings(max_examples=30)
+def test_the_order_is_a_function_of_seed_and_epoch(seed, number):
+    order = epoch_order(100, seed, number, shuffle=True)
+    assert torch.equal(order, epoch_order(100, seed, number, shuffle=True))
+    assert not torch.equal(order, epoch_order(100, seed, number + 1, shuffle=True))
+    assert not torch.equal(order, epoch_order(100, seed + 1, number, shuffle=True))
+
+
+def test_weights_draw_the_rare_as_often_as_asked():
+    weights = torch.tensor([0.0, 1.0, 3.0])
+    drawn = torch.cat([epoch_order(3, 0, e, shuffle=True, weights=weights) for e in range(2000)])
+    counts = torch.bincount(drawn, minlength=3) / len(drawn)
+    assert counts[0] == 0
+    assert abs(float(counts[2]) - 0.75) < 0.03
+
+
+@pytest.mark.parametrize("transform", [small_image_train(16), classification_train(16)], ids=["batch", "sample"])
+def test_the_same_batches_for_any_number_of_workers_cached_or_not_and_entered_in_the_middle(shapes, transform):
+    def make(**options):
+        return Loader(shapes, 4, transform=transform, shuffle=True, seed=3, **options)
+
+    plain = make(workers=0, cache=None)
+    first, second = epoch(plain, 0), epoch(plain, 1)
+    assert not same(first, second)
+    with_workers = make(workers=2, cache="auto")
+    assert same(epoch(with_workers, 0), first)
+    assert same(epoch(with_workers, 1), second)
+    cached = make(workers=0, cache="auto")
+    assert same(epoch(cached, 1), second)
+    assert same(epoch(cached, 0), first)
+    assert same(epoch(with_workers, 1, start=3), second[3:])
+    assert same(epoch(make(workers=2, cache=None), 1, start=5), second[5:])
+
+
+def test_a_cached_epoch_loads_nothing_and_starts_no_worker(shapes, monkeypatch):
+    loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0, cache="ram")
+    first = epoch(loader, 0)
+    loader.workers = 2
+    monkeypatch.setattr("cvkit.data.loader.DataLoader", None)
+    monkeypatch.setattr(FolderDataset, "__getitem__", None)
+    assert same(epoch(loader, 0), first)
+    assert len(epoch(loader, 1)) == 6
+
+
+def test_a_cache_over_its_bound_keeps_nothing(shapes):
+    fetched = Loader(shapes, 4, transform=classification_eval(16), workers=0)._fetcher(0, [0, 1])
+    small = Cache(len(shapes), limit=1000)
+    small.put(fetched)
+    assert not small.filled.any()
+    large = Cache(len(shapes), limit=len(shapes) * (3 * 16 * 16 + 8))
+    large.put(fetched)
+    assert large.holds(torch.tensor([0, 1]))
+    assert not large.holds(torch.tensor([1, 2]))
+
+
+def test_no_global_generator_is_touched_by_iterating(shapes):
+    def drawing(image):
+        random.random()
+        np.random.rand()
+        return v2.functional.pil_to_tensor(image)[:, : 10 + 0 * int(torch.randint(3, ())), :10]
+
+    before = seeding.capture()
+    for workers in (0, 2):
+        epoch(Loader(shapes, 4, transform=drawing, shuffle=True, workers=workers, cache=None))
+        epoch(Loader(shapes, 4, transform=classification_train(16), shuffle=True, workers=workers))
+    after = seeding.capture()
+    assert before["python"] == after["python"]
+    assert torch.equal(before["numpy"][1], after["numpy"][1])
+    assert torch.equal(before["torch"], after["torch"])
+
+
+def test_a_foreign_transform_gets_random_numbers_of_each_sample_and_epoch(shapes):
+    def drawn(image):
+        return torch.tensor([random.random(), np.random.rand(), float(torch.rand(()))])
+
+    loader = Loader(shapes, 21, transform=drawn, shuffle=True, workers=0)
+    (values, _), (again, _) = epoch(loader, 0)[0], epoch(loader, 1)[0]
+    assert len(set(values[:, 0].tolist())) == len(set(values[:, 1].tolist())) == len(set(values[:, 2].tolist())) == 21
+    assert not set(values.flatten().tolist()) & set(again.flatten().tolist())
+    assert torch.equal(epoch(Loader(shapes, 21, transform=drawn, shuffle=True, workers=2), 0)[0][0], values)
+
+
+def test_by_hand_it_yields_what_fit_sees_and_goes_on_to_the_next_epoch(shapes):
+    loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0)
+    by_hand = [list(loader), list(loader)]
+    assert same(by_hand[0], epoch(loader, 0))
+    assert same(by_hand[1], epoch(loader, 1))
+    assert len(loader) == len(by_hand[0]) == 6
+
+
+def test_a_position_in_mid_epoch_is_saved_and_found_again(shapes):
+    loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0)
+    whole = list(loader)
+    loader.set_epoch(0)
+    iterator = iter(loader)
+    for _ in range(4):
+        next(iterator)
+    state = loader.state_dict()
+    assert state == {"seed": 0, "epoch": 0, "batch": 4}
+    fresh = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0)
+    fresh.load_state_dict(state)
+    assert same(list(fresh), whole[4:])
+    assert fresh.state_dict() == {"seed": 0, "epoch": 1, "batch": 0}
+    with pytest.raises(ArgumentError, match="another seed"):
+        Loader(shapes, 4, seed=1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_file_is_named_from_a_worker_too(tmp_path, workers):
+    root = write_shapes(tmp_path, 3, 16)
+    (root / "circle" / "0002.png").write_bytes(b"no picture")
+    loader = Loader(FolderDataset(root), 2, workers=workers)
+    with pytest.raises(ImageError, match=r"sample 2: cannot decode the picture .*0002\.png"):
+        list(loader)
+    skipping = Loader(FolderDataset(root, on_error="skip"), 2, workers=workers)
+    assert sum(len(targets) for _, targets in skipping) == 8
+    assert list(skipping.skipped) == [2]
+
+
+def test_samples_of_different_sizes_say_which_and_what_to_do(tmp_path):
+    for name, size in (("a", 4), ("b", 5)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (size, 4)).save(tmp_path / name / "x.png")
+    with pytest.raises(DataError, match=r"samples 0 and 1 have different sizes.*\n  got: \(3, 4, 4\) and \(3, 4, 5\)"):
+        list(Loader(FolderDataset(tmp_path), 2))
+
+
+def test_torchvisions_own_data_sets_and_transforms_go_straight_in(tmp_path):
+    root = write_shapes(tmp_path, 4, 16)
+    inside = torchvision.datasets.ImageFolder(root, transform=torchvision.transforms.ToTensor())
+    outside = torchvision.datasets.ImageFolder(root)
+    one = list(Loader(inside, 5, workers=0))
+    two = list(Loader(outside, 5, workers=0))
+    three = list(Loader(outside, 5, transform=torchvision.transforms.ToTensor(), workers=0))
+    assert same(one, two)
+    assert same(one, three)
+    assert Loader(outside, 5).classes == ["circle", "square", "triangle"]
+
+
+def test_arrays_of_pictures_and_of_features():
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
+    loader = Loader(ArrayDataset(pictures, [0, 1, 0, 1, 2]), 5)
+    inputs, targets = next(iter(loader))
+    assert torch.equal(inputs, torch.from_numpy(pictures) / 255)
+    assert targets.tolist() == [0, 1, 0, 1, 2]
+    assert loader.classes == ["0", "1", "2"]
+    for shape in ((5, 8, 8), (5, 8, 8, 3), (5, 1, 8, 8), (5, 8, 8, 1)):
+        image, _ = ArrayDataset(np.zeros(shape, np.uint8), [0] * 5)[0]
+        assert image.size == (8, 8)
+    features = torch.randn(6, 4, dtype=torch.float64)
+    inputs, targets = next(iter(Loader(ArrayDataset(features, torch.arange(6) / 2), 6)))
+    assert torch.equal(inputs, features.float())
+    assert targets.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        (np.zeros((3, 4), np.float32), [0, 1], "images and targets do not belong together\n  got: 3 images, 2 targets"),
+        (np.zeros((2, 4), np.int32), [0, 1], "whole numbers of another type than uint8\n  got: torch.int32"),
+        (np.zeros((2, 4), np.uint8), [0, 1], r"images have no shape of pictures\n  got: uint8 \(2, 4\)"),
+        (np.zeros((2, 4), np.float32), [0, -1], "a target is no class\n  got: targets from -1 to 0"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(images, targets, message):
+    with pytest.raises(DataError, match=message):
+        ArrayDataset(images, targets)
+
+
+def test_a_split_takes_its_share_of_each_class_and_repeats(shapes):
+    train, val = split(shapes, 0.3)
+    assert (len(train), len(val)) == (15, 6)
+    assert sorted(val.targets) == [0, 0, 1, 1, 2, 2]
+    assert sorted([*train.indices, *val.indices]) == list(range(21))
+    assert split(shapes, 0.3)[1].indices == val.indices != split(shapes, 0.3, seed=1)[1].indices
+    assert val.classes == shapes.classes
+    assert val[0][1] == val.targets[0]
+    assert val.paths[0] == shapes.paths[val.indices[0]]
+    with pytest.raises(ArgumentError, match="fraction cannot be used\n  got: 1"):
+        split(shapes, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size cannot be used\n  got: 0"),
+        ({"batch_size": 30, "drop_last": True}, "the loader would have no batches\n  got: 21 samples, batch_size=30, drop_last=True"),
+        ({"batch_size": 4, "workers": -1}, "workers cannot be used"),
+        ({"batch_size": 4, "cache": "disk"}, "cache cannot be used\n  got: 'disk'"),
+        ({"batch_size": 4, "transform": 3}, "transform cannot be used\n  got: 3"),
+        ({"batch_size": 4, "weights": [1.0]}, r"weights cannot be used\n  got: \(1,\)"),
+        ({"batch_size": 4, "cache": "ram", "transform": classification_train(16)}, "cannot keep what is different each time"),
+    ],
+)
+def test_wrong_arguments_are_answered(shapes, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        Loader(shapes, **options)
+
+
+def test_an_empty_data_set_has_no_batches():
+    with pytest.raises(ArgumentError, match="the loader would have no batches\n  got: 0 samples"):
+        Loader([], 4)
+
+
+def test_samples_that_are_no_pair_and_data_sets_that_fail_are_named():
+    with pytest.raises(DataError, match=r"sample 0 of list is not \(image, target\)\n  got: Tensor"):
+        list(Loader([torch.zeros(3)], 1))
+
+    class Broken(list):
+        def __getitem__(self, index):
+            raise ValueError("boom")
+
+    with pytest.raises(DataError, match="sample 0 of Broken cannot be loaded\n  got: ValueError: boom"):
+        list(Loader(Broken([1]), 1))
+
+
+def test_a_loader_pickles_and_shows_itself(shapes):
+    loader = Loader(shapes, 4, transform=small_image_train(16), workers=2, cache=None)
+    first = epoch(loader)
+    copy = pickle.loads(pickle.dumps(loader))  # noqa: S301
+    assert same(epoch(copy), first)
+    assert repr(copy).startswith("Loader(FolderDataset(")
+    assert copy.fingerprint == loader.fingerprint != Loader(shapes, 5).fingerprint

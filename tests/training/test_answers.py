@@ -1,0 +1,158 @@
+"""Wrong use is answered with what arrived, what was expected and what to do, before anything is trained."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+
+from cvkit import seeding
+from cvkit.errors import ArgumentError, CvkitWarning, DataError, DeviceError, ModelError, PreflightError, UnknownNameError
+from cvkit.metrics import Accuracy
+from cvkit.training import fit, preflight
+
+BATCHES = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])) for _ in range(2)]
+
+
+def network(classes=3, channels=3):
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, classes)
+    )
+
+
+class Data(list):
+    classes = ("a", "b", "c")
+
+
+class UsedUp:
+    def __init__(self):
+        self.batches = iter(BATCHES)
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        return self.batches
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"epochs": 0}, ArgumentError, "epochs cannot be used\n  got: 0\n  expected: a whole number of at least 1"),
+        ({"epochs": True}, ArgumentError, "epochs cannot be used\n  got: True"),
+        ({"epochs": "3"}, ArgumentError, "epochs cannot be used\n  got: '3'"),
+        ({"accumulate": 0}, ArgumentError, "accumulate cannot be used\n  got: 0"),
+        ({"clip_norm": -1}, ArgumentError, "clip_norm cannot be used\n  got: -1"),
+        ({"seed": -1}, ArgumentError, "the seed cannot be used\n  got: -1"),
+        ({"lr": float("nan")}, ArgumentError, "lr cannot be used\n  got: nan"),
+        ({"train": []}, ArgumentError, "train has no batches\n  got: an empty list"),
+        ({"val": []}, ArgumentError, "val has no batches"),
+        ({"train": iter(BATCHES)}, ArgumentError, "train is an iterator, which is used up after one epoch"),
+        ({"train": (batch for batch in BATCHES)}, ArgumentError, "train is an iterator"),
+        ({"train": 3}, ArgumentError, "train cannot be walked\n  got: int"),
+        ({"train": {1, 2}.__iter__}, ArgumentError, "train cannot be walked"),
+        ({"model": nn.Linear}, ArgumentError, "model cannot be trained\n  got: the class Linear"),
+        ({"loss": "cross_entropie"}, UnknownNameError, r"unknown loss 'cross_entropie'(\n.*)*did you mean 'cross_entropy'"),
+        ({"loss": nn.MSELoss}, ArgumentError, "loss cannot be used\n  got: the class MSELoss"),
+        ({"loss": nn.CrossEntropyLoss(reduction="none")}, ArgumentError, "CrossEntropyLoss does not reduce to one number"),
+        ({"optimizer": "adamv"}, UnknownNameError, "unknown optimizer 'adamv'"),
+        ({"optimizer": lambda params: SGD(params, lr=0.1), "lr": 0.1}, ArgumentError, "lr has no effect beside an optimizer"),
+        ({"optimizer": SGD(nn.Linear(2, 2).parameters())}, ArgumentError, "SGD holds no parameter of the model"),
+        ({"schedule": "cosin"}, UnknownNameError, r"unknown schedule 'cosin'(\n.*)*did you mean 'cosine'"),
+        ({"schedule": StepLR(SGD(nn.Linear(2, 2).parameters()), 1)}, ArgumentError, r"(?s)ready-made scheduler.*LRSchedule"),
+        ({"metrics": "acuracy"}, UnknownNameError, r"unknown metric 'acuracy'(\n.*)*did you mean 'accuracy'"),
+        ({"metrics": [Accuracy]}, ArgumentError, "the metric 'accuracy' cannot be used\n  got: the class Accuracy"),
+        ({"metrics": ["accuracy", Accuracy()]}, ArgumentError, "two metrics are called 'accuracy'"),
+        ({"callbacks": "tensorboard"}, ArgumentError, "callbacks cannot be used\n  got: str"),
+        ({"device": "cuda:7"}, DeviceError, "the device 'cuda:7' is not there"),
+        ({"device": "gpu"}, UnknownNameError, "unknown device 'gpu'"),
+        ({"precision": "fp8"}, UnknownNameError, "unknown precision 'fp8'"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(3))}, ModelError, "the parameter 1.weight has no shape yet"),
+        ({"model": network().requires_grad_(False)}, ArgumentError, "the model has nothing to train"),
+        ({"train": UsedUp(), "preflight": False, "epochs": 2}, DataError, "train gave no batch in epoch 2"),
+        ({"model": network(2)}, PreflightError, r"(?s)the model has 2 outputs and the targets of train need 3.*num_classes=3"),
+        ({"model": network(2), "train": Data([(BATCHES[0][0], BATCHES[0][1] % 2)])}, PreflightError, "need 3\n.*3 classes in the data"),
+        (
+            {"model": network(channels=1)},
+            PreflightError,
+            r"(?s)the forward fails in layer '0' \(Conv2d\) on the first batch of train.*\(4, 3, 8, 8\).*in_channels=3",
+        ),
+        (
+            {"train": [(torch.randn(4, 3, 9, 9), BATCHES[0][1])]},
+            PreflightError,
+            r"(?s)the forward fails in layer '4' \(Linear\).*in_features=196",
+        ),
+        (
+            {"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8)), "train": [(BATCHES[0][0][:1], BATCHES[0][1][:1])]},
+            PreflightError,
+            r"(?s)layer '2' \(BatchNorm1d\).*batch norm needs more than one sample",
+        ),
+        ({"train": [(torch.ones(4, 3, 8, 8, dtype=torch.uint8), BATCHES[0][1])]}, PreflightError, "the inputs of train are whole numbers"),
+        ({"train": [BATCHES[0][0]]}, PreflightError, r"a batch of train is not \(inputs, targets\)\n  got: Tensor"),
+        ({"train": [{"x": BATCHES[0][0]}]}, PreflightError, "a batch of train is not .*\n  got: dict of 1\n.*\n  fix: pass step="),
+        ({"train": [(BATCHES[0][0], torch.rand(4))]}, PreflightError, "the targets of train do not fit a classification loss"),
+        ({"train": [(BATCHES[0][0], BATCHES[0][1][:, None])]}, PreflightError, r"(?s)do not fit each other.*squeeze the targets"),
+        ({"train": [(BATCHES[0][0], BATCHES[0][1] - 1)]}, PreflightError, r"(?s)class indices from -1 to 1.*count the classes from 0"),
+        ({"train": [(BATCHES[0][0] * torch.nan, BATCHES[0][1])]}, PreflightError, "the loss of the first batch of train is nan"),
+        (
+            {"model": network(1), "loss": nn.MSELoss(), "train": [(BATCHES[0][0], torch.rand(4))]},
+            PreflightError,
+            "would be broadcast against each other: the loss would be silently wrong",
+        ),
+        ({"model": network(2), "loss": "mse", "train": [(BATCHES[0][0], torch.rand(4))]}, PreflightError, "would be broadcast"),
+        ({"step": lambda model, batch, state: model(batch[0])}, PreflightError, "your step does not give one number"),
+        ({"step": lambda model, batch, state: model(batch[0]).mean().detach()}, PreflightError, "no parameter has a part in"),
+        (
+            {"step": lambda model, batch, state: model(batch[0]).mean(), "metrics": "accuracy"},
+            PreflightError,
+            r"the metrics accuracy have nothing to look at",
+        ),
+    ],
+)
+def test_wrong_use_is_answered(options, error, message):
+    arguments = {"model": network(), "train": BATCHES, "epochs": 1, "progress": False, **options}
+    with pytest.raises(error, match=message):
+        fit(arguments.pop("model"), arguments.pop("train"), arguments.pop("val", None), **arguments)
+
+
+def test_classes_that_are_numbered_differently_are_refused():
+    train, val = Data(BATCHES), Data(BATCHES)
+    val.classes = ("b", "a", "c")
+    with pytest.raises(PreflightError, match="train and val number their classes differently"):
+        fit(network(), train, val, epochs=1, progress=False)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(DeviceError, match="fit was started on several processes\n  got: WORLD_SIZE=4"):
+        fit(network(), BATCHES, epochs=1)
+
+
+def test_preflight_leaves_no_trace():
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model[1].eval()
+    random = seeding.capture()
+    assert preflight(model, BATCHES, BATCHES) == []
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert model.training
+    assert not model[1].training
+    assert torch.equal(random["torch"], seeding.capture()["torch"])
+
+
+def test_what_is_suspicious_but_works_is_a_note():
+    ending = nn.Sequential(network(), nn.Softmax(1))
+    assert "ends in a softmax and cross entropy takes logits" in preflight(ending, BATCHES)[0]
+
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.spare = network(), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.used(x)
+
+    assert preflight(Unused(), BATCHES) == ["spare.weight, spare.bias took no part in the loss and will not be trained"]
+    with pytest.warns(CvkitWarning, match=r"no optimizer holds used\.0\.weight"):
+        fit(Unused().requires_grad_(True), BATCHES, epochs=1, progress=False, optimizer=lambda p: SGD(p[4:], lr=0.1))
