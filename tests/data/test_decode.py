@@ -34,13 +34,19 @@ CASES = {
     "palette png": (encoded(PALETTE), (10, 20, 30)),
     "palette gif": (encoded(PALETTE, "GIF"), (10, 20, 30)),
     "rgba opaque": (encoded(solid("RGBA", (9, 8, 7, 255))), (9, 8, 7)),
-    "rgba transparent shows the background, not its hidden colour": (encoded(solid("RGBA", (9, 8, 7, 0))), (255, 255, 255)),
+    "rgba transparent shows the background, not its hidden colour": (
+        encoded(solid("RGBA", (9, 8, 7, 0))),
+        (255, 255, 255),
+    ),
     "rgba half": (encoded(solid("RGBA", (0, 0, 0, 128))), (127, 127, 127)),
     "grey with alpha": (encoded(solid("LA", (50, 0))), (255, 255, 255)),
     "palette with transparency": (encoded(PALETTE, transparency=0), (255, 255, 255)),
     "rgb with a transparent colour": (encoded(solid("RGB", (1, 2, 3)), transparency=(1, 2, 3)), (255, 255, 255)),
     "16-bit grey, full": (encoded(Image.fromarray(np.full((4, 6), 65535, np.uint16))), (255, 255, 255)),
-    "16-bit grey, middle is scaled and not clipped": (encoded(Image.fromarray(np.full((4, 6), 32896, np.uint16))), (128,) * 3),
+    "16-bit grey, middle is scaled and not clipped": (
+        encoded(Image.fromarray(np.full((4, 6), 32896, np.uint16))),
+        (128,) * 3,
+    ),
     "16-bit grey, dark": (encoded(Image.fromarray(np.full((4, 6), 300, np.uint16))), (1, 1, 1)),
     "16-bit grey tiff": (encoded(Image.fromarray(np.full((4, 6), 32896, np.uint16)), "TIFF"), (128,) * 3),
     "cmyk tiff": (encoded(solid("CMYK", (0, 255, 255, 0)), "TIFF"), (255, 0, 0)),
@@ -85,7 +91,9 @@ def test_what_has_no_right_answer_in_8_bits_is_refused_by_name(tmp_path, mode, v
 def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path):
     path = tmp_path / "large.png"
     solid("L", 0, (100, 100)).save(path)
-    with pytest.raises(ImageError, match=r"large\.png is too large\n  got: 100×100 pixels\n  expected: at most 9,999 pixels"):
+    with pytest.raises(
+        ImageError, match=r"large\.png is too large\n  got: 100×100 pixels\n  expected: at most 9,999 pixels"
+    ):
         decode(path, max_pixels=9_999)
 
 

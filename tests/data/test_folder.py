@@ -52,7 +52,9 @@ def test_a_folder_that_the_training_classes_lack_is_named(shapes, tmp_path):
 def test_an_empty_class_is_named_with_what_lies_there(shapes):
     (shapes / "oval").mkdir()
     (shapes / "oval" / "list.csv").write_text("")
-    with pytest.raises(DataError, match=r"the class folder .*oval holds no picture\n  got: 1 entries, e\.g\. list\.csv"):
+    with pytest.raises(
+        DataError, match=r"the class folder .*oval holds no picture\n  got: 1 entries, e\.g\. list\.csv"
+    ):
         FolderDataset(shapes)
 
 
@@ -111,7 +113,12 @@ def test_from_folder_takes_train_and_val(tmp_path):
     write_shapes(tmp_path / "val", 2, 16, seed=1)
     data = from_folder(tmp_path, size=16, batch_size=4)
     assert data.classes == data.train.classes == data.val.classes == ["circle", "square", "triangle"]
-    assert (len(data.train.dataset), len(data.val.dataset), data.train.shuffle, data.val.shuffle) == (12, 6, True, False)
+    assert (len(data.train.dataset), len(data.val.dataset), data.train.shuffle, data.val.shuffle) == (
+        12,
+        6,
+        True,
+        False,
+    )
     assert data.train.transform.evaluation() == data.val.transform
 
 
@@ -122,11 +129,15 @@ def test_from_folder_splits_a_share_off_each_class(shapes):
 
 
 def test_from_folder_without_a_train_folder_says_how_to_split(shapes):
-    with pytest.raises(DataError, match=r"has no folder train\n  got: folders circle, square, triangle\n.*\n  fix: .*val=0\.2"):
+    with pytest.raises(
+        DataError, match=r"has no folder train\n  got: folders circle, square, triangle\n.*\n  fix: .*val=0\.2"
+    ):
         from_folder(shapes, size=16, batch_size=4)
 
 
-@pytest.mark.parametrize(("size", "preset", "name"), [(64, "auto", "small_image_train"), (65, "auto", "classification_train")])
+@pytest.mark.parametrize(
+    ("size", "preset", "name"), [(64, "auto", "small_image_train"), (65, "auto", "classification_train")]
+)
 def test_from_folder_chooses_the_preset_by_size(shapes, size, preset, name):
     data = from_folder(shapes, size=size, batch_size=4, val=0.25, preset=preset)
     assert data.train.transform.to_config()["name"] == name

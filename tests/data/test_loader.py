@@ -29,7 +29,9 @@ def epoch(loader, number=0, start=0):
 
 
 def same(one, other):
-    return len(one) == len(other) and all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+    return len(one) == len(other) and all(
+        torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True)
+    )
 
 
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 2**40), st.integers(0, 1000), st.booleans())
@@ -229,12 +231,18 @@ def test_a_split_takes_its_share_of_each_class_and_repeats(shapes):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size cannot be used\n  got: 0"),
-        ({"batch_size": 30, "drop_last": True}, "the loader would have no batches\n  got: 21 samples, batch_size=30, drop_last=True"),
+        (
+            {"batch_size": 30, "drop_last": True},
+            "the loader would have no batches\n  got: 21 samples, batch_size=30, drop_last=True",
+        ),
         ({"batch_size": 4, "workers": -1}, "workers cannot be used"),
         ({"batch_size": 4, "cache": "disk"}, "cache cannot be used\n  got: 'disk'"),
         ({"batch_size": 4, "transform": 3}, "transform cannot be used\n  got: 3"),
         ({"batch_size": 4, "weights": [1.0]}, r"weights cannot be used\n  got: \(1,\)"),
-        ({"batch_size": 4, "cache": "ram", "transform": classification_train(16)}, "cannot keep what is different each time"),
+        (
+            {"batch_size": 4, "cache": "ram", "transform": classification_train(16)},
+            "cannot keep what is different each time",
+        ),
     ],
 )
 def test_wrong_arguments_are_answered(shapes, options, message):
@@ -262,7 +270,7 @@ def test_samples_that_are_no_pair_and_data_sets_that_fail_are_named():
 def test_a_loader_pickles_and_shows_itself(shapes):
     loader = Loader(shapes, 4, transform=small_image_train(16), workers=2, cache=None)
     first = epoch(loader)
-    copy = pickle.loads(pickle.dumps(loader))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(loader))
     assert same(epoch(copy), first)
     assert repr(copy).startswith("Loader(FolderDataset(")
     assert copy.fingerprint == loader.fingerprint != Loader(shapes, 5).fingerprint

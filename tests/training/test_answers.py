@@ -7,7 +7,15 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
 from cvkit import seeding
-from cvkit.errors import ArgumentError, CvkitWarning, DataError, DeviceError, ModelError, PreflightError, UnknownNameError
+from cvkit.errors import (
+    ArgumentError,
+    CvkitWarning,
+    DataError,
+    DeviceError,
+    ModelError,
+    PreflightError,
+    UnknownNameError,
+)
 from cvkit.metrics import Accuracy
 from cvkit.training import fit, preflight
 
@@ -15,9 +23,7 @@ BATCHES = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])) for _ in range(
 
 
 def network(classes=3, channels=3):
-    return nn.Sequential(
-        nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, classes)
-    )
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, classes))
 
 
 class Data(list):
@@ -52,14 +58,30 @@ class UsedUp:
         ({"train": 3}, ArgumentError, "train cannot be walked\n  got: int"),
         ({"train": {1, 2}.__iter__}, ArgumentError, "train cannot be walked"),
         ({"model": nn.Linear}, ArgumentError, "model cannot be trained\n  got: the class Linear"),
-        ({"loss": "cross_entropie"}, UnknownNameError, r"unknown loss 'cross_entropie'(\n.*)*did you mean 'cross_entropy'"),
+        (
+            {"loss": "cross_entropie"},
+            UnknownNameError,
+            r"unknown loss 'cross_entropie'(\n.*)*did you mean 'cross_entropy'",
+        ),
         ({"loss": nn.MSELoss}, ArgumentError, "loss cannot be used\n  got: the class MSELoss"),
-        ({"loss": nn.CrossEntropyLoss(reduction="none")}, ArgumentError, "CrossEntropyLoss does not reduce to one number"),
+        (
+            {"loss": nn.CrossEntropyLoss(reduction="none")},
+            ArgumentError,
+            "CrossEntropyLoss does not reduce to one number",
+        ),
         ({"optimizer": "adamv"}, UnknownNameError, "unknown optimizer 'adamv'"),
-        ({"optimizer": lambda params: SGD(params, lr=0.1), "lr": 0.1}, ArgumentError, "lr has no effect beside an optimizer"),
+        (
+            {"optimizer": lambda params: SGD(params, lr=0.1), "lr": 0.1},
+            ArgumentError,
+            "lr has no effect beside an optimizer",
+        ),
         ({"optimizer": SGD(nn.Linear(2, 2).parameters())}, ArgumentError, "SGD holds no parameter of the model"),
         ({"schedule": "cosin"}, UnknownNameError, r"unknown schedule 'cosin'(\n.*)*did you mean 'cosine'"),
-        ({"schedule": StepLR(SGD(nn.Linear(2, 2).parameters()), 1)}, ArgumentError, r"(?s)ready-made scheduler.*LRSchedule"),
+        (
+            {"schedule": StepLR(SGD(nn.Linear(2, 2).parameters()), 1)},
+            ArgumentError,
+            r"(?s)ready-made scheduler.*LRSchedule",
+        ),
         ({"metrics": "acuracy"}, UnknownNameError, r"unknown metric 'acuracy'(\n.*)*did you mean 'accuracy'"),
         ({"metrics": [Accuracy]}, ArgumentError, "the metric 'accuracy' cannot be used\n  got: the class Accuracy"),
         ({"metrics": ["accuracy", Accuracy()]}, ArgumentError, "two metrics are called 'accuracy'"),
@@ -67,11 +89,23 @@ class UsedUp:
         ({"device": "cuda:7"}, DeviceError, "the device 'cuda:7' is not there"),
         ({"device": "gpu"}, UnknownNameError, "unknown device 'gpu'"),
         ({"precision": "fp8"}, UnknownNameError, "unknown precision 'fp8'"),
-        ({"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(3))}, ModelError, "the parameter 1.weight has no shape yet"),
+        (
+            {"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(3))},
+            ModelError,
+            "the parameter 1.weight has no shape yet",
+        ),
         ({"model": network().requires_grad_(False)}, ArgumentError, "the model has nothing to train"),
         ({"train": UsedUp(), "preflight": False, "epochs": 2}, DataError, "train gave no batch in epoch 2"),
-        ({"model": network(2)}, PreflightError, r"(?s)the model has 2 outputs and the targets of train need 3.*num_classes=3"),
-        ({"model": network(2), "train": Data([(BATCHES[0][0], BATCHES[0][1] % 2)])}, PreflightError, "need 3\n.*3 classes in the data"),
+        (
+            {"model": network(2)},
+            PreflightError,
+            r"(?s)the model has 2 outputs and the targets of train need 3.*num_classes=3",
+        ),
+        (
+            {"model": network(2), "train": Data([(BATCHES[0][0], BATCHES[0][1] % 2)])},
+            PreflightError,
+            "need 3\n.*3 classes in the data",
+        ),
         (
             {"model": network(channels=1)},
             PreflightError,
@@ -83,25 +117,60 @@ class UsedUp:
             r"(?s)the forward fails in layer '4' \(Linear\).*in_features=196",
         ),
         (
-            {"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8)), "train": [(BATCHES[0][0][:1], BATCHES[0][1][:1])]},
+            {
+                "model": nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8)),
+                "train": [(BATCHES[0][0][:1], BATCHES[0][1][:1])],
+            },
             PreflightError,
             r"(?s)layer '2' \(BatchNorm1d\).*batch norm needs more than one sample",
         ),
-        ({"train": [(torch.ones(4, 3, 8, 8, dtype=torch.uint8), BATCHES[0][1])]}, PreflightError, "the inputs of train are whole numbers"),
+        (
+            {"train": [(torch.ones(4, 3, 8, 8, dtype=torch.uint8), BATCHES[0][1])]},
+            PreflightError,
+            "the inputs of train are whole numbers",
+        ),
         ({"train": [BATCHES[0][0]]}, PreflightError, r"a batch of train is not \(inputs, targets\)\n  got: Tensor"),
-        ({"train": [{"x": BATCHES[0][0]}]}, PreflightError, "a batch of train is not .*\n  got: dict of 1\n.*\n  fix: pass step="),
-        ({"train": [(BATCHES[0][0], torch.rand(4))]}, PreflightError, "the targets of train do not fit a classification loss"),
-        ({"train": [(BATCHES[0][0], BATCHES[0][1][:, None])]}, PreflightError, r"(?s)do not fit each other.*squeeze the targets"),
-        ({"train": [(BATCHES[0][0], BATCHES[0][1] - 1)]}, PreflightError, r"(?s)class indices from -1 to 1.*count the classes from 0"),
-        ({"train": [(BATCHES[0][0] * torch.nan, BATCHES[0][1])]}, PreflightError, "the loss of the first batch of train is nan"),
+        (
+            {"train": [{"x": BATCHES[0][0]}]},
+            PreflightError,
+            "a batch of train is not .*\n  got: dict of 1\n.*\n  fix: pass step=",
+        ),
+        (
+            {"train": [(BATCHES[0][0], torch.rand(4))]},
+            PreflightError,
+            "the targets of train do not fit a classification loss",
+        ),
+        (
+            {"train": [(BATCHES[0][0], BATCHES[0][1][:, None])]},
+            PreflightError,
+            r"(?s)do not fit each other.*squeeze the targets",
+        ),
+        (
+            {"train": [(BATCHES[0][0], BATCHES[0][1] - 1)]},
+            PreflightError,
+            r"(?s)class indices from -1 to 1.*count the classes from 0",
+        ),
+        (
+            {"train": [(BATCHES[0][0] * torch.nan, BATCHES[0][1])]},
+            PreflightError,
+            "the loss of the first batch of train is nan",
+        ),
         (
             {"model": network(1), "loss": nn.MSELoss(), "train": [(BATCHES[0][0], torch.rand(4))]},
             PreflightError,
             "would be broadcast against each other: the loss would be silently wrong",
         ),
-        ({"model": network(2), "loss": "mse", "train": [(BATCHES[0][0], torch.rand(4))]}, PreflightError, "would be broadcast"),
+        (
+            {"model": network(2), "loss": "mse", "train": [(BATCHES[0][0], torch.rand(4))]},
+            PreflightError,
+            "would be broadcast",
+        ),
         ({"step": lambda model, batch, state: model(batch[0])}, PreflightError, "your step does not give one number"),
-        ({"step": lambda model, batch, state: model(batch[0]).mean().detach()}, PreflightError, "no parameter has a part in"),
+        (
+            {"step": lambda model, batch, state: model(batch[0]).mean().detach()},
+            PreflightError,
+            "no parameter has a part in",
+        ),
         (
             {"step": lambda model, batch, state: model(batch[0]).mean(), "metrics": "accuracy"},
             PreflightError,
@@ -154,5 +223,7 @@ def test_what_is_suspicious_but_works_is_a_note():
             return self.used(x)
 
     assert preflight(Unused(), BATCHES) == ["spare.weight, spare.bias took no part in the loss and will not be trained"]
+    model = Unused()
+    model.spare.requires_grad_(False)
     with pytest.warns(CvkitWarning, match=r"no optimizer holds used\.0\.weight"):
-        fit(Unused().requires_grad_(True), BATCHES, epochs=1, progress=False, optimizer=lambda p: SGD(p[4:], lr=0.1))
+        fit(model, BATCHES, epochs=1, progress=False, optimizer=lambda p: SGD(p[4:], lr=0.1))

@@ -263,7 +263,7 @@ def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> N
         )
     if not bool(torch.isfinite(loss)):
         raise PreflightError(
-            f"the loss of the first batch of {name} is {float(loss)}",
+            f"the loss of the first batch of {name} is {float(loss.detach())}",
             got=f"a batch {_shape(state.batch)}",
             expected="a finite number",
             fix="look for NaN in the data, for a log of zero in the loss, or take precision='fp32'",
