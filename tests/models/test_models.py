@@ -237,3 +237,15 @@ def test_adapted_weights_keep_the_size_of_the_outputs():
     for channels in (1, 6):
         made = torch.conv2d(grey.expand(2, channels, 9, 9), adapted(weight, channels))
         assert torch.allclose(made, expected, atol=1e-5)
+
+
+def test_pretrained_inception_gives_one_output_and_its_configuration_the_same_model(monkeypatch):
+    source = torchvision.models.inception_v3(init_weights=False).state_dict()
+    monkeypatch.setattr(torchvision.models.Inception_V3_Weights, "get_state_dict", lambda *args, **kwargs: source)
+    model = models.create("inception_v3", num_classes=3, pretrained=True)
+    again = models.from_config(model.cvkit_config)
+    again.load_state_dict(model.state_dict())
+    images = torch.randn(2, 3, 75, 75)
+    assert again.train()(images).shape == (2, 3)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(images), model.eval()(images))

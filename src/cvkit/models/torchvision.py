@@ -52,11 +52,17 @@ def build(
         ModelError: Weights that cannot be had or do not fit, or a model without a first convolution to change.
     """
     if name in ("googlenet", "inception_v3"):
-        kwargs = {"aux_logits": False, "init_weights": pretrained is False, **kwargs}
+        # transform_input as with pretrained weights, so that a model built again from its configuration computes the same
+        defaults: dict[str, Any] = {"transform_input": in_channels == 3}
+        if pretrained is False or isinstance(pretrained, str | Path):
+            defaults |= {"aux_logits": False, "init_weights": pretrained is False}
+        kwargs = defaults | kwargs
     if pretrained is True or isinstance(pretrained, zoo.WeightsEnum):
         model = _with_weights(name, zoo.get_model_weights(name).DEFAULT if pretrained is True else pretrained, kwargs)
         if find_head(model)[1].weight.shape[0] != num_classes:
             replace_head(model, num_classes)
+        if "aux_logits" not in kwargs:
+            _drop_auxiliary(model)
     else:
         model = _call(name, {"weights": None, "num_classes": num_classes, **kwargs})
     if stem == "small":
@@ -66,6 +72,14 @@ def build(
     if isinstance(pretrained, str | Path):
         load_weights(model, Path(pretrained))
     return model
+
+
+def _drop_auxiliary(model: nn.Module) -> None:
+    """Takes the auxiliary classifiers off a pretrained GoogLeNet or Inception, which torchvision builds with them."""
+    for name in ("aux1", "aux2", "AuxLogits"):
+        if getattr(model, name, None) is not None:
+            setattr(model, name, None)
+            model.aux_logits = False  # type: ignore[assignment]
 
 
 def _call(name: str, arguments: dict[str, Any]) -> nn.Module:
