@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cvkit.callbacks import Checkpoint, CSVLogger
-from cvkit.errors import ArgumentError
+from cvkit.errors import ArgumentError, CvkitError
 
 
 def lines(path):
@@ -72,6 +72,16 @@ def test_another_runs_file_is_not_written_over(tiny, tmp_path):
         "  expected: a new file, for a new run\n"
         "  fix: choose another path, or delete the file, or resume the run"
     )
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("resume", ["", None])
+def test_another_runs_file_is_not_written_over_by_an_empty_resume(tiny, tmp_path, resume):
+    path = tmp_path / "log.csv"
+    tiny.run(CSVLogger(path), epochs=3)
+    before = path.read_text()
+    with pytest.raises(CvkitError):
+        tiny.run(CSVLogger(path), epochs=1, resume=resume)
     assert path.read_text() == before
 
 

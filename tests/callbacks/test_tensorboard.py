@@ -1,6 +1,7 @@
 """TensorBoard: what is written is read back by TensorBoard's own reader, each step once."""
 
 import socket
+import time
 
 import pytest
 
@@ -127,8 +128,16 @@ def test_more_epochs_go_on_in_the_same_curves(tiny, tmp_path, monkeypatch):
     assert [step for step, _ in read(tmp_path / "tb" / "train")["loss"]] == [4, 8, 12]
 
 
-def test_the_points_are_on_disk_before_the_checkpoint(tiny, tmp_path):
-    counts = []
+def test_the_points_are_on_disk_before_the_checkpoint(tiny, tmp_path, monkeypatch):
+    from tensorboardX.event_file_writer import EventsWriter
+
+    counts, write = [], EventsWriter.write_event
+
+    def slow(self, event):  # events are written by a thread of their own; here it is always late
+        time.sleep(0.01)
+        return write(self, event)
+
+    monkeypatch.setattr(EventsWriter, "write_event", slow)
 
     def look(state, calls):
         if (tmp_path / "last.pt").exists():

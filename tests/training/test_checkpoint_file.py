@@ -412,8 +412,10 @@ def test_a_broken_pickle_under_a_right_checksum_is_refused_by_name(tmp_path, str
         load_checkpoint(path)
 
 
-def test_the_refusal_of_a_hostile_file_gives_no_advice_to_run_it(tmp_path):
-    path = sealed(tmp_path / "hostile.pt", {"model": Hostile(tmp_path / "marker")})
+@pytest.mark.parametrize("kind", ["hostile", "unknown class"])
+def test_the_refusal_of_such_a_file_gives_no_advice_to_run_it(tmp_path, kind):
+    inside = Hostile(tmp_path / "marker") if kind == "hostile" else OrderedDict(a=Path("x"))
+    path = sealed(tmp_path / "a.pt", {"model": inside})
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     assert "\x1b" not in str(caught.value)  # no terminal codes
