@@ -448,16 +448,17 @@ def test_a_killed_process_goes_on_by_the_same_command_bit_by_bit(tmp_path, scrip
     assert_same(load_checkpoint(tmp_path / "best.pt"), load_checkpoint(whole / "best.pt"))
 
 
+def killed(callback, state):
+    """Stands for a kill between best.pt and last.pt: nothing after it runs."""
+    raise KeyboardInterrupt
+
+
 def test_a_kill_between_the_newest_and_the_best_file_loses_no_best(tmp_path, monkeypatch):
     from cvkit.callbacks import checkpoint
 
     train(tmp_path / "a")
     with monkeypatch.context() as patch:
-
-        def killed(source, target):
-            raise KeyboardInterrupt  # stands for a kill: nothing after it runs
-
-        patch.setattr(checkpoint, "_link", killed)
+        patch.setattr(checkpoint.Checkpoint, "_save_last", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "b")
     train(tmp_path / "b")
@@ -470,11 +471,7 @@ def test_a_kill_between_the_newest_and_the_best_file_of_the_last_epoch_loses_no_
     from cvkit.callbacks import checkpoint
 
     with monkeypatch.context() as patch:
-
-        def killed(source, target):
-            raise KeyboardInterrupt
-
-        patch.setattr(checkpoint, "_link", killed)
+        patch.setattr(checkpoint.Checkpoint, "_save_last", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, epochs=1)
     result, _ = train(tmp_path, epochs=1)

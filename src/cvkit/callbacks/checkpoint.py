@@ -81,7 +81,9 @@ class Checkpoint(Callback):
         return [path for path in named if path.is_file()]
 
     def on_fit_start(self, state: TrainState) -> None:
-        """Checks that what is monitored will be logged."""
+        """Checks that what is monitored will be logged, and clears away what a kill left of a file being written."""
+        for left in self.directory.glob(".*.pt.*.tmp"):
+            left.unlink()
         if self.monitor is not None:
             self.monitor.check(state)
 
@@ -99,12 +101,10 @@ class Checkpoint(Callback):
             or state.epoch + 1 == state.epochs
             or state.stop_reason is not None
         )
+        if improved:  # first, and as a file of its own: last.pt must never know of a best that is not on the disk
+            save_checkpoint(self.directory / "best.pt", snapshot.capture(state))
         if due:
             self._save_last(state)
-        if improved and due:
-            _link(self.directory / "last.pt", self.directory / "best.pt")
-        elif improved:
-            save_checkpoint(self.directory / "best.pt", snapshot.capture(state))
 
     def on_fit_end(self, state: TrainState) -> None:
         """Saves a run that was stopped in the middle of an epoch."""

@@ -47,6 +47,8 @@ class EarlyStopping(Callback):
     def on_fit_start(self, state: TrainState) -> None:
         """Checks that what is watched will be logged; a resumed run that was over stays so."""
         self.monitor.check(state)
+        if state.step == 0:
+            self.waited = 0
         if self.waited > self.patience:
             state.request_stop("early_stopping")
 

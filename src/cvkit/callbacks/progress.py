@@ -94,11 +94,8 @@ class Progress(Callback):
         """Closes what is open, and says why the run ended early."""
         self._close()
         if state.stop_reason is not None:
-            where = (
-                f"in epoch {state.epoch + 1}"
-                if state.epochs_done == state.epoch
-                else f"after epoch {state.epochs_done}"
-            )
+            inside = state.batch_index > 0 and state.epochs_done == state.epoch
+            where = f"in epoch {state.epoch + 1}" if inside else f"after epoch {state.epochs_done}"
             self._say(f"stopped {where} at step {state.step}: {state.stop_reason}")
 
     def _say(self, line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,12 +51,10 @@ class TensorBoard(Callback):
                 expected="a directory of its own for each run, or the curves overlap",
                 fix="choose another directory, or delete this one, or resume the run",
             )
-        from tensorboardX import SummaryWriter  # slow to import, and needed by who asks for it only
-
         # a point at the step of the checkpoint was written before it; everything later will come again
         purge = (state.step + 1 if state.step else 0) if state.resumed else None
         for name in ("train", "val") if state.val is not None else ("train",):
-            self._writers[name] = SummaryWriter(str(self.directory / name), purge_step=purge)
+            self._writers[name] = _open(self.directory / name, purge)
         self._seen = state.step
 
     def on_batch_end(self, state: TrainState) -> None:
@@ -96,3 +95,26 @@ class TensorBoard(Callback):
         for (step, lr), loss in points:
             self._writers["train"].add_scalar("step/loss", loss, step)
             self._writers["train"].add_scalar("step/lr", lr, step)
+
+
+def _open(directory: Path, purge: int | None) -> Any:
+    """Opens a writer that writes at once.
+
+    tensorboardX hands events to a thread and cannot be asked whether they have been written; a checkpoint that is saved
+    meanwhile would be ahead of the curves. Written here and now, an event also costs less.
+
+    Args:
+        directory: Where the event file goes.
+        purge: The step from which on older files' points no longer count, or ``None``.
+    """
+    from tensorboardX import SummaryWriter  # slow to import, and needed by who asks for it only
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    # files are told apart, and put in order, by the second; a resume may come sooner
+    writer = SummaryWriter(str(directory), filename_suffix=f".{time.time_ns():020d}")
+    events = writer.file_writer.event_writer
+    events.add_event = events._ev_writer.write_event
+    if purge is not None:
+        events.add_event(Event(step=purge, file_version="brain.Event:2"))
+        events.add_event(Event(step=purge, session_log=SessionLog(status=SessionLog.START)))
+    return writer

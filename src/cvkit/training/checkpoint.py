@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,13 +30,15 @@ def plain(content: Any, where: str = "content") -> Any:
     """Returns content as tensors and plain types only.
 
     Args:
-        content: Nested dicts, lists and tuples of tensors, numbers, strings, bytes, booleans and ``None``.
+        content: Nested dicts, lists and tuples of tensors, numbers, strings, bytes, booleans and
+            ``None``.
         where: Where the content stands, for the message.
 
     Raises:
         CheckpointError: Something else, named by its key.
     """
     if content is None or type(content) in (bool, int, float, str, bytes):
+        _check_readable(content, where)
         return content
     if isinstance(content, Tensor):
         return content.detach()
@@ -49,6 +50,18 @@ def plain(content: Any, where: str = "content") -> Any:
     if type(content) in (list, tuple):
         return type(content)(plain(value, f"{where}[{index}]") for index, value in enumerate(content))
     raise _not_plain(where, content)
+
+
+def _check_readable(value: object, where: str) -> None:
+    """Refuses what could be written but not be read back with ``weights_only=True``."""
+    empty = value == b"" and isinstance(value, bytes)
+    if empty or (isinstance(value, int) and value.bit_length() > 2_000):
+        raise CheckpointError(
+            f"{where} cannot be read back from a checkpoint",
+            got="empty bytes" if empty else f"a whole number of {value.bit_length()} bits",  # type: ignore[attr-defined]
+            expected="bytes of at least one, whole numbers of at most 2,000 bits",
+            fix="store None, or a string",
+        )
 
 
 def _not_plain(where: str, value: object) -> CheckpointError:
@@ -159,16 +172,26 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
             expected="a file that a Checkpoint callback or save_checkpoint wrote",
             fix="check the path",
         ) from None
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+    except CheckpointError:
+        raise
+    # a pickle made to do harm makes the reader raise whatever it stumbles over
+    except Exception as error:
         raise CheckpointError(
             f"cannot read the checkpoint {path}",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            got=_reason(error),
             expected="tensors and plain types",
             fix="use another checkpoint of the run",
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no checkpoint", got=type(content).__name__, expected="a dict")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Returns what was refused, without torch's advice to run the file all the same."""
+    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    said = " ".join(said.partition(". Please use")[0].partition("Check the documentation")[0].split())
+    return f"{type(error).__name__}: {said}"
 
 
 def _verify(path: Path) -> None:

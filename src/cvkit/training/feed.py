@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from cvkit import seeding
 from cvkit.errors import ArgumentError, CvkitError, DataError
 
-__all__ = ["can_skip", "check_loader", "first_batch", "open_epoch", "random_state", "samples_in"]
+__all__ = ["can_skip", "check_loader", "first_batch", "open_epoch", "random_state", "restore_random", "samples_in"]
 
 
 def check_loader(name: str, loader: Any) -> None:
@@ -153,6 +153,13 @@ def random_state(loader: Any) -> dict[str, Any]:
     return {"global": seeding.capture(), "loader": [one.get_state() for one in own_generators(loader)]}
 
 
+def restore_random(loader: Any, random: dict[str, Any]) -> None:
+    """Puts back what :func:`random_state` returned."""
+    seeding.restore(random["global"])
+    for generator, saved in zip(own_generators(loader), random["loader"], strict=True):
+        generator.set_state(saved)
+
+
 def open_epoch(loader: Any, epoch: int, start: int = 0, random: dict[str, Any] | None = None) -> Iterator[Any]:
     """Opens one epoch of a loader at its batch ``start``.
 
@@ -177,9 +184,7 @@ def open_epoch(loader: Any, epoch: int, start: int = 0, random: dict[str, Any] |
     if start == 0 or random is None:
         return itertools.islice(iter(loader), start, None)
     now = seeding.capture()
-    seeding.restore(random["global"])
-    for generator, saved in zip(own_generators(loader), random["loader"], strict=True):
-        generator.set_state(saved)
+    restore_random(loader, random)
     iterator: Iterator[Any] = iter(loader)
     for _ in range(start):
         next(iterator, None)

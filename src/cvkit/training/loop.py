@@ -12,7 +12,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cvkit import seeding
 from cvkit.errors import CvkitWarning, DataError
 from cvkit.training import build, feed
 from cvkit.training import preflight as preflight_
@@ -188,10 +187,10 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     if not state.finite:
         _report_nonfinite(state)
     if state.val is not None:
-        before = seeding.capture()
+        before = feed.random_state(state.val)
         values = _validate(state, hooks, step)
         if values is None:
-            seeding.restore(before)
+            feed.restore_random(state.val, before)
             return False
         row |= {f"val_{name}": value for name, value in values.items()}
     state.logs = {"epoch": state.epoch + 1, "step": state.step, **row, "lr": state.lr, **state.logs}

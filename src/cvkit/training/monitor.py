@@ -53,7 +53,7 @@ class Monitor:
             raise unknown_name("logged value for monitor", self.name, state.log_names)
         if self.mode is None:
             self.mode = self._ask(state)
-        if not math.isfinite(self.best):
+        if state.step == 0 or not math.isfinite(self.best):  # a callback that is used again begins anew
             self.best = math.inf if self.mode == "min" else -math.inf
 
     def _ask(self, state: TrainState) -> Literal["min", "max"]:

@@ -59,7 +59,7 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
 @contextmanager
 def _untouched(state: TrainState) -> Iterator[None]:
     model = state.model
-    values = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
+    values = [(tensor, tensor.detach().clone()) for tensor in _tensors(state)]
     modes = [(module, module.training) for module in model.modules()]
     compiled, state.runtime.module = state.runtime.module, model
     try:
@@ -77,6 +77,13 @@ def _untouched(state: TrainState) -> Iterator[None]:
         state.batch = state.loss = state.outputs = state.targets = None
         state.train_meters.reset()
         state.val_meters.reset()
+
+
+def _tensors(state: TrainState) -> Iterator[Tensor]:
+    """Yields what a forward may change: parameters and buffers of the model, and of the loss where it is a module."""
+    for module in (state.model, state.loss_fn):
+        if isinstance(module, nn.Module):
+            yield from (*module.parameters(), *module.buffers())
 
 
 def _check_labels(state: TrainState) -> None:

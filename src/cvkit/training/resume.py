@@ -36,7 +36,14 @@ def find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
                 fix='add Checkpoint("runs/a"), or pass the file: resume="runs/a/last.pt"',
             )
         return held
-    source = Path(resume) if resume else None
+    if resume is not False and (not isinstance(resume, str | Path) or not str(resume)):
+        raise ArgumentError(
+            "resume cannot be used",
+            got=repr(resume),
+            expected="True, False, or the path of a checkpoint",
+            fix="pass resume=True to continue the run in the Checkpoint callback's directory",
+        )
+    source = Path(resume) if resume is not False else None
     if source is not None and not source.is_file():
         raise CheckpointError(
             f"there is no checkpoint {source}", expected="a file that a Checkpoint callback wrote", fix="check resume=…"

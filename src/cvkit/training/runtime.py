@@ -187,6 +187,7 @@ class Runtime:
                 optimizer.step()
             else:
                 self.scaler.step(optimizer)
+                optimizer._opt_called = True  # type: ignore[attr-defined]  # else schedules warn of a skipped step
             optimizer.zero_grad()
         for parameter in self.loose:
             parameter.grad = None

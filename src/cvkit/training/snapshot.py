@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit import seeding
@@ -38,7 +39,8 @@ def capture(state: TrainState) -> dict[str, Any]:
         "data": fingerprint(state),
         "rng": seeding.capture(),
         "epoch_rng": None if finished else state.epoch_rng,
-        "loader_rng": None if can_skip(state.train) else _loader_rng(state),
+        "loader_rng": [_loader_rng(state.train), _loader_rng(state.val)],
+        "loss": state.loss_fn.state_dict() if isinstance(state.loss_fn, nn.Module) else {},
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         "schedules": [schedule_state(schedule) for schedule in state.schedules],
         "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
@@ -125,8 +127,11 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
         warnings.warn(
             f"{source} holds the state of a callback {key!r} that this run does not have", CvkitWarning, stacklevel=2
         )
-    if saved["loader_rng"] is not None:
-        _set_loader_rng(state, saved["loader_rng"])
+    for loader, generators in zip((state.train, state.val), saved["loader_rng"], strict=True):
+        for generator, one in zip(own_generators(loader), generators, strict=False):
+            generator.set_state(one)
+    if isinstance(state.loss_fn, nn.Module):
+        state.loss_fn.load_state_dict(saved["loss"])
     state.resume_rng = saved["rng"]
 
 
@@ -232,13 +237,8 @@ def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
     schedule.load_state_dict({k: collections.Counter(v) if k in counters else v for k, v in saved.items()})
 
 
-def _loader_rng(state: TrainState) -> list[torch.Tensor]:
-    return [generator.get_state() for generator in own_generators(state.train)]
-
-
-def _set_loader_rng(state: TrainState, saved: list[torch.Tensor]) -> None:
-    for generator, one in zip(own_generators(state.train), saved, strict=False):
-        generator.set_state(one)
+def _loader_rng(loader: Any) -> list[torch.Tensor]:
+    return [generator.get_state() for generator in own_generators(loader)]
 
 
 def _metric_state(metric: Any) -> dict[str, Any] | None:
