@@ -49,6 +49,8 @@ CASES = {
     ),
     "16-bit grey, dark": (encoded(Image.fromarray(np.full((4, 6), 300, np.uint16))), (1, 1, 1)),
     "16-bit grey tiff": (encoded(Image.fromarray(np.full((4, 6), 32896, np.uint16)), "TIFF"), (128,) * 3),
+    "16-bit grey pgm, dark": (b"P5 6 4 65535\n" + (257).to_bytes(2, "big") * 24, (1, 1, 1)),
+    "16-bit grey pgm": (b"P5 6 4 65535\n" + (32896).to_bytes(2, "big") * 24, (128,) * 3),
     "cmyk tiff": (encoded(solid("CMYK", (0, 255, 255, 0)), "TIFF"), (255, 0, 0)),
 }
 
@@ -80,7 +82,7 @@ def test_of_an_animation_the_first_frame_is_taken():
     assert decode(data).getpixel((0, 0)) == (200, 0, 0)
 
 
-@pytest.mark.parametrize(("mode", "value"), [("F", 0.5), ("I", 100000)])
+@pytest.mark.parametrize(("mode", "value"), [("F", 0.5), ("I", 100000), ("I", 60000), ("I", 3)])
 def test_what_has_no_right_answer_in_8_bits_is_refused_by_name(tmp_path, mode, value):
     path = tmp_path / "odd.tiff"
     solid(mode, value).save(path)
@@ -95,6 +97,21 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path):
         ImageError, match=r"large\.png is too large\n  got: 100×100 pixels\n  expected: at most 9,999 pixels"
     ):
         decode(path, max_pixels=9_999)
+
+
+def test_pillows_own_bound_is_named_where_it_is_the_lower_one(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ImageError, match=r"is too large\n  got: .*\n.*\n  fix: .*raise PIL\.Image\.MAX_IMAGE_PIXELS"):
+        decode(encoded(solid("L", 0)), max_pixels=10**9)
+
+
+def test_a_full_memory_is_not_blamed_on_the_file(monkeypatch):
+    def full(data):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", full)
+    with pytest.raises(MemoryError):
+        decode(b"")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,10 +1,11 @@
 import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from cvkit.data import FolderDataset, from_folder, write_shapes
-from cvkit.errors import ArgumentError, DataError, ImageError, UnknownNameError
+from cvkit.errors import ArgumentError, CvkitWarning, DataError, ImageError, UnknownNameError
 
 
 @pytest.fixture
@@ -68,10 +69,58 @@ def test_a_directory_without_class_folders_is_refused(shapes):
         FolderDataset(shapes / "circle")
 
 
-def test_links_to_folders_are_not_followed(shapes, tmp_path):
+def test_links_to_folders_and_out_of_the_root_are_not_followed_and_a_warning_says_so(shapes, tmp_path):
     outside = write_shapes(tmp_path / "outside", 3, 16, classes=("star",))
+    os.symlink(outside / "star", shapes / "star")
     os.symlink(outside / "star", shapes / "circle" / "linked")
-    assert len(FolderDataset(shapes)) == 12
+    os.symlink(outside / "star" / "0000.png", shapes / "circle" / "star.png")
+    os.symlink(shapes / "circle" / "0000.png", shapes / "circle" / "again.png")
+    with pytest.warns(CvkitWarning, match=r"3 links in .*shapes are left out, e\.g\. .*shapes/star: links to folders"):
+        data = FolderDataset(shapes)
+    assert data.classes == ["circle", "square", "triangle"]
+    assert [path for path in data.paths if path.startswith("circle")][-1] == "circle/again.png"
+    assert len(data) == 13
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_an_empty_one(shapes, monkeypatch):
+    scan = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    (shapes / "circle" / "deep").mkdir()
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=r"the folder .*deep cannot be read\n  got: PermissionError: Permission denied"):
+        FolderDataset(shapes)
+
+
+def test_a_class_that_comes_twice_would_count_its_pictures_twice(shapes):
+    with pytest.raises(ArgumentError, match="classes cannot be used"):
+        FolderDataset(shapes, classes=["circle", "circle", "square", "triangle"])
+    with pytest.raises(ArgumentError, match=r"fix: classes=\['circle'\]"):
+        FolderDataset(shapes, classes="circle")
+
+
+def test_other_endings_may_count_as_pictures(shapes):
+    (shapes / "circle" / "0000.png").rename(shapes / "circle" / "0000.JFIF")
+    assert len(FolderDataset(shapes)) == 11
+    assert list(FolderDataset(shapes, classes=["circle", "square", "triangle"], extensions=[".jfif"]).paths) == [
+        "circle/0000.JFIF"
+    ]
+    for wrong in (["jfif"], ".jfif", []):
+        with pytest.raises(ArgumentError, match="extensions cannot be used"):
+            FolderDataset(shapes, extensions=wrong)
+
+
+def test_a_picture_by_another_ending_than_its_format_is_decoded(tmp_path):
+    (tmp_path / "ants").mkdir()
+    Image.new("P", (4, 4)).save(tmp_path / "ants" / "imageNotFound.gif")
+    Image.new("RGB", (4, 4), (9, 9, 9)).save(tmp_path / "ants" / "png.jpg", "PNG")
+    data = FolderDataset(tmp_path)
+    assert [data[i][0].mode for i in range(2)] == ["RGB", "RGB"]
+    assert data[1][0].getpixel((0, 0)) == (9, 9, 9)
 
 
 def test_a_damaged_file_is_named_with_its_index(shapes):
@@ -97,6 +146,13 @@ def test_shapes_are_the_same_bytes_for_the_same_seed(tmp_path):
     one, two, other = (write_shapes(tmp_path / str(i), 2, 16, seed=seed) for i, seed in enumerate((0, 0, 1)))
     name = "circle/0001.png"
     assert (one / name).read_bytes() == (two / name).read_bytes() != (other / name).read_bytes()
+
+
+def test_every_shape_can_be_drawn(tmp_path):
+    classes = ("circle", "cross", "ring", "square", "star", "triangle")
+    data = FolderDataset(write_shapes(tmp_path, 1, 24, classes=classes))
+    assert data.classes == list(classes)
+    assert all(data[i][0].size == (24, 24) for i in range(6))
 
 
 def test_wrong_shapes_are_refused(tmp_path):

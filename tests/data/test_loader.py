@@ -1,5 +1,8 @@
+import os
 import pickle
 import random
+import signal
+import traceback
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from torchvision.transforms import v2
 
 from cvkit import seeding
 from cvkit.data import ArrayDataset, FolderDataset, Loader, split, write_shapes
-from cvkit.data.cache import Cache
+from cvkit.data.cache import Cache, _of_container
+from cvkit.data.dataset import is_deterministic
 from cvkit.data.order import batches_of, epoch_order
 from cvkit.errors import ArgumentError, DataError, ImageError
 from cvkit.transforms import classification_eval, classification_train, small_image_train
@@ -21,6 +25,12 @@ from cvkit.transforms import classification_eval, classification_train, small_im
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     return FolderDataset(write_shapes(tmp_path_factory.mktemp("data") / "shapes", per_class=7, size=20))
+
+
+class Fixed(list):
+    """Samples of any kind, the same each time."""
+
+    deterministic = True
 
 
 def epoch(loader, number=0, start=0):
@@ -80,10 +90,9 @@ def test_the_same_batches_for_any_number_of_workers_cached_or_not_and_entered_in
 
 
 def test_a_cached_epoch_loads_nothing_and_starts_no_worker(shapes, monkeypatch):
-    loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0, cache="ram")
+    loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=1, cache="ram")
     first = epoch(loader, 0)
-    loader.workers = 2
-    monkeypatch.setattr("cvkit.data.loader.DataLoader", None)
+    monkeypatch.setattr("cvkit.data.workers.DataLoader", None)
     monkeypatch.setattr(FolderDataset, "__getitem__", None)
     assert same(epoch(loader, 0), first)
     assert len(epoch(loader, 1)) == 6
@@ -135,6 +144,36 @@ def test_by_hand_it_yields_what_fit_sees_and_goes_on_to_the_next_epoch(shapes):
     assert len(loader) == len(by_hand[0]) == 6
 
 
+def test_a_look_at_the_first_batch_costs_no_batch(shapes):
+    loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0)
+    whole = epoch(loader)
+    for _ in range(2):
+        assert same([next(iter(loader))], whole[:1])
+    assert same(list(loader), whole)
+
+
+def test_an_epoch_set_during_an_iteration_is_the_next(shapes):
+    loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0)
+    for _ in loader:
+        loader.set_epoch(7)
+    assert same(list(loader), epoch(loader, 7))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_iterations_inside_one_another_and_left_early_get_their_own_batches(shapes, workers):
+    whole = epoch(Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0))
+    loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=workers, cache=None)
+    outer = []
+    for raw in loader.batches():
+        outer.append(loader.finish(raw))
+        if len(outer) == 2:
+            assert same([loader.finish(one) for one in loader.batches()], whole)
+            next(left := loader.batches(1))
+    assert same(outer, whole)
+    assert same(epoch(loader), whole)
+    assert same([loader.finish(raw) for raw in left], whole[2:])
+
+
 def test_a_position_in_mid_epoch_is_saved_and_found_again(shapes):
     loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0)
     whole = list(loader)
@@ -162,6 +201,141 @@ def test_a_damaged_file_is_named_from_a_worker_too(tmp_path, workers):
     skipping = Loader(FolderDataset(root, on_error="skip"), 2, workers=workers)
     assert sum(len(targets) for _, targets in skipping) == 8
     assert list(skipping.skipped) == [2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_transform_that_fails_is_named_with_its_sample_and_file(shapes, workers):
+    def failing(image):
+        raise ZeroDivisionError("boom")
+
+    with pytest.raises(DataError) as caught:
+        list(Loader(shapes, 4, transform=failing, workers=workers))
+    assert str(caught.value) == (
+        "the transform fails on sample 0 (circle/0000.png)\n  got: ZeroDivisionError: boom\n"
+        "  expected: a tensor or a picture\n"
+        "  fix: see its own traceback with this one; transform(dataset[0][0]) shows it alone"
+    )
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "in failing" in shown
+
+
+def test_an_error_of_the_transform_keeps_its_kind_and_gains_the_sample(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a" / "x.tiff")
+    floats = torchvision.datasets.ImageFolder(tmp_path, loader=Image.open)
+    for transform in (None, classification_eval(16)):
+        with pytest.raises(ImageError, match=r"^sample 0 \(.*x\.tiff\): "):
+            list(Loader(floats, 1, transform=transform))
+
+
+def test_a_worker_that_dies_is_told_and_the_next_iteration_starts_afresh(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # torch looks every 5 seconds
+    flag = tmp_path / "die"
+    flag.touch()
+
+    def dying(image):
+        if flag.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return v2.functional.pil_to_tensor(image)
+
+    loader = Loader(shapes, 4, transform=dying, workers=1)
+    with pytest.raises(DataError, match="a worker process died\n  got: DataLoader worker"):
+        list(loader)
+    flag.unlink()
+    assert len(list(loader)) == 6
+
+
+def test_a_cache_keeps_what_was_left_out_and_loads_nothing_twice(tmp_path, monkeypatch):
+    root = write_shapes(tmp_path, 3, 16)
+    for name in ("circle/0001.png", "circle/0002.png", "triangle/0000.png"):
+        (root / name).write_bytes(b"no picture")
+    data = FolderDataset(root, on_error="skip")
+    loader = Loader(data, 1, workers=0, cache="ram")
+    first = epoch(loader)
+    assert len(first) == 6
+    monkeypatch.setattr(FolderDataset, "__getitem__", None)
+    assert same(epoch(loader), first)
+    assert [raw.place for raw in loader.batches()] == [0, 3, 4, 5, 7, 8]
+    assert sorted(loader.skipped) == [1, 2, 6]
+
+
+def test_a_cache_that_was_asked_for_says_what_it_cannot_keep():
+    mixed = Fixed([(torch.zeros(2), 1), (torch.zeros(2), 0.5)])
+    with pytest.raises(
+        DataError, match=r'cache="ram" keeps samples of one size and type only\n  got: .*float32 \(\), near'
+    ):
+        list(Loader(mixed, 1, cache="ram"))
+    auto, plain = (epoch(Loader(mixed, 1, cache=cache)) for cache in ("auto", None))
+    assert same(auto, plain)
+
+
+def test_a_container_has_the_memory_that_its_limit_leaves(tmp_path):
+    assert _of_container(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.stat").write_text("anon 300\nfile 9000\nshmem 100\n")
+    assert _of_container(tmp_path) == 600
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _of_container(tmp_path) is None
+
+
+def test_what_may_differ_each_time_is_neither_cached_nor_left_unseeded(shapes):
+    class Augmented(FolderDataset):
+        def __getitem__(self, index):
+            image, target = super().__getitem__(index)
+            return image.rotate(random.randrange(360)), target
+
+    augmented = Augmented(shapes.root)
+    assert is_deterministic(shapes)
+    assert not is_deterministic(augmented)
+    assert not is_deterministic(split(augmented, 0.5)[0])
+    assert same(epoch(Loader(augmented, 4, workers=0), 1), epoch(Loader(augmented, 4, workers=2), 1))
+    fake = torchvision.datasets.FakeData(4, (3, 8, 8), 2)
+    assert is_deterministic(torch.utils.data.ConcatDataset([torch.utils.data.Subset(fake, [0]), fake]))
+    assert not is_deterministic(torchvision.datasets.FakeData(4, (3, 8, 8), 2, transform=v2.RandomCrop(4)))
+
+
+def test_a_two_stage_transform_of_the_users_own_may_draw_from_any_generator(shapes):
+    class Own:
+        sample_random = True
+
+        def sample(self, image):
+            return torch.tensor([random.randrange(256), np.random.randint(256)], dtype=torch.uint8)
+
+        def batch(self, images, targets, generator):
+            return images + torch.rand(images.shape, generator=generator), targets
+
+    before = random.getstate()
+    here, there = (epoch(Loader(shapes, 4, transform=Own(), shuffle=True, workers=workers), 1) for workers in (0, 2))
+    assert same(here, there)
+    assert random.getstate() == before
+
+
+def test_pictures_of_16_bits_are_scaled_without_a_transform_too():
+    grey = Image.fromarray(np.full((2, 2), 32896, np.uint16))
+    inputs, _ = next(iter(Loader([(grey, 0)], 1)))
+    assert torch.equal(inputs, torch.full((1, 1, 2, 2), 128 / 255))
+
+
+@pytest.mark.parametrize(
+    ("target", "got"),
+    [
+        (None, "NoneType: Could not infer dtype"),
+        ({}, "dict: Could not infer dtype"),
+        ("cat", "str: "),
+    ],
+)
+def test_targets_that_are_no_numbers_are_refused(target, got):
+    with pytest.raises(DataError, match=rf"the targets of a batch do not make one tensor \(samples 0\)\n  got: {got}"):
+        list(Loader([(torch.zeros(2), target)], 1))
+
+
+def test_targets_of_different_sizes_and_images_of_different_types_are_refused():
+    with pytest.raises(DataError, match=r"do not make one tensor \(samples 0, 1\)"):
+        list(Loader([(torch.zeros(2), torch.zeros(1)), (torch.zeros(2), torch.zeros(2))], 2))
+    with pytest.raises(
+        DataError, match=r"samples 0 and 1 have different types.*\n  got: torch.uint8 and torch.float32"
+    ):
+        list(Loader([(torch.zeros(2, dtype=torch.uint8), 0), (torch.zeros(2), 0)], 2))
 
 
 def test_samples_of_different_sizes_say_which_and_what_to_do(tmp_path):
@@ -207,6 +381,8 @@ def test_arrays_of_pictures_and_of_features():
         (np.zeros((2, 4), np.int32), [0, 1], "whole numbers of another type than uint8\n  got: torch.int32"),
         (np.zeros((2, 4), np.uint8), [0, 1], r"images have no shape of pictures\n  got: uint8 \(2, 4\)"),
         (np.zeros((2, 4), np.float32), [0, -1], "a target is no class\n  got: targets from -1 to 0"),
+        (np.zeros((2, 4), np.float32), ["cat", "dog"], "targets cannot be used\n  got: ndarray: "),
+        (np.zeros((2, 4), np.float32), torch.tensor(1), "targets cannot be used\n  got: one number"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(images, targets, message):
@@ -227,6 +403,35 @@ def test_a_split_takes_its_share_of_each_class_and_repeats(shapes):
         split(shapes, 1)
 
 
+def test_a_split_groups_names_and_leaves_no_part_empty():
+    class Named(list):
+        targets = property(lambda self: [name for _, name in self])
+
+    train, val = split(Named([(i, "ab"[i % 2]) for i in range(10)]), 0.2)
+    assert (len(train), sorted(val.targets)) == (8, ["a", "b"])
+    pairs = ArrayDataset(np.zeros((6, 4), np.float32), np.zeros((6, 2), np.int64))
+    assert [len(part) for part in split(pairs, 0.5)] == [3, 3]
+    with pytest.raises(ArgumentError, match="this data set cannot be split\n  got: 3 samples in 3 classes"):
+        split(ArrayDataset(np.zeros((3, 4), np.float32), [0, 1, 2]), 0.5)
+    with pytest.raises(ArgumentError, match="cannot be split by class\n  got: list of 1 samples without targets"):
+        split([(0, 0)], 0.5)
+
+
+def test_the_fingerprint_of_arrays_sees_bytes_types_targets_and_names():
+    images, targets = np.zeros((3, 4), np.float32), [0, 1, 0]
+    first = ArrayDataset(images, targets).fingerprint
+    assert ArrayDataset(images.copy(), torch.tensor(targets)).fingerprint == first
+    assert ArrayDataset(images + 1, targets).fingerprint != first
+    assert ArrayDataset(images, [0, 1, 1]).fingerprint != first
+    assert ArrayDataset(images, targets, classes=["a", "b"]).fingerprint != first
+    assert ArrayDataset(images.reshape(3, 2, 2), targets).fingerprint != first
+
+
+def test_a_class_name_that_comes_twice_is_refused():
+    with pytest.raises(ArgumentError, match=r"classes cannot be used\n  got: \['a', 'a'\]"):
+        ArrayDataset(np.zeros((2, 4), np.float32), [0, 1], classes=["a", "a"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -237,6 +442,11 @@ def test_a_split_takes_its_share_of_each_class_and_repeats(shapes):
         ),
         ({"batch_size": 4, "workers": -1}, "workers cannot be used"),
         ({"batch_size": 4, "cache": "disk"}, "cache cannot be used\n  got: 'disk'"),
+        (
+            {"batch_size": 4, "cache": "device"},
+            'cache cannot be used\n  got: \'device\'\n  expected: "auto", "ram" or None',
+        ),
+        ({"batch_size": 4, "seed": None}, "seed cannot be used\n  got: None"),
         ({"batch_size": 4, "transform": 3}, "transform cannot be used\n  got: 3"),
         ({"batch_size": 4, "weights": [1.0]}, r"weights cannot be used\n  got: \(1,\)"),
         (
@@ -273,4 +483,8 @@ def test_a_loader_pickles_and_shows_itself(shapes):
     copy = pickle.loads(pickle.dumps(loader))
     assert same(epoch(copy), first)
     assert repr(copy).startswith("Loader(FolderDataset(")
+    cached = Loader(shapes, 4, transform=small_image_train(16), cache="ram")
+    epoch(cached)
+    assert len(pickle.dumps(cached)) < 5_000  # without the pictures that it keeps
+    assert same(epoch(pickle.loads(pickle.dumps(cached))), first)
     assert copy.fingerprint == loader.fingerprint != Loader(shapes, 5).fingerprint

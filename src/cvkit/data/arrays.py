@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cvkit.data.dataset import fingerprint_of
+from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.errors import DataError
 
 __all__ = ["ArrayDataset"]
@@ -26,7 +26,7 @@ class ArrayDataset:
         classes: The class names; by default ``"0"``, ``"1"``, … for whole-number targets ``(N,)``.
 
     Raises:
-        DataError: Different lengths, no samples, pictures of another shape or type, or a target that no class has.
+        DataError: Different lengths, no samples, no numbers, pictures of another shape or type, or a target that no class has.
     """
 
     deterministic = True
@@ -39,8 +39,8 @@ class ArrayDataset:
         *,
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.images = torch.as_tensor(images)
-        values = torch.as_tensor(np.asarray(targets) if isinstance(targets, Sequence) else targets)
+        self.images = _tensor("images", images)
+        values = _tensor("targets", np.asarray(targets) if isinstance(targets, Sequence) else targets)
         self.values = values.float() if values.is_floating_point() else values.long()
         if len(self.images) != len(self.values) or len(self.images) == 0:
             raise DataError(
@@ -64,10 +64,11 @@ class ArrayDataset:
         self.classes = self._name(classes)
 
     def _name(self, classes: Sequence[str] | None) -> list[str] | None:
+        given = class_names(classes) if classes is not None else None
         if self.values.is_floating_point() or self.values.ndim != 1:
-            return list(classes) if classes is not None else None
+            return given
         low, high = int(self.values.min()), int(self.values.max())
-        names = list(classes) if classes is not None else [str(i) for i in range(high + 1)]
+        names = given if given is not None else [str(i) for i in range(high + 1)]
         if low < 0 or high >= len(names):
             raise DataError(
                 "a target is no class",
@@ -85,12 +86,8 @@ class ArrayDataset:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the arrays' bytes."""
-        return fingerprint_of(
-            tuple(self.images.shape),
-            self.images.contiguous().numpy().tobytes(),
-            self.values.contiguous().numpy().tobytes(),
-        )
+        """A hash of the classes and the arrays' bytes."""
+        return fingerprint_of(self.classes, self.images.numpy(), self.values.numpy())
 
     def __len__(self) -> int:
         return len(self.images)
@@ -104,6 +101,22 @@ class ArrayDataset:
 
     def __repr__(self) -> str:
         return f"ArrayDataset({tuple(self.images.shape)} {str(self.images.dtype).removeprefix('torch.')})"
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    """Returns numbers, one or more a sample, as a tensor on the host."""
+    try:
+        tensor = torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{name} cannot be used",
+            got=f"{type(values).__name__}: {error}",
+            expected="an array or a tensor of numbers",
+            fix="number the classes from 0, and give classes=[…] for their names",
+        ) from error
+    if tensor.ndim == 0:
+        raise DataError(f"{name} cannot be used", got="one number", expected="at least one a sample", fix="a list")
+    return tensor
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cvkit.data.fetch import Fetched
+from cvkit.errors import DataError
 
 __all__ = ["AUTO_SHARE", "Cache", "free_memory"]
 
@@ -15,8 +17,19 @@ AUTO_SHARE = 0.25
 """The largest share of the free memory that ``cache="auto"`` takes."""
 
 
+_CGROUP = Path("/sys/fs/cgroup")
+
+
 def free_memory() -> int | None:
-    """Returns the bytes of memory that are free or can be freed, or ``None`` where the system does not say."""
+    """Returns the bytes of memory that are free or can be freed, or ``None`` where the system does not say.
+
+    In a container it is what its own limit leaves, where that is less than what the machine has.
+    """
+    known = [size for size in (_of_machine(), _of_container(_CGROUP)) if size is not None]
+    return min(known) if known else None
+
+
+def _of_machine() -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             for line in lines:
@@ -34,48 +47,103 @@ def _free_pages() -> int | None:
         return None
 
 
+def _of_container(cgroup: Path) -> int | None:
+    """Returns what a version 2 control group has left: its limit less what cannot be dropped, as file pages can."""
+    try:
+        limit = (cgroup / "memory.max").read_text("ascii").strip()
+        used = dict(line.split() for line in (cgroup / "memory.stat").read_text("ascii").splitlines())
+        return max(int(limit) - int(used["anon"]) - int(used["shmem"]), 0) if limit != "max" else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 class Cache:
     """One tensor with every sample after its per-image stage, filled as they come by.
 
+    It is not pickled with its content: a copy fills its own.
+
     Args:
         count: Number of samples in the data set.
-        limit: The largest number of bytes it may take; ``None`` for no bound.
+        limit: The largest number of bytes it may take; ``None`` where it was asked for, whatever it takes.
     """
 
     def __init__(self, count: int, limit: int | None) -> None:
         self.count = count
         self.limit = limit
         self.filled = torch.zeros(count, dtype=torch.bool)
+        self._skipped: Tensor | None = None
         self._images: Tensor | None = None
         self._targets: Tensor | None = None
         self._refused = False
 
+    def __reduce__(self) -> tuple[type[Cache], tuple[int, int | None]]:
+        return Cache, (self.count, self.limit)
+
     def holds(self, indices: Tensor) -> bool:
-        """Whether every one of these samples is there."""
+        """Whether every one of these samples is there, or known to be left out."""
         return bool(self.filled[indices].all())
 
-    def get(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns images and targets of samples that are there."""
-        if self._images is None or self._targets is None:
-            raise IndexError("the cache is empty")
+    def get(self, indices: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Returns images and targets of samples that :meth:`holds` vouches for, or ``None`` if all are left out."""
+        if self._skipped is not None:
+            indices = indices[~self._skipped[indices]]
+        if self._images is None or self._targets is None or len(indices) == 0:
+            return None
         return self._images.index_select(0, indices), self._targets.index_select(0, indices)
 
     def put(self, fetched: Fetched) -> None:
-        """Keeps the samples of a batch, unless all of them together would not fit."""
-        if self._refused or not fetched.indices:
+        """Keeps the samples of a batch, unless all of them together would not fit.
+
+        Raises:
+            DataError: The cache was asked for, and the samples are not all of one size and type.
+        """
+        if self._refused:
+            return
+        if fetched.skipped:
+            skipped = torch.tensor(list(fetched.skipped))
+            self._skipped = torch.zeros(self.count, dtype=torch.bool) if self._skipped is None else self._skipped
+            self._skipped[skipped] = self.filled[skipped] = True
+        if not fetched.indices:
             return
         if self._images is None or self._targets is None:
             one = fetched.images[0].nbytes + fetched.targets[0].nbytes
             if self.limit is not None and one * self.count > self.limit:
-                self._refused = True
+                self._refuse()
                 return
-            self._images = torch.empty(self.count, *fetched.images.shape[1:], dtype=fetched.images.dtype)
-            self._targets = torch.empty(self.count, *fetched.targets.shape[1:], dtype=fetched.targets.dtype)
-        if fetched.images.shape[1:] != self._images.shape[1:] or fetched.images.dtype != self._images.dtype:
-            self._refused = True  # batches of different sizes: nothing that one tensor could hold
-            self.filled.zero_()
+            self._images = _room_for(self.count, fetched.images)
+            self._targets = _room_for(self.count, fetched.targets)
+        if not (_alike(fetched.images, self._images) and _alike(fetched.targets, self._targets)):
+            self._answer_unlike(fetched, self._images, self._targets)
             return
         indices = torch.tensor(fetched.indices)
         self._images[indices] = fetched.images
         self._targets[indices] = fetched.targets
         self.filled[indices] = True
+
+    def _refuse(self) -> None:
+        self._refused = True
+        self._images = self._targets = self._skipped = None
+        self.filled.zero_()
+
+    def _answer_unlike(self, fetched: Fetched, images: Tensor, targets: Tensor) -> None:
+        if self.limit is not None:  # "auto": these samples are just not for keeping
+            self._refuse()
+            return
+        raise DataError(
+            'cache="ram" keeps samples of one size and type only',
+            got=f"images {_kind(fetched.images)} with targets {_kind(fetched.targets)}, near sample {fetched.indices[0]}",
+            expected=f"images {_kind(images)} with targets {_kind(targets)}, as in the first batch",
+            fix='give the loader a transform with a size, or pass cache="auto" or None',
+        )
+
+
+def _room_for(count: int, batch: Tensor) -> Tensor:
+    return torch.empty(count, *batch.shape[1:], dtype=batch.dtype)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape[1:] == other.shape[1:] and one.dtype == other.dtype
+
+
+def _kind(batch: Tensor) -> str:
+    return f"{str(batch.dtype).removeprefix('torch.')} {tuple(batch.shape[1:])}"

@@ -89,7 +89,7 @@ def from_folder(
         train, held = split(whole, val, seed)
     else:
         raise ArgumentError(
-            "val cannot be used", got=repr(val), expected="a folder's name or a share between 0 and 1", fix="0.2"
+            "val cannot be used", got=repr(val), expected="a folder's name or a share between 0 and 1", fix="val=0.2"
         )
     return FolderData(
         Loader(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from torch.utils.data import ConcatDataset
+from torch.utils.data import Subset as TorchSubset
 
 from cvkit import seeding
 from cvkit.errors import ArgumentError
 
-__all__ = ["Dataset", "Subset", "fingerprint_of", "split"]
+__all__ = ["Dataset", "Subset", "class_names", "fingerprint_of", "is_deterministic", "split"]
 
 
 class Dataset(Protocol):
@@ -23,12 +26,53 @@ class Dataset(Protocol):
 
 
 def fingerprint_of(*parts: object) -> str:
-    """Returns a short stable hash of what a data set consists of."""
+    """Returns a short stable hash of what a data set consists of: of an array its bytes, of all else its ``repr``."""
     digest = hashlib.blake2b(digest_size=12)
     for part in parts:
-        data = part if isinstance(part, bytes) else repr(part).encode("utf-8", "surrogateescape")
+        if isinstance(part, np.ndarray):
+            digest.update(repr((part.shape, part.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)  # no copy of what is contiguous
+            continue
+        data = repr(part).encode("utf-8", "surrogateescape")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
+
+
+def class_names(classes: Iterable[str]) -> list[str]:
+    """Returns class names as a list, each of which stands for one class.
+
+    Raises:
+        ArgumentError: One string instead of many, or a name that comes twice.
+    """
+    names = list(classes)
+    if isinstance(classes, str) or len(set(names)) != len(names):
+        raise ArgumentError(
+            "classes cannot be used",
+            got=repr(classes),
+            expected="a list of names, each of them once",
+            fix="classes=train.classes" if not isinstance(classes, str) else f"classes=[{classes!r}]",
+        )
+    return names
+
+
+def is_deterministic(dataset: Any) -> bool:
+    """Whether a sample is known to be the same each time it is asked for.
+
+    Data sets of this room say so themselves (``deterministic``; it does not hold for a subclass with a ``__getitem__`` of its
+    own, unless that says so again); torchvision's are, unless they carry transforms; so are parts of such.
+    """
+    if type(dataset) is TorchSubset:
+        return is_deterministic(dataset.dataset)
+    if type(dataset) is ConcatDataset:
+        return all(is_deterministic(one) for one in dataset.datasets)
+    if type(dataset).__module__.startswith("torchvision.datasets."):
+        return all(getattr(dataset, name, None) is None for name in ("transform", "target_transform", "transforms"))
+    for kind in type(dataset).__mro__:
+        if "deterministic" in vars(kind):
+            return bool(dataset.deterministic)
+        if "__getitem__" in vars(kind):
+            return False
+    return False
 
 
 class Subset:
@@ -42,8 +86,12 @@ class Subset:
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset = dataset
         self.indices = list(indices)
-        self.deterministic = bool(getattr(dataset, "deterministic", False))
         self.on_error = getattr(dataset, "on_error", "raise")
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether a sample is known to be the same each time it is asked for."""
+        return is_deterministic(self.dataset)
 
     @property
     def classes(self) -> list[str] | None:
@@ -89,31 +137,42 @@ def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]
         The larger remainder and the part, each in the order of the whole. Every class of two samples or more is in both.
 
     Raises:
-        ArgumentError: A fraction outside 0 to 1, or a data set without targets or with fewer than two samples.
+        ArgumentError: A fraction outside 0 to 1, or a data set without targets or with no class of two samples or more.
     """
     if not 0 < fraction < 1:
         raise ArgumentError(
             "fraction cannot be used", got=fraction, expected="a number between 0 and 1", fix="fraction=0.2"
         )
     targets = getattr(dataset, "targets", None)
-    if targets is None or len(dataset) < 2:
+    if targets is None:
         raise ArgumentError(
-            "this data set cannot be split",
-            got=f"{type(dataset).__name__} of {len(dataset)} samples, {'without' if targets is None else 'with'} targets",
-            expected="at least two samples, with targets",
+            "this data set cannot be split by class",
+            got=f"{type(dataset).__name__} of {len(dataset)} samples without targets",
+            expected="targets, one a sample",
             fix="give the data set a list of targets",
         )
     generator = torch.Generator().manual_seed(seeding.derive(seed, "split"))
-    groups: dict[Any, list[int]] = {}
-    for index, target in enumerate(targets):
-        discrete = not isinstance(target, float) and not (
-            isinstance(target, torch.Tensor) and target.is_floating_point()
-        )
-        groups.setdefault(int(target) if discrete else None, []).append(index)
+    groups: dict[Hashable, list[int]] = {}
+    for index, target in enumerate(targets.tolist() if isinstance(targets, torch.Tensor | np.ndarray) else targets):
+        groups.setdefault(_class_of(target), []).append(index)
     part: set[int] = set()
     for members in groups.values():
         count = min(max(round(len(members) * fraction), 1), len(members) - 1)
         order = torch.randperm(len(members), generator=generator).tolist()
         part.update(members[i] for i in order[:count])
+    if not part:
+        raise ArgumentError(
+            "this data set cannot be split",
+            got=f"{len(dataset)} samples in {len(groups)} classes, no class with two",
+            expected="at least one class of two samples or more",
+            fix="add samples, or choose the two parts by hand: Subset(dataset, indices)",
+        )
     rest = [i for i in range(len(dataset)) if i not in part]
     return Subset(dataset, rest), Subset(dataset, sorted(part))
+
+
+def _class_of(target: Any) -> Hashable:
+    """Returns what a sample is stratified by: a whole number or a name; all other targets form one group."""
+    if isinstance(target, torch.Tensor | np.ndarray | np.generic):
+        target = target.tolist()
+    return target if isinstance(target, int | str) else None

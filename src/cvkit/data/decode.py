@@ -11,10 +11,13 @@ from PIL import Image, ImageOps
 
 from cvkit.errors import ArgumentError, ImageError
 
-__all__ = ["MAX_PIXELS", "decode"]
+__all__ = ["MAX_PIXELS", "decode", "eight_bit"]
 
 MAX_PIXELS = 89_478_485
 """The default bound on a picture's pixels, where Pillow begins to warn of decompression bombs (a quarter of a GiB in RGB)."""
+
+_SIXTEEN_BIT_AS_32 = ("PNG", "PPM")
+"""Formats whose pictures of mode ``"I"`` hold levels from 0 to 65,535, scaled by Pillow where the file's maximum is another."""
 
 
 def decode(
@@ -61,12 +64,20 @@ def decode(
                 f"the picture {name} is too large",
                 got=f"{image.width}×{image.height} pixels",
                 expected=f"at most {max_pixels:,} pixels",
-                fix="make it smaller, or pass a larger max_pixels",
+                fix="make it smaller, or decode() it with a larger max_pixels",
             )
         image.load()
-        upright = ImageOps.exif_transpose(image)
-    except ImageError:
+        ImageOps.exif_transpose(image, in_place=True)
+        return eight_bit(image, name, background).convert(mode)
+    except (ImageError, MemoryError):  # a full memory says nothing about the file
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"the picture {name} is too large",
+            got=error,
+            expected="no more than twice PIL.Image.MAX_IMAGE_PIXELS, whatever max_pixels says",
+            fix="make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS as well",
+        ) from error
     # Pillow's decoders raise whatever their parsers stumble over; all of it means that this file is no whole picture
     except Exception as error:
         raise ImageError(
@@ -75,17 +86,25 @@ def decode(
             expected="a whole picture (JPEG, PNG, WebP, GIF, BMP, TIFF, …)",
             fix="replace or delete the file; a data set's verify() lists all such files",
         ) from error
-    return _in_mode(upright, name, background).convert(mode)
 
 
-def _in_mode(image: Image.Image, name: str, background: tuple[int, int, int]) -> Image.Image:
-    """Returns a picture of mode L or RGB that looks like the given one."""
+def eight_bit(
+    image: Image.Image, name: str = "given", background: tuple[int, int, int] = (255, 255, 255)
+) -> Image.Image:
+    """Returns a picture of mode L or RGB that looks like the given one.
+
+    Args:
+        image: A picture of any mode.
+        name: What to call it in a message.
+        background: What lies behind transparent pixels.
+
+    Raises:
+        ImageError: A mode that has no right answer in 8 bits (float, 32-bit).
+    """
     if image.mode.startswith("I;16"):
         return _scaled(np.asarray(image).astype(np.uint32))
-    if image.mode == "I":
-        levels = np.asarray(image)
-        if image.format == "PNG" or (levels.min() >= 0 and 255 < levels.max() <= 65535):
-            return _scaled(levels.clip(0, 65535).astype(np.uint32))
+    if image.mode == "I" and image.format in _SIXTEEN_BIT_AS_32:
+        return _scaled(np.asarray(image).astype(np.uint32))
     if image.mode in ("I", "F"):
         raise ImageError(
             f"the picture {name} has no right answer in 8 bits",

@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from cvkit import seeding
+from cvkit.data.dataset import is_deterministic
+from cvkit.data.decode import eight_bit
 from cvkit.errors import CvkitError, DataError, ImageError
 
 __all__ = ["Fetched", "Fetcher", "TwoStage"]
@@ -66,10 +68,8 @@ class Fetcher:
         self.stage: Callable[[Any], Any] | None = transform.sample if isinstance(transform, TwoStage) else transform
         self.seed = seed
         self.random = _draws(dataset, transform)
-        # a stage that is not cvkit's may draw from Python's and NumPy's generators as well
-        self.foreign = self.random and not (
-            isinstance(transform, TwoStage) and getattr(dataset, "deterministic", False)
-        )
+        # what is not cvkit's own may draw from Python's and NumPy's generators as well
+        self.foreign = self.random and not (_is_own(transform) and is_deterministic(dataset))
 
     def __call__(self, epoch: int, indices: Sequence[int]) -> Fetched:
         """Returns a batch; the global random generators are as before afterwards.
@@ -119,7 +119,7 @@ class Fetcher:
                 f"sample {index} of {type(self.dataset).__name__} cannot be loaded",
                 got=f"{type(error).__name__}: {error}",
                 expected="a sample (image, target)",
-                fix="see the traceback above; dataset[index] shows it alone",
+                fix=f"see its own traceback with this one; dataset[{index}] shows it alone",
             ) from error
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise DataError(
@@ -128,8 +128,21 @@ class Fetcher:
                 expected="a pair",
                 fix="use a torch DataLoader and a step of your own for other samples; fit takes both",
             )
-        image = self.stage(item[0]) if self.stage is not None else item[0]
-        return _to_tensor(image, index), item[1]
+        return self._staged(item[0], index), item[1]
+
+    def _staged(self, image: Any, index: int) -> Tensor:
+        """Returns what the per-image stage makes of a picture; an error names the sample."""
+        try:
+            return _to_tensor(self.stage(image) if self.stage is not None else image)
+        except CvkitError as error:
+            raise type(error)(f"{_name(self.dataset, index)}: {error}") from error
+        except Exception as error:
+            raise DataError(
+                f"the transform fails on {_name(self.dataset, index)}",
+                got=f"{type(error).__name__}: {error}",
+                expected="a tensor or a picture",
+                fix=f"see its own traceback with this one; transform(dataset[{index}][0]) shows it alone",
+            ) from error
 
     def _stack(self, images: list[Tensor], indices: list[int]) -> Tensor:
         first = images[0]
@@ -141,32 +154,45 @@ class Fetcher:
                     expected="one size for all",
                     fix="give the loader a transform with a size, e.g. transform=cvkit.transforms.classification_eval(224)",
                 )
+            if image.dtype != first.dtype:  # stacked, levels to 255 would pass for levels to 1
+                raise DataError(
+                    f"samples {indices[0]} and {index} have different types and cannot share a batch",
+                    got=f"{first.dtype} and {image.dtype}",
+                    expected="one type for all",
+                    fix="make them alike in the data set or in the transform",
+                )
         return torch.stack(images)
 
 
 def _draws(dataset: Any, transform: Any) -> bool:
     """Whether fetching a sample may draw random numbers; what is not known to be deterministic may."""
-    if isinstance(transform, TwoStage):
-        stage_draws = transform.sample_random
-    else:
-        stage_draws = transform is not None
-    known = bool(getattr(dataset, "deterministic", False)) or (
-        type(dataset).__module__.startswith("torchvision.datasets.")
-        and all(getattr(dataset, name, None) is None for name in ("transform", "target_transform", "transforms"))
-    )
-    return stage_draws or not known
+    stage_draws = transform.sample_random if isinstance(transform, TwoStage) else transform is not None
+    return stage_draws or not is_deterministic(dataset)
 
 
-def _to_tensor(image: Any, index: int) -> Tensor:
+def _is_own(transform: Any) -> bool:
+    """Whether a transform is one of cvkit's, which draw from torch's generator only."""
+    return transform is None or type(transform).__module__.split(".")[0] == __name__.split(".")[0]
+
+
+def _name(dataset: Any, index: int) -> str:
+    """Returns what to call a sample in a message: its index, and its file where the data set knows it."""
+    paths = getattr(dataset, "paths", None)
+    pairs = getattr(dataset, "samples", None)  # as torchvision's folders have it
+    path = paths[index] if paths is not None else pairs[index][0] if isinstance(pairs, list) else None
+    return f"sample {index}" + (f" ({path})" if path is not None else "")
+
+
+def _to_tensor(image: Any) -> Tensor:
     if isinstance(image, Tensor):
         return image
     if isinstance(image, Image.Image):
-        pixels = torch.from_numpy(np.array(image if image.mode in ("L", "RGB") else image.convert("RGB")))
+        pixels = torch.from_numpy(np.array(eight_bit(image)))
         return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
     if isinstance(image, np.ndarray):
-        return torch.from_numpy(image)
+        return torch.from_numpy(np.ascontiguousarray(image))
     raise DataError(
-        f"sample {index} is neither picture nor tensor",
+        "neither picture nor tensor",
         got=type(image).__name__,
         expected="a PIL image, a tensor or an array",
         fix="make it one in the data set or in the transform",
@@ -174,14 +200,16 @@ def _to_tensor(image: Any, index: int) -> Tensor:
 
 
 def _stack_targets(targets: list[Any], indices: list[int]) -> Tensor:
-    if isinstance(targets[0], Tensor):
-        return torch.stack(targets)
+    first = targets[0]
+    shown = ", ".join(str(index) for index in indices[:8]) + (", …" if len(indices) > 8 else "")
     try:
+        if isinstance(first, Tensor | np.ndarray):
+            return torch.stack([torch.as_tensor(target) for target in targets])
         return torch.tensor(targets)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"the targets of samples {indices[0]}, … are no numbers",
-            got=repr(targets[0]),
-            expected="class indices, numbers or tensors",
-            fix="number the classes in the data set",
+            f"the targets of a batch do not make one tensor (samples {shown})",
+            got=f"{type(first).__name__}: {error}",
+            expected="class indices, numbers, or tensors of one size",
+            fix="number the classes in the data set; for other targets use a torch DataLoader and a step of your own",
         ) from error

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from cvkit import seeding
 from cvkit.data.cache import AUTO_SHARE, Cache, free_memory
 from cvkit.data.dataset import Dataset, fingerprint_of
-from cvkit.data.fetch import Fetched, Fetcher, TwoStage
+from cvkit.data.fetch import Fetcher, TwoStage
 from cvkit.data.order import batches_of, epoch_order
+from cvkit.data.workers import Workers, choose_workers
 from cvkit.errors import ArgumentError
 
 __all__ = ["Loader", "RawBatch"]
-
-_SMALL = 2_000
-"""Below so many samples starting workers costs more than they save."""
 
 
 class RawBatch(NamedTuple):
@@ -49,7 +42,8 @@ class Loader:
     sample), those of a batch's of (seed, epoch, batch). So the batches are the same for any number of workers, cached or
     not, and after any resume; and no global random generator is touched.
 
-    Iterated by hand it yields what ``fit`` sees; each complete iteration moves on to the next epoch.
+    Iterated by hand it yields what ``fit`` sees, from the epoch's beginning, or after :meth:`load_state_dict` from where that
+    stood; each complete iteration moves on to the next epoch.
 
     Args:
         dataset: Anything sized and indexable whose samples are ``(picture or tensor, target)``; torchvision's data sets as
@@ -85,7 +79,7 @@ class Loader:
         seed: int = 0,
         weights: Sequence[float] | Tensor | None = None,
     ) -> None:
-        _check(dataset, batch_size, drop_last, workers, cache, transform)
+        _check(dataset, batch_size, drop_last, workers, cache, transform, seed)
         self.dataset: Any = dataset
         self.batch_size = batch_size
         self.transform = transform
@@ -96,11 +90,10 @@ class Loader:
         self.skipped: dict[int, str] = {}
         self.epoch = 0
         self._position = 0
+        self._start = 0
         self._fetcher = Fetcher(dataset, transform, seed)
-        self.workers = _choose_workers(dataset) if workers == "auto" else workers
+        self._makers = Workers(self._fetcher, choose_workers(dataset) if workers == "auto" else workers)
         self._cache = self._choose_cache(cache)
-        self._tokens: list[tuple[int, list[int]]] = []
-        self._processes: DataLoader[Fetched] | None = None
 
     def _choose_cache(self, cache: str | None) -> Cache | None:
         if cache is None or (cache == "auto" and self._fetcher.random):
@@ -116,6 +109,11 @@ class Loader:
         if cache == "auto" and free is None:
             return None
         return Cache(len(self.dataset), int(free * AUTO_SHARE) if free is not None else None)
+
+    @property
+    def workers(self) -> int:
+        """The processes that load; 0 for this one."""
+        return self._makers.count
 
     @property
     def classes(self) -> list[str] | None:
@@ -135,10 +133,13 @@ class Loader:
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch = self.epoch
+        self._position, self._start = self._start, 0
         for raw in self.batches(self._position):
             self._position = raw.place + 1
             yield self.finish(raw)
-        self.set_epoch(self.epoch + 1)
+        if self.epoch == epoch:  # unless set_epoch has said otherwise meanwhile
+            self.set_epoch(epoch + 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the beginning of an epoch.
@@ -147,7 +148,7 @@ class Loader:
             epoch: The epoch, from 0.
         """
         self.epoch = epoch
-        self._position = 0
+        self._position = self._start = 0
 
     def batches(self, start: int = 0) -> Iterator[RawBatch]:
         """Yields the batches of the current epoch before the batch stage, on the host.
@@ -162,19 +163,23 @@ class Loader:
         order = epoch_order(len(self.dataset), self.seed, epoch, shuffle=self.shuffle, weights=self.weights)
         wanted = list(enumerate(batches_of(order, self.batch_size, drop_last=self.drop_last)))[start:]
         held = [self._cache is not None and self._cache.holds(indices) for _, indices in wanted]
-        fresh = self._load(
+        if wanted and all(held):
+            self._makers.close()  # they would only take memory from here on
+        fresh = self._makers.load(
             [(epoch, part.tolist()) for (_, part), is_held in zip(wanted, held, strict=True) if not is_held]
         )
-        for (index, indices), is_held in zip(wanted, held, strict=True):
+        for (place, indices), is_held in zip(wanted, held, strict=True):
             if is_held and self._cache is not None:
-                yield RawBatch(*self._cache.get(indices), epoch, index)
+                kept = self._cache.get(indices)
+                if kept is not None:
+                    yield RawBatch(*kept, epoch, place)
                 continue
             fetched = next(fresh)
             self.skipped.update(fetched.skipped)
             if self._cache is not None:
                 self._cache.put(fetched)
             if fetched.indices:
-                yield RawBatch(fetched.images, fetched.targets, epoch, index)
+                yield RawBatch(fetched.images, fetched.targets, epoch, place)
 
     def finish(self, raw: RawBatch) -> tuple[Tensor, Tensor]:
         """Applies the transform's batch stage, on whatever device the batch is.
@@ -190,26 +195,6 @@ class Loader:
             return self.transform.batch(raw.images, raw.targets, generator)
         images = raw.images.float() / 255 if raw.images.dtype == torch.uint8 else raw.images
         return images, raw.targets
-
-    def _load(self, tokens: list[tuple[int, list[int]]]) -> Iterator[Fetched]:
-        """Yields a batch for each token ``(epoch, indices)``, in their order, from this process or from workers."""
-        if self.workers == 0 or not tokens:
-            return (self._fetcher(epoch, indices) for epoch, indices in tokens)
-        self._tokens[:] = tokens
-        if self._processes is None:
-            context = multiprocessing.get_context("fork") if _forks() else None
-            self._processes = DataLoader(
-                _Tokened(self._fetcher),  # type: ignore[arg-type]  # its index is a token
-                batch_size=None,
-                sampler=self._tokens,
-                num_workers=self.workers,
-                collate_fn=_as_is,  # type: ignore[arg-type]  # without batch_size it gets one item
-                worker_init_fn=_ignore_interrupt,
-                multiprocessing_context=context,
-                persistent_workers=True,
-                generator=torch.Generator(),  # without one of its own it would draw from the global one
-            )
-        return iter(self._processes)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns where an iteration by hand stands."""
@@ -229,10 +214,7 @@ class Loader:
                 fix=f"build the loader with seed={state['seed']}",
             )
         self.set_epoch(state["epoch"])
-        self._position = state["batch"]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_processes": None, "_tokens": []}  # worker processes stay where they are
+        self._position = self._start = state["batch"]
 
     def __repr__(self) -> str:
         return (
@@ -241,47 +223,14 @@ class Loader:
         )
 
 
-class _Tokened:
-    """A data set whose index is a whole batch's token."""
-
-    def __init__(self, fetcher: Fetcher) -> None:
-        self.fetcher = fetcher
-
-    def __getitem__(self, token: tuple[int, list[int]]) -> Fetched:
-        return self.fetcher(*token)
-
-    def __len__(self) -> int:
-        return len(self.fetcher.dataset)
-
-
-def _as_is(fetched: Fetched) -> Fetched:
-    return fetched
-
-
-def _ignore_interrupt(worker: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to every process, to the main one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _forks() -> bool:
-    """Whether workers can start by fork: no main guard needed, nothing to pickle."""
-    return sys.platform == "linux"
-
-
-def _choose_workers(dataset: Any) -> int:
-    """Workers pay where many files are to be decoded and they start by fork."""
-    whole = dataset
-    while hasattr(whole, "dataset"):  # a subset's whole
-        whole = whole.dataset
-    files = getattr(whole, "paths", None) is not None or hasattr(whole, "samples") or hasattr(whole, "imgs")
-    if not files or len(dataset) < _SMALL or not _forks():
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 4) if cores > 1 else 0
-
-
 def _check(
-    dataset: Any, batch_size: object, drop_last: bool, workers: object, cache: object, transform: object
+    dataset: Any,
+    batch_size: object,
+    drop_last: bool,
+    workers: object,
+    cache: object,
+    transform: object,
+    seed: object,
 ) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ArgumentError(
@@ -302,6 +251,8 @@ def _check(
         raise ArgumentError(
             "cache cannot be used", got=repr(cache), expected='"auto", "ram" or None', fix='cache="auto"'
         )
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ArgumentError("seed cannot be used", got=repr(seed), expected="a whole number", fix="seed=0")
     if transform is not None and not isinstance(transform, TwoStage) and not callable(transform):
         raise ArgumentError(
             "transform cannot be used",

@@ -34,11 +34,18 @@ def _regular(count: int, *, start: float = -math.pi / 2, inner: float = 1.0) -> 
     return [(r * math.cos(angle), r * math.sin(angle)) for r, angle in zip(radii, angles, strict=True)]
 
 
+def _ring(inner: float) -> list[Point]:
+    """Returns a circle with a hole of radius ``inner``, as one line that goes round it and back along the hole."""
+    outer = [*_regular(48), _regular(48)[0]]
+    return [*outer, *((inner * x, inner * y) for x, y in reversed(outer))]
+
+
 _ARM = 0.3
 _SHAPES: dict[str, Callable[[float], list[Point]]] = {
     "circle": _polygon(*_regular(48)),
     "square": _polygon(*_regular(4, start=math.pi / 4)),
     "triangle": _polygon(*_regular(3)),
+    "ring": _polygon(*_ring(0.55)),
     "star": _polygon(*_regular(5, inner=0.4)),
     "cross": _polygon(
         *[(_ARM, 1), (_ARM, _ARM), (1, _ARM), (1, -_ARM), (_ARM, -_ARM), (_ARM, -1)],
@@ -65,7 +72,7 @@ def write_shapes(
         per_class: Pictures of each class.
         size: Side of the pictures in pixels.
         layout: ``"folder"``: ``root/<class>/<number>.png``.
-        classes: Which shapes: ``"circle"``, ``"square"``, ``"triangle"``, ``"star"``, ``"cross"``.
+        classes: Which shapes: ``"circle"``, ``"square"``, ``"triangle"``, ``"ring"``, ``"star"``, ``"cross"``.
         seed: Which pictures.
 
     Returns:
