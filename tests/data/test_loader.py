@@ -156,6 +156,7 @@ def test_an_epoch_set_during_an_iteration_is_the_next(shapes):
     loader = Loader(shapes, 4, transform=small_image_train(16), shuffle=True, workers=0)
     for _ in loader:
         loader.set_epoch(7)
+    assert loader.state_dict() == {"seed": 0, "epoch": 7, "batch": 0}
     assert same(list(loader), epoch(loader, 7))
 
 
@@ -189,6 +190,8 @@ def test_a_position_in_mid_epoch_is_saved_and_found_again(shapes):
     assert fresh.state_dict() == {"seed": 0, "epoch": 1, "batch": 0}
     with pytest.raises(ArgumentError, match="another seed"):
         Loader(shapes, 4, seed=1).load_state_dict(state)
+    with pytest.raises(ArgumentError, match="this is no state of a loader\n  got: keys epoch"):
+        loader.load_state_dict({"epoch": 1})
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -267,6 +270,14 @@ def test_a_cache_that_was_asked_for_says_what_it_cannot_keep():
         list(Loader(mixed, 1, cache="ram"))
     auto, plain = (epoch(Loader(mixed, 1, cache=cache)) for cache in ("auto", None))
     assert same(auto, plain)
+
+
+def test_a_cache_given_up_in_mid_epoch_loses_no_batch():
+    samples = Fixed([(torch.zeros(2), 0.5), (torch.ones(2), 1), (torch.ones(2), 2)])
+    loader = Loader(samples, 1, workers=0, cache="auto")
+    assert len(epoch(loader, start=1)) == 2  # kept, until the first sample turns out to be unlike them
+    assert same(epoch(loader), epoch(Loader(samples, 1, workers=0, cache=None)))
+    assert not loader._cache.filled.any()
 
 
 def test_a_container_has_the_memory_that_its_limit_leaves(tmp_path):

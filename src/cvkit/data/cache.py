@@ -121,8 +121,8 @@ class Cache:
         self.filled[indices] = True
 
     def _refuse(self) -> None:
+        """Keeps nothing from here on; what is there stays readable for an epoch that runs and has counted on it."""
         self._refused = True
-        self._images = self._targets = self._skipped = None
         self.filled.zero_()
 
     def _answer_unlike(self, fetched: Fetched, images: Tensor, targets: Tensor) -> None:

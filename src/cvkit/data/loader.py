@@ -136,9 +136,10 @@ class Loader:
         epoch = self.epoch
         self._position, self._start = self._start, 0
         for raw in self.batches(self._position):
-            self._position = raw.place + 1
+            if self.epoch == epoch:  # unless set_epoch has said otherwise meanwhile
+                self._position = raw.place + 1
             yield self.finish(raw)
-        if self.epoch == epoch:  # unless set_epoch has said otherwise meanwhile
+        if self.epoch == epoch:
             self.set_epoch(epoch + 1)
 
     def set_epoch(self, epoch: int) -> None:
@@ -204,8 +205,15 @@ class Loader:
         """Goes to where a saved iteration stood; the batches before it are not loaded.
 
         Raises:
-            ArgumentError: The state is of another order.
+            ArgumentError: The state is of another order, or of something else.
         """
+        if set(state) != {"seed", "epoch", "batch"}:
+            raise ArgumentError(
+                "this is no state of a loader",
+                got=f"keys {', '.join(sorted(map(str, state))) or '(none)'}",
+                expected="keys batch, epoch, seed, as state_dict() returns them",
+                fix="pass what loader.state_dict() returned",
+            )
         if state["seed"] != self.seed:
             raise ArgumentError(
                 "this state is of a loader with another seed",
