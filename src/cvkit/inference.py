@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cvkit.data import decode
+from cvkit.data.decode import decode
 from cvkit.errors import ArgumentError, CheckpointError
 from cvkit.models import from_config
 from cvkit.training import Runtime, load_checkpoint
