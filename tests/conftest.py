@@ -1,6 +1,7 @@
 """What holds for every test: one thread a process, no network, examples of Hypothesis that are the same in every run."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; for the processes that tests start as well
 
@@ -10,6 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what is tried with it would not be told.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 torch.set_num_threads(1)
 settings.register_profile(

@@ -716,3 +716,32 @@ def test_a_monitor_that_is_never_logged_is_refused_before_training(tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean 'val_accuracy'") as caught:
         train(tmp_path, batches, checkpoint=Checkpoint(tmp_path, monitor="val_acuracy"))
     assert str(caught.value).startswith("unknown logged value for monitor 'val_acuracy'\n")
+
+
+def test_a_batch_that_is_left_out_whole_does_not_shift_the_place_to_go_on_from(tmp_path):
+    from cvkit.data import FolderDataset, Loader, write_shapes
+    from cvkit.transforms import small_image_train
+
+    root = write_shapes(tmp_path / "data", 6, 16)
+    for number in (2, 3):
+        (root / "circle" / f"{number:04d}.png").write_bytes(b"no picture")
+
+    class Stop:
+        def on_batch_end(self, state):
+            if state.step == 3:
+                state.request_stop("enough")
+
+    def run(where, *more):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+        loader = Loader(FolderDataset(root, on_error="skip"), 2, transform=small_image_train(16), workers=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CvkitWarning)
+            callbacks = [Checkpoint(where, monitor=None), *more]
+            return fit(model, loader, epochs=1, resume=True, progress=False, callbacks=callbacks)
+
+    whole = run(tmp_path / "a")
+    run(tmp_path / "b", Stop())
+    resumed = run(tmp_path / "b")
+    assert (whole.steps, resumed.steps) == (8, 8)
+    assert_same(dict(resumed.model.state_dict()), dict(whole.model.state_dict()))

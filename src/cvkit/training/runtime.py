@@ -116,6 +116,8 @@ class Runtime:
             yield from source
             return
         for batch in source:
+            if state.training:  # a loader may have left out a batch none of whose samples could be read
+                state.batch_index = getattr(batch, "place", state.batch_index)
             yield self.finished(loader, batch)
 
     def forward(self, step: Step, batch: Any, state: TrainState) -> Tensor:
