@@ -1,32 +1,42 @@
 """Where samples live, and in which order they come.
 
-=================  ======================================================================
-``from_folder``    a directory to two loaders, in one call
-``FolderDataset``  the folder is the label
-``ArrayDataset``   pictures or features in memory
-``split``          a data set in two, each class by the same share
-``Loader``         order, workers, cache and transform, to batches
-``write_shapes``   a generated data set, for trying things on
-``decode``         bytes to an 8-bit picture
-=================  ======================================================================
+===================  ======================================================================
+``from_folder``      a directory to two loaders, in one call
+``FolderDataset``    the folder is the label
+``ParallelDataset``  labels in a directory of their own: text files, masks or pictures
+``FilenameDataset``  the label is in the file's name
+``TableDataset``     a CSV file or rows say which label a picture has
+``ArrayDataset``     pictures or features in memory
+``split``            a data set in two, each class by the same share
+``Loader``           order, workers, cache and transform, to batches
+``write_shapes``     a generated data set, for trying things on
+``decode``           bytes to an 8-bit picture
+===================  ======================================================================
 """
 
 from cvkit.data.arrays import ArrayDataset
 from cvkit.data.compose import FolderData, from_folder
 from cvkit.data.dataset import Dataset, Subset, split
 from cvkit.data.decode import decode
-from cvkit.data.folder import FolderDataset, Verification
+from cvkit.data.filename import FilenameDataset
+from cvkit.data.files import Verification
+from cvkit.data.folder import FolderDataset
 from cvkit.data.loader import Loader, RawBatch
+from cvkit.data.parallel import ParallelDataset
 from cvkit.data.synthetic import write_shapes
+from cvkit.data.table import TableDataset
 
 __all__ = [
     "ArrayDataset",
     "Dataset",
+    "FilenameDataset",
     "FolderData",
     "FolderDataset",
     "Loader",
+    "ParallelDataset",
     "RawBatch",
     "Subset",
+    "TableDataset",
     "Verification",
     "decode",
     "from_folder",

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cvkit.data.dataset import class_names, fingerprint_of
+from cvkit.data.files import Verification
 from cvkit.errors import DataError
 
 __all__ = ["ArrayDataset"]
@@ -25,12 +26,17 @@ class ArrayDataset:
         targets: One a sample, whole numbers for classes or floating-point for a regression: ``(N,)`` or ``(N, …)``.
         classes: The class names; by default ``"0"``, ``"1"``, … for whole-number targets ``(N,)``.
 
+    Attributes:
+        classes: The class names, or ``None`` where targets are no classes.
+        paths: ``None``: nothing here is a file.
+
     Raises:
         DataError: Different lengths, no samples, no numbers, pictures of another shape or type, or a target that no class has.
     """
 
     deterministic = True
     on_error = "raise"
+    paths = None
 
     def __init__(
         self,
@@ -88,6 +94,16 @@ class ArrayDataset:
     def fingerprint(self) -> str:
         """A hash of the classes and the arrays' bytes."""
         return fingerprint_of(self.classes, self.images.numpy(), self.values.numpy())
+
+    def verify(self) -> Verification:
+        """Reports the samples that hold a number that is not finite."""
+        bad: dict[str, str] = {}
+        for name, values in (("image", self.images), ("target", self.values)):
+            if not values.is_floating_point():
+                continue
+            finite = torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else torch.isfinite(values)
+            bad |= {str(i): f"the {name} of sample {i} is not finite" for i in (~finite).nonzero().flatten().tolist()}
+        return Verification(len(self), bad)
 
     def __len__(self) -> int:
         return len(self.images)

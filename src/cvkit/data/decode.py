@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from cvkit.errors import ArgumentError, ImageError
+from cvkit.pixels import WHITE, eight_bit
 
-__all__ = ["MAX_PIXELS", "decode", "eight_bit"]
+__all__ = ["MAX_PIXELS", "Enough", "decode", "opened", "upright_size"]
 
 MAX_PIXELS = 89_478_485
 """The default bound on a picture's pixels, where Pillow begins to warn of decompression bombs (a quarter of a GiB in RGB)."""
 
-_SIXTEEN_BIT_AS_32 = ("PNG", "PPM")
-"""Formats whose pictures of mode ``"I"`` hold levels from 0 to 65,535, scaled by Pillow where the file's maximum is another."""
+Enough: TypeAlias = Callable[[int, int], tuple[int, int]]
+"""From a picture's width and height, upright, to those at which it is still large enough for what becomes of it."""
+
+_ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 are lying on their side
+_SCALABLE = ("JPEG", "MPO")
 
 
 def decode(
     source: str | Path | bytes,
     *,
     mode: Literal["RGB", "L"] = "RGB",
-    background: tuple[int, int, int] = (255, 255, 255),
+    background: tuple[int, int, int] = WHITE,
     max_pixels: int = MAX_PIXELS,
+    enough: Enough | None = None,
 ) -> Image.Image:
     """Decodes a picture, upright, in 8 bits a channel.
 
@@ -37,6 +42,9 @@ def decode(
         mode: ``"RGB"`` or ``"L"`` (grey).
         background: What lies behind transparent pixels.
         max_pixels: The largest number of pixels that is decoded.
+        enough: A function from the upright picture's width and height in pixels to those that are enough. A JPEG is then
+            decoded at 1/2, 1/4 or 1/8 of its size, by its own cosine transform, where that is no smaller: many times faster,
+            and 1 to 2 grey levels of 255 from decoding it whole and averaging (``benchmarks/data.py`` measures it).
 
     Returns:
         The picture in ``mode``.
@@ -47,7 +55,33 @@ def decode(
     """
     if mode not in ("RGB", "L"):
         raise ArgumentError("mode cannot be used", got=repr(mode), expected='"RGB" or "L"', fix='mode="RGB"')
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    name = _name(source)
+
+    def develop(image: Image.Image) -> Image.Image:
+        if enough is not None and image.format in _SCALABLE:
+            width, height = enough(*upright_size(image))
+            image.draft(None, (height, width) if _lies(image) else (width, height))
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return eight_bit(image, mode, name=name, background=background)
+
+    return opened(source, develop, max_pixels=max_pixels)
+
+
+def opened(
+    source: str | Path | bytes, use: Callable[[Image.Image], Image.Image], *, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Returns what ``use`` makes of a picture whose header has been read, and turns whatever fails into an error by name.
+
+    Args:
+        source: A file, or its bytes.
+        use: From the picture, not yet decoded, to another.
+        max_pixels: The largest number of pixels that ``use`` is given.
+
+    Raises:
+        ImageError: Missing, damaged, no picture, or too large; or as ``use`` raises it.
+    """
+    name = _name(source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
@@ -64,11 +98,9 @@ def decode(
                 f"the picture {name} is too large",
                 got=f"{image.width}×{image.height} pixels",
                 expected=f"at most {max_pixels:,} pixels",
-                fix="make it smaller, or decode() it with a larger max_pixels",
+                fix="make it smaller, or pass a larger max_pixels",
             )
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return eight_bit(image, name, background).convert(mode)
+        return use(image)
     except (ImageError, MemoryError):  # a full memory says nothing about the file
         raise
     except Image.DecompressionBombError as error:
@@ -88,39 +120,14 @@ def decode(
         ) from error
 
 
-def eight_bit(
-    image: Image.Image, name: str = "given", background: tuple[int, int, int] = (255, 255, 255)
-) -> Image.Image:
-    """Returns a picture of mode L or RGB that looks like the given one.
-
-    Args:
-        image: A picture of any mode.
-        name: What to call it in a message.
-        background: What lies behind transparent pixels.
-
-    Raises:
-        ImageError: A mode that has no right answer in 8 bits (float, 32-bit).
-    """
-    if image.mode.startswith("I;16"):
-        return _scaled(np.asarray(image).astype(np.uint32))
-    if image.mode == "I" and image.format in _SIXTEEN_BIT_AS_32:
-        return _scaled(np.asarray(image).astype(np.uint32))
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            f"the picture {name} has no right answer in 8 bits",
-            got="32-bit whole numbers" if image.mode == "I" else "floating-point levels",
-            expected="8 or 16 bits a channel",
-            fix="scale it yourself and save it as 16-bit grey, or give the arrays to ArrayDataset",
-        )
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        under = Image.new("RGBA", picture.size, (*background, 255))
-        return Image.alpha_composite(under, picture).convert("RGB")
-    if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Returns width and height of a picture as it will be once its orientation is applied; only the header is read."""
+    return (image.height, image.width) if _lies(image) else image.size
 
 
-def _scaled(levels: np.ndarray[tuple[int, ...], np.dtype[np.uint32]]) -> Image.Image:
-    """Scales 16-bit grey to 8 bits, rounding: 65,535 is 255."""
-    return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+def _lies(image: Image.Image) -> bool:
+    return image.getexif().get(_ORIENTATION, 1) >= 5
+
+
+def _name(source: str | Path | bytes) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)

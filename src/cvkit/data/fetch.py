@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cvkit import seeding
 from cvkit.data.dataset import is_deterministic
-from cvkit.data.decode import eight_bit
+from cvkit.pixels import eight_bit
 from cvkit.errors import CvkitError, DataError, ImageError
 
 __all__ = ["Fetched", "Fetcher", "TwoStage"]

@@ -1,4 +1,4 @@
-"""The list of files as one byte buffer and offsets: workers share its pages, and reading it does not grow them."""
+"""Lists of files and targets as flat buffers: workers share their pages, and reading them does not grow any."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ class PathIndex(Sequence[str]):
         self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         self._ends = np.cumsum([len(one) for one in encoded], dtype=np.int64)
 
+    @property
+    def nbytes(self) -> int:
+        """The memory it takes, in bytes."""
+        return self._bytes.nbytes + self._ends.nbytes
+
     def __len__(self) -> int:
         return len(self._ends)
 
@@ -42,3 +47,7 @@ class PathIndex(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self[:3])) + (", …" if len(self) > 3 else "")
+        return f"PathIndex({len(self)}: {shown})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,6 +16,7 @@ from cvkit.seeding import derive
 __all__ = ["write_shapes"]
 
 Point = tuple[float, float]
+_LAYOUTS = ("folder", "parallel", "mask")
 
 
 def _polygon(*corners: Point) -> Callable[[float], list[Point]]:
@@ -59,7 +61,7 @@ def write_shapes(
     per_class: int = 50,
     size: int = 32,
     *,
-    layout: str = "folder",
+    layout: Literal["folder", "parallel", "mask"] = "folder",
     classes: Sequence[str] = ("circle", "square", "triangle"),
     seed: int = 0,
 ) -> Path:
@@ -71,7 +73,9 @@ def write_shapes(
         root: The directory; made if missing.
         per_class: Pictures of each class.
         size: Side of the pictures in pixels.
-        layout: ``"folder"``: ``root/<class>/<number>.png``.
+        layout: ``"folder"``: ``root/<class>/<number>.png``; ``"parallel"``: ``root/images/<number>.png`` with the class's name
+            in ``root/labels/<number>.txt``; ``"mask"``: ``root/images/<number>.png`` with ``root/masks/<number>.png``, whose
+            levels are 0 for the ground and the place among ``classes``, from 1, for the shape.
         classes: Which shapes: ``"circle"``, ``"square"``, ``"triangle"``, ``"ring"``, ``"star"``, ``"cross"``.
         seed: Which pictures.
 
@@ -82,8 +86,8 @@ def write_shapes(
         UnknownNameError: A shape or layout that is not known.
         ArgumentError: A number below 1, or pictures under 8 pixels.
     """
-    if layout != "folder":
-        raise unknown_name("layout", layout, ["folder"])
+    if layout not in _LAYOUTS:
+        raise unknown_name("layout", layout, _LAYOUTS)
     for name in classes:
         if name not in _SHAPES:
             raise unknown_name("shape", name, _SHAPES)
@@ -95,17 +99,30 @@ def write_shapes(
             fix="write_shapes(root, per_class=50, size=32)",
         )
     root = Path(root)
-    for name in classes:
-        folder = root / name
-        folder.mkdir(parents=True, exist_ok=True)
+    for place, name in enumerate(classes):
         for number in range(per_class):
-            random = np.random.default_rng(derive(seed, "shapes", name, number))
-            _draw(_SHAPES[name], size, random).save(folder / f"{number:04d}.png")
+            image, mask = _draw(_SHAPES[name], size, np.random.default_rng(derive(seed, "shapes", name, number)))
+            if layout == "folder":
+                image.save(_made(root / name) / f"{number:04d}.png")
+                continue
+            stem = f"{number * len(classes) + place:04d}"
+            image.save(_made(root / "images") / f"{stem}.png")
+            if layout == "parallel":
+                (_made(root / "labels") / f"{stem}.txt").write_text(name + "\n", "utf-8")
+            else:
+                mask.point([0] * 128 + [place + 1] * 128).save(_made(root / "masks") / f"{stem}.png")
     return root
 
 
-def _draw(shape: Callable[[float], list[Point]], size: int, random: np.random.Generator) -> Image.Image:
-    """Draws one picture at four times its size, scales it down, and adds noise."""
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _draw(
+    shape: Callable[[float], list[Point]], size: int, random: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
+    """Draws one picture at four times its size, scales it down, and adds noise; beside it where the shape is (255)."""
     large = 4 * size
     ground, colour = random.integers(0, 256, 3), random.integers(0, 256, 3)
     while abs(int(ground.sum()) - int(colour.sum())) < 200:  # a shape that can be told from its ground
@@ -115,5 +132,8 @@ def _draw(shape: Callable[[float], list[Point]], size: int, random: np.random.Ge
     x, y = random.uniform(radius, large - radius, 2)
     corners = [(x + radius * dx, y + radius * dy) for dx, dy in shape(random.uniform(-0.3, 0.3))]
     ImageDraw.Draw(image).polygon(corners, fill=tuple(int(level) for level in colour))
+    mask = Image.new("L", (large, large), 0)
+    ImageDraw.Draw(mask).polygon(corners, fill=255)
     levels = np.asarray(image.resize((size, size), Image.Resampling.BOX), dtype=np.float32)
-    return Image.fromarray((levels + random.normal(0, 8, levels.shape)).clip(0, 255).astype(np.uint8))
+    noisy = Image.fromarray((levels + random.normal(0, 8, levels.shape)).clip(0, 255).astype(np.uint8))
+    return noisy, mask.resize((size, size), Image.Resampling.BOX)

@@ -1,0 +1,314 @@
+"""What every data set of picture files has: where the files are, how one is read, and how all are verified."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from cvkit.data.decode import MAX_PIXELS, Enough, decode
+from cvkit.data.index import PathIndex
+from cvkit.errors import ArgumentError, CvkitError, CvkitWarning, DataError, ImageError
+from cvkit.pixels import WHITE
+
+__all__ = ["EXTENSIONS", "Background", "FileDataset", "OnError", "Tree", "Verification", "some"]
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""File name endings that count as pictures, in any case."""
+
+OnError = Literal["raise", "skip"]
+Background = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What ``verify()`` found.
+
+    Attributes:
+        count: Samples read.
+        bad: The message of every one that cannot be read, by the file's path (or the sample's index where there is no file).
+    """
+
+    count: int
+    bad: dict[str, str]
+
+    def __bool__(self) -> bool:
+        """Whether every sample is sound."""
+        return not self.bad
+
+    def __str__(self) -> str:
+        lines = [f"{self.count} files, {len(self.bad)} of them bad"]
+        return "\n".join([*lines, *(message.splitlines()[0] for message in self.bad.values())])
+
+
+class FileDataset(ABC):
+    """Pictures in files, and a target for each.
+
+    Attributes:
+        root: The directory that the paths are relative to.
+        classes: The class names; the target is the place in this list. ``None`` where targets are no classes.
+        paths: The path of each sample's picture, relative to ``root``.
+        fingerprint: A hash of what the samples are.
+        on_error: What the loader does with a picture that cannot be decoded.
+        background: What lies behind transparent pixels.
+        max_pixels: The largest number of pixels that is decoded.
+    """
+
+    deterministic = True
+
+    classes: list[str] | None
+    fingerprint: str
+
+    def __init__(
+        self,
+        root: str | Path,
+        paths: Sequence[str],
+        *,
+        on_error: OnError,
+        background: Background,
+        max_pixels: int,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ArgumentError(
+                "on_error cannot be used", got=repr(on_error), expected='"raise" or "skip"', fix="leave it out"
+            )
+        if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+            raise ArgumentError(
+                "max_pixels cannot be used",
+                got=repr(max_pixels),
+                expected="a whole number of pixels",
+                fix=f"leave it out for {MAX_PIXELS:,}",
+            )
+        self.root = Path(root)
+        self.on_error: OnError = on_error
+        self.background = background
+        self.max_pixels = max_pixels
+        self.paths = PathIndex(paths)
+
+    @abstractmethod
+    def target(self, index: int, image: Image.Image) -> Any:
+        """Returns the target of a sample whose picture has been decoded.
+
+        Raises:
+            DataError: It cannot be read, or does not fit the picture.
+        """
+
+    @cached_property
+    @abstractmethod
+    def targets(self) -> list[Any]:
+        """The target of each sample."""
+
+    def read(self, index: int, enough: Enough | None = None) -> tuple[Image.Image, Any]:
+        """Returns a sample, whose picture may be smaller than the file's; several threads may read at a time.
+
+        Args:
+            index: Which one.
+            enough: As in :func:`decode`.
+
+        Raises:
+            ImageError: The file cannot be decoded; it and its index are named.
+            DataError: The target does not fit it.
+        """
+        path = self.root / self.paths[index]
+        try:
+            image = decode(path, background=self.background, max_pixels=self.max_pixels, enough=enough)
+            return image, self.target(index, image)
+        except CvkitError as error:
+            raise type(error)(f"sample {index}: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
+        """Returns the picture in RGB, upright, and its target.
+
+        Raises:
+            ImageError: The file cannot be decoded; it and its index are named.
+            DataError: The target does not fit it.
+        """
+        return self.read(index)
+
+    def verify(self) -> Verification:
+        """Reads every sample, whole, and reports those that cannot be read."""
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+            answers = pool.map(self._why_bad, range(len(self)))
+            bad = {self.paths[index]: why for index, why in enumerate(answers) if why is not None}
+        return Verification(len(self), bad)
+
+    def _why_bad(self, index: int) -> str | None:
+        try:
+            self[index]
+        except (ImageError, DataError) as error:
+            return str(error).removeprefix(f"sample {index}: ")
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "targets"}  # a worker needs no such list
+
+    def __repr__(self) -> str:
+        classes = f", {len(self.classes)} classes" if self.classes is not None else ""
+        return f"{type(self).__name__}({str(self.root)!r}, {len(self)} pictures{classes})"
+
+
+class ClassTargets:
+    """The targets of a data set whose targets are classes, in one array; a mixin of the adapters."""
+
+    numbers: np.ndarray[Any, np.dtype[np.int64]]
+
+    @cached_property
+    def targets(self) -> list[int]:
+        """The target of each sample."""
+        return [int(number) for number in self.numbers]
+
+    def target(self, index: int, image: Image.Image) -> int:
+        """Returns the class of a sample."""
+        return int(self.numbers[index])
+
+
+class Tree:
+    """The files under a directory.
+
+    Hidden files and folders do not count; nor, unless they are asked for, do symbolic links to folders and to files outside
+    the directory, which are noted.
+
+    Args:
+        root: The directory.
+        extensions: File name endings that count, in any case.
+        follow_links: Whether links are followed, wherever they lead.
+        what: What ``root`` is expected to be, for messages.
+
+    Attributes:
+        links: Links that were not followed.
+
+    Raises:
+        DataError: A missing directory, or no directory.
+        ArgumentError: ``extensions`` that are none.
+    """
+
+    def __init__(
+        self, root: str | Path, extensions: Sequence[str], *, follow_links: bool = False, what: str = "a directory"
+    ) -> None:
+        self.root = Path(root)
+        self.endings = _endings(extensions)
+        self.follow_links = follow_links
+        self.links: list[str] = []
+        if not self.root.is_dir():
+            raise _no_directory(self.root, what)
+        self._home = self.root.resolve()
+
+    def folders(self) -> list[str]:
+        """Returns the names of the folders directly under the root, sorted."""
+        entries = [entry for entry in entries_of(self.root) if entry.is_dir()]
+        if not self.follow_links:
+            self.links += [entry.path for entry in entries if entry.is_symlink()]
+        return [entry.name for entry in entries if self.follow_links or not entry.is_symlink()]
+
+    def files(self, under: str = "") -> list[str]:
+        """Returns the files under a folder that count, relative to the root and sorted."""
+        start = self.root / under
+        return sorted(Path(path).relative_to(self.root).as_posix() for path in self._walk(start, (start.resolve(),)))
+
+    def _walk(self, folder: str | Path, above: tuple[Path, ...]) -> Iterator[str]:
+        for entry in entries_of(folder):
+            if entry.is_symlink() and not self.follow_links and not self._within(entry):
+                self.links.append(entry.path)
+            elif entry.is_dir():
+                real = Path(entry.path).resolve()
+                if real in above:
+                    raise DataError(
+                        f"the link {entry.path} leads back to a folder that it lies in",
+                        got=str(real),
+                        expected="links that do not go in circles",
+                        fix="remove the link, or leave follow_links out",
+                    )
+                yield from self._walk(entry.path, (*above, real))
+            elif entry.name.lower().endswith(self.endings):
+                yield entry.path
+
+    def _within(self, entry: os.DirEntry[str]) -> bool:
+        """Whether a link leads to a file inside the directory."""
+        return not entry.is_dir() and Path(entry.path).resolve().is_relative_to(self._home)
+
+    def warn(self) -> None:
+        """Warns of the links that were not followed."""
+        if self.links:
+            warnings.warn(
+                f"{len(self.links)} links in {self.root} are left out, e.g. {self.links[0]}: links to folders, and to files "
+                "outside the directory, are not followed; pass follow_links=True if they are meant",
+                CvkitWarning,
+                stacklevel=4,
+            )
+
+    def holds(self) -> str:
+        """Says what lies directly in the directory."""
+        return holds(self.root)
+
+
+def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
+    """Returns what lies in a folder and is not hidden, by name.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
+    except OSError as error:
+        raise DataError(
+            f"the folder {folder} cannot be read",
+            got=f"{type(error).__name__}: {error.strerror}",
+            expected="a folder whose pictures can all be counted",
+            fix="check its permissions",
+        ) from error
+
+
+def holds(folder: Path) -> str:
+    """Says what lies in a folder, for a message."""
+    names = sorted(entry.name for entry in os.scandir(folder))
+    return f"{len(names)} entries" + (f", e.g. {', '.join(names[:5])}" if names else "")
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """Returns the first few names, and how many more there are, for a message."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def stem_of(path: str) -> str:
+    """Returns a path without the last ending of its name, by which pictures and labels are matched."""
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.rpartition(".")[0]
+
+
+def _endings(extensions: Sequence[str]) -> tuple[str, ...]:
+    endings = tuple(one.lower() for one in extensions)
+    if isinstance(extensions, str) or not endings or not all(one.startswith(".") for one in endings):
+        raise ArgumentError(
+            "extensions cannot be used",
+            got=repr(extensions),
+            expected="a list of file name endings, each with its dot",
+            fix='extensions=(".jpg", ".png")',
+        )
+    return endings
+
+
+def _no_directory(root: Path, what: str) -> DataError:
+    near = sorted(p.name for p in root.parent.iterdir() if p.is_dir()) if root.parent.is_dir() else None
+    return DataError(
+        f"there is no directory {root}",
+        got="a file"
+        if root.exists()
+        else f"{root.parent} {f'holds {near}' if near is not None else 'is not there either'}",
+        expected=what,
+        fix=f"check the path; relative paths start at {Path.cwd()}",
+    )
+
+

@@ -1,0 +1,249 @@
+"""``TableDataset``: pictures and labels are listed in a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cvkit.data.dataset import class_names, fingerprint_of
+from cvkit.data.decode import MAX_PIXELS
+from cvkit.data.files import Background, FileDataset, OnError, some
+from cvkit.data.labels import number
+from cvkit.errors import ArgumentError, DataError, unknown_name
+from cvkit.pixels import WHITE
+
+__all__ = ["TableDataset"]
+
+Row = Mapping[str, Any]
+
+
+class TableDataset(FileDataset):
+    """Pictures listed in a CSV file, in a data frame, or in rows made by a script.
+
+    Args:
+        table: A CSV file with a header line (UTF-8; comma, semicolon or tab), a data frame, or rows as mappings.
+        image: The column that holds each picture's path, relative to ``root``.
+        label: The column that holds each label; for ``kind="value"`` also several columns.
+        root: The directory of the pictures; by default the one of the CSV file.
+        kind: ``"class"``: labels are names (also names like ``"3"``), the target is the place among ``classes``. ``"value"``:
+            labels are numbers, as for a regression or for several yes-or-no labels; the target is float32, ``()`` for one column
+            and ``(k,)`` for a list of ``k``.
+        classes: The class names in their order. By default those found, sorted (as numbers where all are numbers); for
+            several columns of values the columns.
+        on_error: As in :class:`FolderDataset`.
+        background: As in :class:`FolderDataset`.
+        max_pixels: As in :class:`FolderDataset`.
+        follow_links: Whether a path may lead out of ``root`` through a symbolic link.
+
+    Attributes:
+        root: The directory.
+        classes: The class names; ``None`` for one column of values.
+        targets: The target of each sample.
+        paths: The path of each sample, relative to ``root``, in the table's order.
+        fingerprint: A hash of classes, paths and targets.
+
+    Raises:
+        DataError: A missing or empty table, column, cell or picture, a path outside ``root``, a picture that is listed twice,
+            a label that is no number, or one that ``classes`` lacks.
+        ArgumentError: A value that cannot be used.
+    """
+
+    def __init__(
+        self,
+        table: str | Path | Iterable[Row] | Any,
+        *,
+        image: str = "image",
+        label: str | Sequence[str] = "label",
+        root: str | Path | None = None,
+        kind: Literal["class", "value"] = "class",
+        classes: Sequence[str] | None = None,
+        on_error: OnError = "raise",
+        background: Background = WHITE,
+        max_pixels: int = MAX_PIXELS,
+        follow_links: bool = False,
+    ) -> None:
+        if kind not in ("class", "value"):
+            raise unknown_name("kind", kind, ("class", "value"))
+        if kind == "class" and not isinstance(label, str):
+            raise ArgumentError(
+                "several label columns hold no one class",
+                got=f"label={list(label)!r}",
+                expected='one column, or kind="value"',
+                fix='pass kind="value" for several numbers a picture, as for loss="bce"',
+            )
+        name, rows = _rows(table)
+        root = Path(root) if root is not None else Path(table).parent if isinstance(table, str | Path) else Path()
+        columns = [label] if isinstance(label, str) else list(label)
+        _check_columns(name, rows, [image, *columns])
+        paths = [_inside(root, str(_cell(name, line, row, image)), follow_links) for line, row in rows]
+        _check_paths(name, root, paths, [line for line, _ in rows])
+        super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
+        given = class_names(classes) if classes is not None else None
+        self.kind = kind
+        self.numbers: np.ndarray[Any, Any]
+        if kind == "class":
+            labels = [_as_name(_cell(name, line, row, columns[0])) for line, row in rows]
+            self.classes, targets = number(labels, given, [f"{name}, {line}" for line, _ in rows])
+            self.numbers = np.asarray(targets, dtype=np.int64)
+        else:
+            values = [[_value(name, line, row, column) for column in columns] for line, row in rows]
+            self.numbers = np.asarray(values, dtype=np.float32)
+            self.numbers = self.numbers[:, 0] if isinstance(label, str) else self.numbers
+            self.classes = given if given is not None or isinstance(label, str) else columns
+        self.fingerprint = fingerprint_of(self.classes, self.numbers, paths)
+
+    @cached_property
+    def targets(self) -> list[Any]:
+        """The target of each sample: class numbers, or values."""
+        targets: list[Any] = self.numbers.tolist()
+        return targets
+
+    def target(self, index: int, image: Image.Image) -> Any:
+        """Returns the class number or the values of a sample."""
+        if self.kind == "class":
+            return int(self.numbers[index])
+        return torch.as_tensor(self.numbers[index])
+
+
+def _rows(table: Any) -> tuple[str, list[tuple[str, Row]]]:
+    """Returns what to call the table, and each row with what to call it."""
+    if isinstance(table, str | Path):
+        return str(table), _of_csv(Path(table))
+    records = table.to_dict("records") if hasattr(table, "to_dict") and not isinstance(table, Mapping) else table
+    rows = list(records) if isinstance(records, Iterable) and not isinstance(records, Mapping) else None
+    if rows is None or not all(isinstance(row, Mapping) for row in rows):
+        raise ArgumentError(
+            "table cannot be used",
+            got=type(table).__name__,
+            expected="the path of a CSV file, a data frame, or rows as mappings",
+            fix='e.g. [{"image": "a.jpg", "label": "cat"}, …]',
+        )
+    if not rows:
+        raise DataError("the table is empty", got="no rows", expected="one row a picture", fix="see how it was made")
+    return "the table", [(f"row {index}", row) for index, row in enumerate(rows)]
+
+
+def _of_csv(path: Path) -> list[tuple[str, Row]]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the table {path} cannot be read",
+            got=f"{type(error).__name__}: {error}",
+            expected="a CSV file (UTF-8) with a header line",
+            fix=f"check path and encoding; relative paths start at {Path.cwd()}",
+        ) from error
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows: list[tuple[str, Row]] = []
+    for row in reader:
+        if None in row or None in row.values():
+            raise DataError(
+                f"{path}, line {reader.line_num} has another number of cells than the header",
+                got=f"{_cells(row)} cells",
+                expected=f"{len(reader.fieldnames or [])}: {', '.join(reader.fieldnames or [])}",
+                fix="mend the line; a cell that holds the delimiter goes into quotes",
+            )
+        rows.append((f"line {reader.line_num}", row))
+    if not rows:
+        raise DataError(f"the table {path} is empty", got="no rows", expected="a header and one row a picture", fix="fill it")
+    return rows
+
+
+def _cells(row: Mapping[Any, Any]) -> int:
+    """Returns how many cells a line had: ``DictReader`` files those too many under ``None``, and ``None`` for those missing."""
+    return sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None) or [])
+
+
+def _check_columns(name: str, rows: Sequence[tuple[str, Row]], columns: Sequence[str]) -> None:
+    there = [str(column) for column in rows[0][1]]
+    missing = [column for column in columns if column not in there]
+    if missing:
+        raise DataError(
+            f"{name} has no column {', '.join(map(repr, missing))}",
+            got=f"columns {', '.join(there)}",
+            expected="the columns that image= and label= name",
+            fix=f"pass image={there[0]!r}" + (f", label={there[1]!r}, or whichever they are" if len(there) > 1 else ""),
+        )
+
+
+def _cell(name: str, line: str, row: Row, column: str) -> Any:
+    value = row.get(column)
+    if value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip():
+        raise DataError(
+            f"{name}, {line} has no {column}",
+            got="an empty cell",
+            expected="a value",
+            fix="fill it in, or take the row out",
+        )
+    return value.strip() if isinstance(value, str) else value
+
+
+def _as_name(value: Any) -> str:
+    """Returns a label as text; 3.0 is what data frames make of a 3 in a column with gaps."""
+    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
+
+
+def _value(name: str, line: str, row: Row, column: str) -> float:
+    cell = _cell(name, line, row, column)
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(
+            f"{name}, {line}: {column} is no number",
+            got=repr(cell),
+            expected="a finite number",
+            fix='mend the cell, or pass kind="class" if the labels are names',
+        )
+    return value
+
+
+def _inside(root: Path, path: str, follow_links: bool) -> str:
+    """Returns a path relative to the root.
+
+    Raises:
+        DataError: It leads elsewhere.
+    """
+    whole = root / path
+    plain = Path(path).is_absolute() or ".." in PurePosixPath(path).parts
+    if (not plain and follow_links) or whole.resolve().is_relative_to(root.resolve()):
+        return whole.resolve().relative_to(root.resolve()).as_posix() if plain else Path(path).as_posix()
+    raise DataError(
+        f"the path {path} leads out of {root}",
+        got=str(whole.resolve()),
+        expected=f"a path under {root.resolve()}",
+        fix="pass the directory above all pictures as root, or follow_links=True where a link in it is meant",
+    )
+
+
+def _check_paths(name: str, root: Path, paths: Sequence[str], lines: Sequence[str]) -> None:
+    missing = [f"{path} ({line})" for path, line in zip(paths, lines, strict=True) if not (root / path).is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(paths)} pictures in {name} are not there",
+            got=some(missing, 5),
+            expected=f"files under {root}",
+            fix="pass the directory that the paths are relative to: root=…",
+        )
+    first: dict[str, str] = {}
+    for path, line in zip(paths, lines, strict=True):
+        if path in first:
+            raise DataError(
+                f"{name} lists {path} twice",
+                got=f"{first[path]} and {line}",
+                expected="each picture once, so that none counts twice",
+                fix="take one of the rows out",
+            )
+        first[path] = line

@@ -1,0 +1,80 @@
+"""One picture of any mode to 8 bits a channel, right or refused: what ``data`` decodes and ``transforms`` is given.
+
+It is a leaf, like ``errors`` and ``registry``: both rooms need it, and neither imports the other.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from cvkit.errors import ImageError
+
+__all__ = ["WHITE", "eight_bit"]
+
+WHITE = (255, 255, 255)
+"""What lies behind transparent pixels unless it is said otherwise."""
+
+_SIXTEEN_BIT_AS_32 = ("PNG", "PPM")
+"""Formats whose pictures of mode ``"I"`` hold levels from 0 to 65,535, scaled by Pillow where the file's maximum is another."""
+
+_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def eight_bit(
+    image: Image.Image,
+    mode: Literal["RGB", "L"] | None = None,
+    *,
+    name: str = "given",
+    background: tuple[int, int, int] = WHITE,
+) -> Image.Image:
+    """Returns a picture of 8 bits a channel that looks like the given one.
+
+    16-bit grey is scaled, not clipped; transparent pixels show the background. (``Image.convert`` alone would saturate the 16
+    bits, turn floats black, and show the colour that happens to be hidden in transparent pixels.)
+
+    Args:
+        image: A picture of any mode.
+        mode: ``"RGB"`` or ``"L"`` (grey); ``None`` leaves grey grey.
+        name: What to call the picture in a message.
+        background: What lies behind transparent pixels.
+
+    Returns:
+        The picture; the same object where nothing is to be done.
+
+    Raises:
+        ImageError: A mode that has no right answer in 8 bits: floating point, 32-bit whole numbers, or one that Pillow cannot
+            convert.
+    """
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BIT_AS_32):
+        image = _scaled(image)
+    if image.mode in ("I", "F"):
+        raise _no_answer(image, name, "scale it yourself and save it as 16-bit grey, or give arrays to ArrayDataset")
+    try:
+        if image.mode in _TRANSPARENT or "transparency" in image.info:
+            over = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over).convert("RGB")
+        wanted = mode or ("L" if image.mode in ("1", "L") else "RGB")
+        return image if image.mode == wanted else image.convert(wanted)
+    except ValueError as error:
+        raise _no_answer(image, name, f"convert it yourself ({error})") from error
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Scales 16-bit grey to 8 bits, rounding: 65,535 is 255."""
+    levels = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _no_answer(image: Image.Image, name: str, fix: str) -> ImageError:
+    kinds = {"I": "32-bit whole numbers", "F": "floating-point levels"}
+    return ImageError(
+        f"the picture {name} has no right answer in 8 bits",
+        got=f"{kinds.get(image.mode, f'mode {image.mode!r}')}, {image.width}×{image.height}",
+        expected="8 or 16 bits a channel",
+        fix=fix,
+    )
