@@ -110,9 +110,9 @@ class ArrayDataset:
 
     def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, Any]:
         value = self.values[index]
-        target = value.item() if value.ndim == 0 else value
+        target = value.item() if value.ndim == 0 else value.clone()  # what is done to it in place stays out of the data
         if not self.pictures:
-            return self.images[index], target
+            return self.images[index].clone(), target
         return Image.fromarray(self.images[index].numpy()), target
 
     def __repr__(self) -> str:
@@ -121,6 +121,8 @@ class ArrayDataset:
 
 def _tensor(name: str, values: Any) -> Tensor:
     """Returns numbers, one or more a sample, as a tensor on the host."""
+    if isinstance(values, np.ndarray) and (min(values.strides, default=0) < 0 or not values.flags.writeable):
+        values = values.copy()  # torch takes no array that runs backwards (RGB from BGR), and warns of one it may not write to
     try:
         tensor = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:

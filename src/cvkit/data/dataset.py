@@ -85,8 +85,15 @@ class Subset:
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset = dataset
-        self.indices = list(indices)
+        # one buffer, as for the paths: a list's reference counts are copied into each worker that reads it
+        self._places = np.asarray(list(indices), dtype=np.int64)
         self.on_error = getattr(dataset, "on_error", "raise")
+
+    @property
+    def indices(self) -> list[int]:
+        """The places of these samples in the whole."""
+        places: list[int] = self._places.tolist()
+        return places
 
     @property
     def deterministic(self) -> bool:
@@ -116,10 +123,10 @@ class Subset:
         return fingerprint_of(getattr(self.dataset, "fingerprint", len(self.dataset)), self.indices)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> Any:
-        return self.dataset[self.indices[index]]
+        return self.dataset[int(self._places[index])]
 
     def __getattr__(self, name: str) -> Any:
         """Offers ``read`` where the whole does: the way for the loader to ask for a smaller picture."""
@@ -128,7 +135,7 @@ class Subset:
         return self._read
 
     def _read(self, index: int, enough: Any = None) -> Any:
-        return self.dataset.read(self.indices[index], enough)
+        return self.dataset.read(int(self._places[index]), enough)
 
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {self.dataset!r})"

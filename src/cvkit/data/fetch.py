@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cvkit import seeding
 from cvkit.data.dataset import is_deterministic
-from cvkit.pixels import eight_bit
 from cvkit.errors import CvkitError, DataError, ImageError
+from cvkit.pixels import eight_bit
 
 __all__ = ["Fetched", "Fetcher", "TwoStage"]
 

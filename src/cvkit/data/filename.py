@@ -94,9 +94,13 @@ class FilenameDataset(ClassTargets, FileDataset):
 def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     try:
         expression = re.compile(pattern)
+        expression.search("")  # a pattern of bytes is none for names
     except (re.error, TypeError) as error:
         raise ArgumentError(
-            "pattern is no regular expression", got=f"{pattern!r}: {error}", expected='r"^(?P<label>[a-z]+)"', fix="mend it"
+            "pattern is no regular expression",
+            got=f"{pattern!r}: {error}",
+            expected='r"^(?P<label>[a-z]+)"',
+            fix="mend it",
         ) from error
     if "label" not in expression.groupindex:
         raise ArgumentError(

@@ -18,7 +18,6 @@ from PIL import Image
 from cvkit.data.decode import MAX_PIXELS, Enough, decode
 from cvkit.data.index import PathIndex
 from cvkit.errors import ArgumentError, CvkitError, CvkitWarning, DataError, ImageError
-from cvkit.pixels import WHITE
 
 __all__ = ["EXTENSIONS", "Background", "FileDataset", "OnError", "Tree", "Verification", "some"]
 
@@ -88,6 +87,7 @@ class FileDataset(ABC):
                 expected="a whole number of pixels",
                 fix=f"leave it out for {MAX_PIXELS:,}",
             )
+        _check_background(background)
         self.root = Path(root)
         self.on_error: OnError = on_error
         self.background = background
@@ -152,11 +152,18 @@ class FileDataset(ABC):
         return None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "targets"}  # a worker needs no such list
+        return {
+            name: value for name, value in self.__dict__.items() if name != "targets"
+        }  # a worker needs no such list
 
     def __repr__(self) -> str:
-        classes = f", {len(self.classes)} classes" if self.classes is not None else ""
+        names = self._known_classes()
+        classes = f", {len(names)} classes" if names is not None else ""
         return f"{type(self).__name__}({str(self.root)!r}, {len(self)} pictures{classes})"
+
+    def _known_classes(self) -> list[str] | None:
+        """The class names as far as they are known without reading a file."""
+        return self.classes
 
 
 class ClassTargets:
@@ -207,7 +214,7 @@ class Tree:
 
     def folders(self) -> list[str]:
         """Returns the names of the folders directly under the root, sorted."""
-        entries = [entry for entry in entries_of(self.root) if entry.is_dir()]
+        entries = [entry for entry in entries_of(self.root) if _is_folder(entry)]
         if not self.follow_links:
             self.links += [entry.path for entry in entries if entry.is_symlink()]
         return [entry.name for entry in entries if self.follow_links or not entry.is_symlink()]
@@ -221,7 +228,7 @@ class Tree:
         for entry in entries_of(folder):
             if entry.is_symlink() and not self.follow_links and not self._within(entry):
                 self.links.append(entry.path)
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 real = Path(entry.path).resolve()
                 if real in above:
                     raise DataError(
@@ -236,7 +243,7 @@ class Tree:
 
     def _within(self, entry: os.DirEntry[str]) -> bool:
         """Whether a link leads to a file inside the directory."""
-        return not entry.is_dir() and Path(entry.path).resolve().is_relative_to(self._home)
+        return not _is_folder(entry) and Path(entry.path).resolve().is_relative_to(self._home)
 
     def warn(self) -> None:
         """Warns of the links that were not followed."""
@@ -271,6 +278,23 @@ def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
         ) from error
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one.
+
+    Raises:
+        DataError: It is a link that leads to itself.
+    """
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise DataError(
+            f"the link {entry.path} leads nowhere",
+            got=f"{type(error).__name__}: {error.strerror}",
+            expected="a link to a file or a folder",
+            fix="remove the link",
+        ) from error
+
+
 def holds(folder: Path) -> str:
     """Says what lies in a folder, for a message."""
     names = sorted(entry.name for entry in os.scandir(folder))
@@ -300,6 +324,17 @@ def _endings(extensions: Sequence[str]) -> tuple[str, ...]:
     return endings
 
 
+def _check_background(background: Background) -> None:
+    levels = list(background) if isinstance(background, Sequence) and not isinstance(background, str) else []
+    if len(levels) != 3 or not all(type(level) is int and 0 <= level <= 255 for level in levels):
+        raise ArgumentError(
+            "background cannot be used",
+            got=repr(background),
+            expected="red, green and blue, each from 0 to 255",
+            fix="e.g. background=(255, 255, 255)",
+        )
+
+
 def _no_directory(root: Path, what: str) -> DataError:
     near = sorted(p.name for p in root.parent.iterdir() if p.is_dir()) if root.parent.is_dir() else None
     return DataError(
@@ -310,5 +345,3 @@ def _no_directory(root: Path, what: str) -> DataError:
         expected=what,
         fix=f"check the path; relative paths start at {Path.cwd()}",
     )
-
-

@@ -84,18 +84,18 @@ def write_shapes(
 
     Raises:
         UnknownNameError: A shape or layout that is not known.
-        ArgumentError: A number below 1, or pictures under 8 pixels.
+        ArgumentError: A number below 1, pictures under 8 pixels, no classes, or one that comes twice.
     """
     if layout not in _LAYOUTS:
         raise unknown_name("layout", layout, _LAYOUTS)
     for name in classes:
         if name not in _SHAPES:
             raise unknown_name("shape", name, _SHAPES)
-    if per_class < 1 or size < 8:
+    if per_class < 1 or size < 8 or not classes or len(set(classes)) != len(classes):
         raise ArgumentError(
             "write_shapes cannot draw this",
-            got=f"per_class={per_class}, size={size}",
-            expected="at least 1 picture a class, of at least 8 pixels",
+            got=f"per_class={per_class}, size={size}, classes={tuple(classes)}",
+            expected="at least 1 picture a class, of at least 8 pixels, and classes that differ",
             fix="write_shapes(root, per_class=50, size=32)",
         )
     root = Path(root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -24,6 +24,8 @@ from cvkit.pixels import WHITE
 __all__ = ["TableDataset"]
 
 Row = Mapping[str, Any]
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class TableDataset(FileDataset):
@@ -71,8 +73,6 @@ class TableDataset(FileDataset):
         max_pixels: int = MAX_PIXELS,
         follow_links: bool = False,
     ) -> None:
-        if kind not in ("class", "value"):
-            raise unknown_name("kind", kind, ("class", "value"))
         if kind == "class" and not isinstance(label, str):
             raise ArgumentError(
                 "several label columns hold no one class",
@@ -80,14 +80,16 @@ class TableDataset(FileDataset):
                 expected='one column, or kind="value"',
                 fix='pass kind="value" for several numbers a picture, as for loss="bce"',
             )
+        columns = [label] if isinstance(label, str) else list(label)
+        given = class_names(classes) if classes is not None else None
+        _check_values(kind, columns, given)
         name, rows = _rows(table)
         root = Path(root) if root is not None else Path(table).parent if isinstance(table, str | Path) else Path()
-        columns = [label] if isinstance(label, str) else list(label)
         _check_columns(name, rows, [image, *columns])
-        paths = [_inside(root, str(_cell(name, line, row, image)), follow_links) for line, row in rows]
+        home = root.resolve()
+        paths = [_inside(root, home, str(_cell(name, line, row, image)), follow_links) for line, row in rows]
         _check_paths(name, root, paths, [line for line, _ in rows])
         super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
-        given = class_names(classes) if classes is not None else None
         self.kind = kind
         self.numbers: np.ndarray[Any, Any]
         if kind == "class":
@@ -111,7 +113,21 @@ class TableDataset(FileDataset):
         """Returns the class number or the values of a sample."""
         if self.kind == "class":
             return int(self.numbers[index])
-        return torch.as_tensor(self.numbers[index])
+        return torch.tensor(self.numbers[index])  # a copy: what is done to it in place stays out of the data
+
+
+def _check_values(kind: str, columns: Sequence[str], classes: Sequence[str] | None) -> None:
+    if kind not in ("class", "value"):
+        raise unknown_name("kind", kind, ("class", "value"))
+    if not columns:
+        raise ArgumentError("label names no column", got="label=[]", expected="at least one column", fix='label="label"')
+    if kind == "value" and classes is not None and len(classes) != len(columns):
+        raise ArgumentError(
+            "classes and label columns do not belong together",
+            got=f"{len(classes)} classes, {len(columns)} columns",
+            expected="one name a column",
+            fix="leave classes out: the columns' names are taken",
+        )
 
 
 def _rows(table: Any) -> tuple[str, list[tuple[str, Row]]]:
@@ -144,9 +160,10 @@ def _of_csv(path: Path) -> list[tuple[str, Row]]:
         ) from error
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    # strict: else a quote that is never closed swallows the rows after it
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[str, Row]] = []
-    for row in reader:
+    for row in _parsed(path, reader):
         if None in row or None in row.values():
             raise DataError(
                 f"{path}, line {reader.line_num} has another number of cells than the header",
@@ -156,8 +173,31 @@ def _of_csv(path: Path) -> list[tuple[str, Row]]:
             )
         rows.append((f"line {reader.line_num}", row))
     if not rows:
-        raise DataError(f"the table {path} is empty", got="no rows", expected="a header and one row a picture", fix="fill it")
+        raise DataError(
+            f"the table {path} is empty", got="no rows", expected="a header and one row a picture", fix="fill it"
+        )
     return rows
+
+
+def _parsed(path: Path, reader: csv.DictReader[str]) -> Iterator[dict[Any, Any]]:
+    try:
+        header = list(reader.fieldnames or [])
+        twice = sorted({one for one in header if header.count(one) > 1})
+        if twice:
+            raise DataError(
+                f"the header of {path} names columns twice: {some(twice)}",
+                got=f"columns {', '.join(header)}",
+                expected="each column once, so that it is known which holds the labels",
+                fix="rename or remove one of them",
+            )
+        yield from reader
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num} cannot be read",
+            got=str(error),
+            expected='cells parted by commas, semicolons or tabs; quotes are closed, and doubled ("") inside a cell',
+            fix="mend the line, or one before it whose quote is not closed",
+        ) from error
 
 
 def _cells(row: Mapping[Any, Any]) -> int:
@@ -179,7 +219,7 @@ def _check_columns(name: str, rows: Sequence[tuple[str, Row]], columns: Sequence
 
 def _cell(name: str, line: str, row: Row, column: str) -> Any:
     value = row.get(column)
-    if value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip():
+    if value is None or _is_gap(value) or not str(value).strip():
         raise DataError(
             f"{name}, {line} has no {column}",
             got="an empty cell",
@@ -187,6 +227,13 @@ def _cell(name: str, line: str, row: Row, column: str) -> Any:
             fix="fill it in, or take the row out",
         )
     return value.strip() if isinstance(value, str) else value
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether a value is what data frames have where there is none."""
+    if isinstance(value, float | np.floating):
+        return math.isnan(value)
+    return type(value).__name__ in ("NAType", "NaTType")  # pandas is not needed for this
 
 
 def _as_name(value: Any) -> str:
@@ -200,30 +247,37 @@ def _value(name: str, line: str, row: Row, column: str) -> float:
         value = float(cell)
     except (TypeError, ValueError):
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= _LARGEST:
         raise DataError(
             f"{name}, {line}: {column} is no number",
             got=repr(cell),
-            expected="a finite number",
+            expected="a finite number of 32 bits",
             fix='mend the cell, or pass kind="class" if the labels are names',
         )
     return value
 
 
-def _inside(root: Path, path: str, follow_links: bool) -> str:
-    """Returns a path relative to the root.
+def _inside(root: Path, home: Path, path: str, follow_links: bool) -> str:
+    """Returns a path relative to the root, whose own whole path is ``home``.
 
     Raises:
-        DataError: It leads elsewhere.
+        DataError: It leads elsewhere, or is no path.
     """
-    whole = root / path
-    plain = Path(path).is_absolute() or ".." in PurePosixPath(path).parts
-    if (not plain and follow_links) or whole.resolve().is_relative_to(root.resolve()):
-        return whole.resolve().relative_to(root.resolve()).as_posix() if plain else Path(path).as_posix()
+    whole, roundabout = root / path, Path(path).is_absolute() or ".." in PurePosixPath(path).parts
+    if follow_links and not roundabout:
+        return Path(path).as_posix()
+    try:
+        real = whole.resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # a null character; a link that leads to itself
+        raise DataError(
+            f"{path!r} is no path", got=f"{type(error).__name__}: {error}", expected=f"a file under {root}", fix="mend the cell"
+        ) from error
+    if real.is_relative_to(home):
+        return real.relative_to(home).as_posix() if roundabout else Path(path).as_posix()
     raise DataError(
         f"the path {path} leads out of {root}",
-        got=str(whole.resolve()),
-        expected=f"a path under {root.resolve()}",
+        got=str(real),
+        expected=f"a path under {home}",
         fix="pass the directory above all pictures as root, or follow_links=True where a link in it is meant",
     )
 

@@ -4,26 +4,38 @@
 ``classification_train``, ``…_eval``        photos: random resized crop, or the middle
 ``small_image_train``, ``…_eval``           CIFAR-like: padded random crop, or the whole picture
 ``digits_train``, ``…_eval``                MNIST-like: grey, shifted, never mirrored, or the whole picture
-``Transform``                               what they all are
+``segmentation_train``, ``…_eval``          pictures and masks, moved together
+``denoise``                                 a noisy picture as input, the clean one as target
+``from_weights``                            the preprocessing that pretrained weights expect
+``Transform``, ``Framed``                   what they all are
 ==========================================  ==============================================================
 """
 
-from cvkit.transforms.base import Transform
+from cvkit.transforms.base import Framed, Transform
 from cvkit.transforms.presets import (
     classification_eval,
     classification_train,
+    denoise,
     digits_eval,
     digits_train,
+    from_weights,
+    segmentation_eval,
+    segmentation_train,
     small_image_eval,
     small_image_train,
 )
 
 __all__ = [
+    "Framed",
     "Transform",
     "classification_eval",
     "classification_train",
+    "denoise",
     "digits_eval",
     "digits_train",
+    "from_weights",
+    "segmentation_eval",
+    "segmentation_train",
     "small_image_eval",
     "small_image_train",
 ]

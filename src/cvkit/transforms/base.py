@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cvkit.errors import ArgumentError
+from cvkit.errors import ArgumentError, DataError
 from cvkit.registry import presets
 from cvkit.transforms import batch as ops
+from cvkit.transforms import sample as one
+from cvkit.transforms.sample import Frame
 
-__all__ = ["Transform"]
+__all__ = ["Framed", "Transform"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,6 +36,7 @@ class Transform(ABC):
         name: The preset's name.
         sample_random: Whether ``sample`` draws random numbers, from torch's global generator. If not, what it returns may be
             kept and used again.
+        takes_pairs: Whether a mask or a picture as target goes through the same first stage (:meth:`sample_pair`).
         size: Side of the result in pixels.
         mean: Mean of each channel, on the scale 0 to 1.
         std: Standard deviation of each channel, on the same scale.
@@ -41,6 +44,7 @@ class Transform(ABC):
 
     name: ClassVar[str]
     sample_random: ClassVar[bool] = False
+    takes_pairs: ClassVar[bool] = False
 
     size: int
     mean: tuple[float, ...]
@@ -81,6 +85,26 @@ class Transform(ABC):
         Raises:
             ImageError: A mode that has no right answer as an 8-bit picture.
         """
+
+    def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
+        """Takes a picture and the mask or picture that is its target through the first stage, both in the same way.
+
+        Returns:
+            uint8 ``(C, size, size)``, and the target as a tensor.
+
+        Raises:
+            DataError: This preset moves no target with its picture.
+        """
+        raise DataError(
+            f"{self.name} leaves a target that is a picture behind",
+            got=f"a target of mode {target.mode!r}, {target.width}×{target.height}",
+            expected="targets that are classes or numbers",
+            fix="take segmentation_train and segmentation_eval for masks, denoise for pictures",
+        )
+
+    def passes(self, channels: int, height: int, width: int) -> bool:
+        """Whether the first stage returns the pixels of every picture of this kind as they are."""
+        return False
 
     def batch(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Takes a batch through the second stage.
@@ -174,3 +198,62 @@ class Transform(ABC):
     def __repr__(self) -> str:
         values = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
         return f"{self.name}({values})"
+
+
+class Framed(Transform):
+    """A transform whose first stage cuts a :class:`~cvkit.transforms.sample.Frame` out of each picture.
+
+    The frame is chosen from the picture's size alone: so that a loader can decode a large JPEG no larger than is needed, and
+    cut fresh frames out of pictures that it keeps in memory, in several threads at a time. Derive a frozen dataclass with
+    ``name`` and ``frame``, and set ``sample_random`` if that draws.
+    """
+
+    filter: ClassVar[str] = "bilinear"
+    draws_global: ClassVar[bool] = False
+    """Whether the first stage also draws from torch's global generator, so that no two of it may run at a time."""
+
+    @abstractmethod
+    def frame(self, width: int, height: int, generator: torch.Generator | None = None) -> Frame:
+        """Chooses what is taken of a picture.
+
+        Args:
+            width: The picture's width in pixels.
+            height: The picture's height in pixels.
+            generator: Where random numbers come from; torch's global generator by default.
+        """
+
+    def cut(self, image: Image.Image | Tensor, frame: Frame) -> Tensor:
+        """Cuts a frame out of a picture, or out of its pixels ``(C, H, W)`` as :meth:`pixels` returned them.
+
+        Returns:
+            uint8 ``(C, size, size)``.
+
+        Raises:
+            ImageError: A mode that has no right answer as an 8-bit picture.
+        """
+        picture = image if isinstance(image, Tensor) else one.to_channels(image, self.channels)
+        return one.cut(picture, frame, self.filter)
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """Returns a picture to be kept in memory, no larger than a later :meth:`cut` can use.
+
+        Returns:
+            uint8 ``(C, H, W)``.
+
+        Raises:
+            ImageError: A mode that has no right answer as an 8-bit picture.
+        """
+        pixels = one.to_tensor(one.to_channels(image, self.channels))
+        return one.resize(pixels, *self.most(*image.size), self.filter)
+
+    def most(self, width: int, height: int) -> tuple[int, int]:
+        """Returns the width and height beyond which a picture of this size is of no use."""
+        return width, height
+
+    def sample(self, image: Image.Image) -> Tensor:
+        return self.cut(image, self.frame(*image.size))
+
+    def passes(self, channels: int, height: int, width: int) -> bool:
+        whole = one.whole_frame(width, height, self.size)
+        plain = not (self.sample_random or self.draws_global) and channels == self.channels
+        return plain and height == width == self.size and self.frame(width, height) == whole

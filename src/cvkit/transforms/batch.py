@@ -13,7 +13,20 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["crop", "denormalize", "horizontal_flip", "normalize", "pad", "to_device"]
+__all__ = [
+    "add_noise",
+    "boxes",
+    "crop",
+    "denormalize",
+    "erase",
+    "flip",
+    "horizontal_flip",
+    "mix",
+    "normalize",
+    "pad",
+    "to_device",
+    "vertical_flip",
+]
 
 
 def to_device(draws: Tensor, device: torch.device) -> Tensor:
@@ -23,17 +36,29 @@ def to_device(draws: Tensor, device: torch.device) -> Tensor:
     return draws.to(device)
 
 
-def horizontal_flip(images: Tensor, flags: Tensor) -> Tensor:
-    """Mirrors the samples whose flag is set.
+def flip(images: Tensor, flags: Tensor, dim: int) -> Tensor:
+    """Mirrors the samples whose flag is set along one dimension, and leaves the others alone.
 
     Args:
-        images: ``(B, C, H, W)`` of any type.
-        flags: bool ``(B,)``.
+        images: ``(B, …)`` of any type.
+        flags: bool ``(B,)`` on the CPU, where which samples these are is known without waiting for a device.
+        dim: The dimension, e.g. -1 for left and right.
 
     Returns:
-        ``(B, C, H, W)`` of the same type.
+        The same shape and type.
     """
-    return torch.where(to_device(flags, images.device)[:, None, None, None], images.flip(-1), images)
+    chosen = to_device(flags.nonzero().flatten(), images.device)
+    return images.index_copy(0, chosen, images.index_select(0, chosen).flip(dim))
+
+
+def horizontal_flip(images: Tensor, flags: Tensor) -> Tensor:
+    """Mirrors left and right the samples ``(B, …, H, W)`` whose flag is set; see :func:`flip`."""
+    return flip(images, flags, -1)
+
+
+def vertical_flip(images: Tensor, flags: Tensor) -> Tensor:
+    """Mirrors top and bottom the samples ``(B, …, H, W)`` whose flag is set; see :func:`flip`."""
+    return flip(images, flags, -2)
 
 
 def pad(images: Tensor, padding: int) -> Tensor:
@@ -103,3 +128,73 @@ def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     """
     factor, offset = _constants(tuple(mean), tuple(std), images.device)
     return images.float().sub(offset).div_(factor * 255).clamp_(0, 1)
+
+
+def boxes(places: Tensor, height: int, width: int) -> Tensor:
+    """Returns where boxes lie, as a mask.
+
+    Args:
+        places: int64 ``(B, 4)``: top, left, height and width of a box in each sample, in pixels; height 0 for none.
+        height: Height of the samples in pixels.
+        width: Width of the samples in pixels.
+
+    Returns:
+        bool ``(B, 1, height, width)`` on the device of ``places``.
+    """
+    top, left, high, wide = places[:, :, None].unbind(1)
+    rows, columns = (torch.arange(count, device=places.device) for count in (height, width))
+    down, across = (rows >= top) & (rows < top + high), (columns >= left) & (columns < left + wide)
+    return (down[:, :, None] & across[:, None, :])[:, None]
+
+
+def erase(images: Tensor, places: Tensor, value: float = 0.0) -> Tensor:
+    """Paints over a box in each sample.
+
+    Source: Zhong et al., Random Erasing Data Augmentation, 2017.
+
+    Args:
+        images: ``(B, C, H, W)`` of any type.
+        places: As in :func:`boxes`.
+        value: What is painted; 0 is the mean colour of normalised pictures.
+
+    Returns:
+        ``(B, C, H, W)`` of the same type.
+    """
+    return images.masked_fill(boxes(to_device(places, images.device), *images.shape[2:]), value)
+
+
+def mix(images: Tensor, share: Tensor, places: Tensor | None = None) -> Tensor:
+    """Mixes each sample with the one before it in the batch, the first with the last.
+
+    Args:
+        images: float ``(B, C, H, W)``.
+        share: float ``(B,)``, the share that each sample keeps of itself, from 0 to 1 (mixup).
+        places: As in :func:`boxes`: the part of each sample that comes from the one before it (cutmix); a sample whose box has
+            height 0 is mixed by its ``share`` instead.
+
+    Returns:
+        float ``(B, C, H, W)``.
+    """
+    others = images.roll(1, 0)
+    weight = to_device(share, images.device)[:, None, None, None].to(images.dtype)
+    if places is not None:
+        places = to_device(places, images.device)
+        pasted = boxes(places, *images.shape[2:])
+        weight = torch.where((places[:, 2] > 0)[:, None, None, None], (~pasted).to(images.dtype), weight)
+    return torch.lerp(others, images, weight)
+
+
+def add_noise(images: Tensor, sigma: float, seed: int) -> Tensor:
+    """Adds normal noise of standard deviation ``sigma``, another for each value, a function of ``seed`` and the device type.
+
+    Args:
+        images: float ``(B, C, H, W)``.
+        sigma: The standard deviation, on the images' own scale.
+        seed: Which noise.
+
+    Returns:
+        float ``(B, C, H, W)``.
+    """
+    generator = torch.Generator(images.device).manual_seed(seed)
+    noise = torch.empty_like(images, memory_format=torch.contiguous_format).normal_(0, sigma, generator=generator)
+    return images + noise

@@ -5,18 +5,12 @@ Each is a function with keyword-only arguments after the size, filed under its n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from cvkit.errors import ArgumentError, unknown_name
+from cvkit.errors import ArgumentError
 from cvkit.registry import presets
-from cvkit.transforms import batch as ops
-from cvkit.transforms import sample as one
+from cvkit.transforms import stages
 from cvkit.transforms.base import Transform
 
 __all__ = [
@@ -28,8 +22,12 @@ __all__ = [
     "MNIST_STD",
     "classification_eval",
     "classification_train",
+    "denoise",
     "digits_eval",
     "digits_train",
+    "from_weights",
+    "segmentation_eval",
+    "segmentation_train",
     "small_image_eval",
     "small_image_train",
 ]
@@ -44,152 +42,6 @@ MNIST_MEAN, MNIST_STD = (0.1307,), (0.3081,)
 """Of the pixels of MNIST's 60,000 training pictures, to four places."""
 
 
-def _check_probability(name: str, argument: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ArgumentError(
-            f"{name}: {argument} cannot be used",
-            got=repr(value),
-            expected="a probability from 0 to 1",
-            fix=f"pass e.g. {argument}=0.5",
-        )
-
-
-def _check_range(name: str, argument: str, value: tuple[float, ...], most: float, example: str) -> None:
-    if len(value) != 2 or not 0 < value[0] <= value[1] <= most:
-        raise ArgumentError(
-            f"{name}: {argument} cannot be used",
-            got=repr(value),
-            expected=f"two numbers, 0 < low <= high{'' if most == float('inf') else f' <= {most:g}'}",
-            fix=f"pass e.g. {argument}={example}",
-        )
-
-
-def _check_interpolation(interpolation: str) -> None:
-    if interpolation not in one.INTERPOLATIONS:
-        raise unknown_name("interpolation", interpolation, one.INTERPOLATIONS)
-
-
-@dataclass(frozen=True, repr=False)
-class _ClassificationTrain(Transform):
-    """A random resized crop of each picture; in the batch, a random mirror image."""
-
-    name: ClassVar[str] = "classification_train"
-    sample_random: ClassVar[bool] = True
-
-    scale: tuple[float, ...]
-    ratio: tuple[float, ...]
-    flip: float
-    interpolation: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_range(self.name, "scale", self.scale, 1.0, "(0.08, 1.0)")
-        _check_range(self.name, "ratio", self.ratio, float("inf"), "(0.75, 1.33)")
-        _check_probability(self.name, "flip", self.flip)
-        _check_interpolation(self.interpolation)
-
-    def sample(self, image: Image.Image) -> Tensor:
-        image = one.to_channels(image, self.channels)
-        box = one.random_box(image.width, image.height, self.scale, self.ratio)
-        return one.to_tensor(one.crop_and_resize(image, box, self.size, self.interpolation))
-
-    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        return {"flip": torch.rand(count, generator=generator) < self.flip}
-
-    def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        if self.flip:
-            images = ops.horizontal_flip(images, draws["flip"])
-        return super().apply(images, targets, draws)
-
-    def evaluation(self) -> Transform:
-        return classification_eval(self.size, mean=self.mean, std=self.std, interpolation=self.interpolation)
-
-
-@dataclass(frozen=True, repr=False)
-class _ClassificationEval(Transform):
-    """The middle of each picture, after its shorter side has been resized."""
-
-    name: ClassVar[str] = "classification_eval"
-
-    resize: int
-    interpolation: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.resize, bool) or not isinstance(self.resize, int) or self.resize < self.size:
-            raise ArgumentError(
-                f"{self.name}: resize cannot be used",
-                got=repr(self.resize),
-                expected=f"the shorter side in pixels before the cut, a whole number of size={self.size} or more",
-                fix="leave resize out",
-            )
-        _check_interpolation(self.interpolation)
-
-    def sample(self, image: Image.Image) -> Tensor:
-        image = one.to_channels(image, self.channels)
-        width, height = one.shorter_side(image.width, image.height, self.resize)
-        return one.to_tensor(one.centre_crop(one.resize(image, width, height, self.interpolation), self.size))
-
-
-@dataclass(frozen=True, repr=False)
-class _Whole(Transform):
-    """The whole picture, resized to ``size`` × ``size`` where it has another size."""
-
-    def sample(self, image: Image.Image) -> Tensor:
-        return one.to_tensor(one.resize(one.to_channels(image, self.channels), self.size, self.size))
-
-
-@dataclass(frozen=True, repr=False)
-class _PaddedCrop(_Whole):
-    """The whole picture; in the batch, a crop at a random place of the zero-padded picture, and a random mirror image."""
-
-    padding: int
-    flip: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
-            raise ArgumentError(
-                f"{self.name}: padding cannot be used",
-                got=repr(self.padding),
-                expected="zeros on each side in pixels, a whole number of 0 or more",
-                fix="pass e.g. padding=4",
-            )
-        _check_probability(self.name, "flip", self.flip)
-
-    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        top, left = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator)
-        return {"top": top, "left": left, "flip": torch.rand(count, generator=generator) < self.flip}
-
-    def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        if self.padding or self.flip:
-            padded = ops.pad(images, self.padding)
-            images = ops.crop(padded, draws["top"], draws["left"], self.size, flip=draws["flip"] if self.flip else None)
-        return super().apply(images, targets, draws)
-
-
-class _SmallImageTrain(_PaddedCrop):
-    name = "small_image_train"
-
-    def evaluation(self) -> Transform:
-        return small_image_eval(self.size, mean=self.mean, std=self.std)
-
-
-class _SmallImageEval(_Whole):
-    name = "small_image_eval"
-
-
-class _DigitsTrain(_PaddedCrop):
-    name = "digits_train"
-
-    def evaluation(self) -> Transform:
-        return digits_eval(self.size, mean=self.mean, std=self.std)
-
-
-class _DigitsEval(_Whole):
-    name = "digits_eval"
-
-
 def _floats(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
@@ -200,6 +52,16 @@ def classification_train(
     scale: Sequence[float] = (0.08, 1.0),
     ratio: Sequence[float] = (3 / 4, 4 / 3),
     flip: float = 0.5,
+    vertical_flip: float = 0.0,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+    erase: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    num_classes: int | None = None,
+    augment: str | None = None,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     interpolation: str = "bilinear",
@@ -213,6 +75,17 @@ def classification_train(
         scale: Bounds on the crop's share of the picture's area.
         ratio: Bounds on the crop's width over its height.
         flip: Probability of a mirror image.
+        vertical_flip: Probability of an image upside down.
+        brightness: Strength of a random change: the factor is uniform from ``max(0, 1 - brightness)`` to ``1 + brightness``.
+        contrast: The same for the contrast.
+        saturation: The same for the saturation.
+        hue: The largest turn of the colours, as a share of the colour circle, from 0 to 0.5.
+        erase: Probability that a random box is painted over in the mean colour (random erasing).
+        mixup: Parameter of mixup's beta distribution, e.g. 0.2; 0 for none. Targets become probabilities ``(N, num_classes)``.
+        cutmix: The same for CutMix, e.g. 1.0; where both are on, each sample gets one of them by a fair coin.
+        num_classes: How many classes there are, for mixup and CutMix.
+        augment: A policy of torchvision's on each picture after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
+            or ``"trivialaugment"``.
         mean: Channel means, ImageNet's by default; three for RGB, one for grey.
         std: Channel standard deviations, ImageNet's by default.
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
@@ -220,13 +93,23 @@ def classification_train(
     Raises:
         ArgumentError: A value out of range.
     """
-    return _ClassificationTrain(
+    return stages.ClassificationTrain(
         size=size,
         mean=_floats(mean),
         std=_floats(std),
         scale=_floats(scale),
         ratio=_floats(ratio),
         flip=float(flip),
+        vertical_flip=float(vertical_flip),
+        brightness=float(brightness),
+        contrast=float(contrast),
+        saturation=float(saturation),
+        hue=float(hue),
+        erase=float(erase),
+        mixup=float(mixup),
+        cutmix=float(cutmix),
+        num_classes=num_classes,
+        augment=augment,
         interpolation=interpolation,
     )
 
@@ -253,7 +136,7 @@ def classification_eval(
     """
     if resize is None and isinstance(size, int):
         resize = round(size * 256 / 224)
-    return _ClassificationEval(
+    return stages.ClassificationEval(
         size=size,
         mean=_floats(mean),
         std=_floats(std),
@@ -267,6 +150,16 @@ def small_image_train(
     *,
     padding: int = 4,
     flip: float = 0.5,
+    vertical_flip: float = 0.0,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+    erase: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    num_classes: int | None = None,
+    augment: str | None = None,
     mean: Sequence[float] = CIFAR10_MEAN,
     std: Sequence[float] = CIFAR10_STD,
 ) -> Transform:
@@ -278,13 +171,40 @@ def small_image_train(
         size: Side of the result in pixels; pictures of another size are resized.
         padding: Zeros on each side in pixels, hence the largest shift.
         flip: Probability of a mirror image.
+        vertical_flip: Probability of an image upside down.
+        brightness: Strength of a random change: the factor is uniform from ``max(0, 1 - brightness)`` to ``1 + brightness``.
+        contrast: The same for the contrast.
+        saturation: The same for the saturation.
+        hue: The largest turn of the colours, as a share of the colour circle, from 0 to 0.5.
+        erase: Probability that a random box is painted over in the mean colour (random erasing).
+        mixup: Parameter of mixup's beta distribution, e.g. 0.2; 0 for none. Targets become probabilities ``(N, num_classes)``.
+        cutmix: The same for CutMix, e.g. 1.0; where both are on, each sample gets one of them by a fair coin.
+        num_classes: How many classes there are, for mixup and CutMix.
+        augment: A policy of torchvision's on each picture after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
+            or ``"trivialaugment"``.
         mean: Channel means, CIFAR-10's by default; three for RGB, one for grey.
         std: Channel standard deviations, CIFAR-10's by default.
 
     Raises:
         ArgumentError: A value out of range.
     """
-    return _SmallImageTrain(size=size, mean=_floats(mean), std=_floats(std), padding=padding, flip=float(flip))
+    return stages.SmallImageTrain(
+        size=size,
+        mean=_floats(mean),
+        std=_floats(std),
+        padding=padding,
+        flip=float(flip),
+        vertical_flip=float(vertical_flip),
+        brightness=float(brightness),
+        contrast=float(contrast),
+        saturation=float(saturation),
+        hue=float(hue),
+        erase=float(erase),
+        mixup=float(mixup),
+        cutmix=float(cutmix),
+        num_classes=num_classes,
+        augment=augment,
+    )
 
 
 def small_image_eval(
@@ -300,7 +220,7 @@ def small_image_eval(
     Raises:
         ArgumentError: A value out of range.
     """
-    return _SmallImageEval(size=size, mean=_floats(mean), std=_floats(std))
+    return stages.SmallImageEval(size=size, mean=_floats(mean), std=_floats(std))
 
 
 def digits_train(
@@ -308,6 +228,16 @@ def digits_train(
     *,
     padding: int = 2,
     flip: float = 0.0,
+    vertical_flip: float = 0.0,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+    erase: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    num_classes: int | None = None,
+    augment: str | None = None,
     mean: Sequence[float] = MNIST_MEAN,
     std: Sequence[float] = MNIST_STD,
 ) -> Transform:
@@ -317,13 +247,40 @@ def digits_train(
         size: Side of the result in pixels; pictures of another size are resized.
         padding: Zeros on each side in pixels, hence the largest shift.
         flip: Probability of a mirror image; a mirrored 2 is no digit.
+        vertical_flip: Probability of an image upside down.
+        brightness: Strength of a random change: the factor is uniform from ``max(0, 1 - brightness)`` to ``1 + brightness``.
+        contrast: The same for the contrast.
+        saturation: The same for the saturation.
+        hue: The largest turn of the colours, as a share of the colour circle, from 0 to 0.5.
+        erase: Probability that a random box is painted over in the mean colour (random erasing).
+        mixup: Parameter of mixup's beta distribution, e.g. 0.2; 0 for none. Targets become probabilities ``(N, num_classes)``.
+        cutmix: The same for CutMix, e.g. 1.0; where both are on, each sample gets one of them by a fair coin.
+        num_classes: How many classes there are, for mixup and CutMix.
+        augment: A policy of torchvision's on each picture after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
+            or ``"trivialaugment"``.
         mean: Channel means, MNIST's by default; one for grey, three for RGB.
         std: Channel standard deviations, MNIST's by default.
 
     Raises:
         ArgumentError: A value out of range.
     """
-    return _DigitsTrain(size=size, mean=_floats(mean), std=_floats(std), padding=padding, flip=float(flip))
+    return stages.DigitsTrain(
+        size=size,
+        mean=_floats(mean),
+        std=_floats(std),
+        padding=padding,
+        flip=float(flip),
+        vertical_flip=float(vertical_flip),
+        brightness=float(brightness),
+        contrast=float(contrast),
+        saturation=float(saturation),
+        hue=float(hue),
+        erase=float(erase),
+        mixup=float(mixup),
+        cutmix=float(cutmix),
+        num_classes=num_classes,
+        augment=augment,
+    )
 
 
 def digits_eval(size: int = 28, *, mean: Sequence[float] = MNIST_MEAN, std: Sequence[float] = MNIST_STD) -> Transform:
@@ -337,7 +294,147 @@ def digits_eval(size: int = 28, *, mean: Sequence[float] = MNIST_MEAN, std: Sequ
     Raises:
         ArgumentError: A value out of range.
     """
-    return _DigitsEval(size=size, mean=_floats(mean), std=_floats(std))
+    return stages.DigitsEval(size=size, mean=_floats(mean), std=_floats(std))
+
+
+def segmentation_train(
+    size: int = 256,
+    *,
+    scale: Sequence[float] = (0.25, 1.0),
+    ratio: Sequence[float] = (3 / 4, 4 / 3),
+    flip: float = 0.5,
+    vertical_flip: float = 0.0,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    interpolation: str = "bilinear",
+) -> Transform:
+    """Pictures and their masks in training: the same random resized crop and mirror images of both, the pictures normalised.
+
+    Masks ``(N, size, size)`` come as class indices; none of their values is blended.
+
+    Args:
+        size: Side of the result in pixels.
+        scale: Bounds on the crop's share of the picture's area.
+        ratio: Bounds on the crop's width over its height.
+        flip: Probability of a mirror image.
+        vertical_flip: Probability of an image upside down.
+        brightness: Strength of a random change: the factor is uniform from ``max(0, 1 - brightness)`` to ``1 + brightness``.
+        contrast: The same for the contrast.
+        saturation: The same for the saturation.
+        hue: The largest turn of the colours, as a share of the colour circle, from 0 to 0.5.
+        mean: Channel means, ImageNet's by default; three for RGB, one for grey.
+        std: Channel standard deviations, ImageNet's by default.
+        interpolation: The filter for pictures, as in :func:`classification_train`.
+
+    Raises:
+        ArgumentError: A value out of range.
+    """
+    return stages.SegmentationTrain(
+        size=size,
+        mean=_floats(mean),
+        std=_floats(std),
+        scale=_floats(scale),
+        ratio=_floats(ratio),
+        flip=float(flip),
+        vertical_flip=float(vertical_flip),
+        brightness=float(brightness),
+        contrast=float(contrast),
+        saturation=float(saturation),
+        hue=float(hue),
+        erase=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+        num_classes=None,
+        augment=None,
+        interpolation=interpolation,
+    )
+
+
+def segmentation_eval(
+    size: int = 256,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    interpolation: str = "bilinear",
+) -> Transform:
+    """Pictures and their masks in evaluation: both whole, resized to a square, the pictures normalised.
+
+    Args:
+        size: Side of the result in pixels.
+        mean: Channel means, ImageNet's by default; three for RGB, one for grey.
+        std: Channel standard deviations, ImageNet's by default.
+        interpolation: The filter for pictures, as in :func:`classification_train`.
+
+    Raises:
+        ArgumentError: A value out of range.
+    """
+    return stages.SegmentationEval(size=size, mean=_floats(mean), std=_floats(std), interpolation=interpolation)
+
+
+def denoise(
+    size: int = 64,
+    *,
+    noise: float = 0.1,
+    flip: float = 0.0,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Transform:
+    """Pictures to be restored: each with normal noise as input and without as target, whatever the data set says of it.
+
+    Where the data set's targets are pictures (``ParallelDataset(…, kind="image")``), those are the targets; ``noise=0`` then
+    leaves the inputs as they are. For an autoencoder take ``noise=0`` as well. Its evaluation twin adds no noise: to
+    validate how well noise is removed, give the validation loader this preset too.
+
+    Args:
+        size: Side of the result in pixels; whole pictures are resized.
+        noise: Standard deviation of the noise, on the scale 0 to 1.
+        flip: Probability of a mirror image.
+        mean: Channel means of inputs and targets, 0 by default; one for grey, three for RGB.
+        std: Channel standard deviations, 1 by default: inputs (but for the noise) and targets are from 0 to 1.
+
+    Raises:
+        ArgumentError: A value out of range.
+    """
+    return stages.Denoise(size=size, mean=_floats(mean), std=_floats(std), noise=float(noise), flip=float(flip))
+
+
+def from_weights(weights: Any) -> Transform:
+    """The preprocessing that pretrained weights of torchvision's expect, as an evaluation preset.
+
+    Args:
+        weights: An entry of a torchvision weights enum (``ResNet18_Weights.DEFAULT``), or its name
+            (``"ResNet18_Weights.IMAGENET1K_V1"``).
+
+    Raises:
+        ArgumentError: No such weights, or a preprocessing for something other than classification or segmentation.
+    """
+    from torchvision.models import get_weight  # here, because it takes long to load
+    from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
+
+    try:
+        recipe: Any = get_weight(weights).transforms() if isinstance(weights, str) else weights.transforms()
+    except (ValueError, AttributeError, KeyError) as error:
+        raise ArgumentError(
+            "weights cannot be used",
+            got=f"{weights!r} ({error})",
+            expected="an entry of a torchvision weights enum, or its name",
+            fix='e.g. from_weights("ResNet18_Weights.IMAGENET1K_V1")',
+        ) from error
+    filters = {"mean": recipe.mean, "std": recipe.std, "interpolation": recipe.interpolation.value}
+    if isinstance(recipe, ImageClassification):
+        return classification_eval(recipe.crop_size[0], resize=recipe.resize_size[0], **filters)
+    if isinstance(recipe, SemanticSegmentation):
+        return segmentation_eval(recipe.resize_size[0], **filters)
+    raise ArgumentError(
+        "these weights' preprocessing is no preset",
+        got=type(recipe).__name__,
+        expected="that of a classifier or of a semantic segmentation",
+        fix="pass weights.transforms() itself as the transform",
+    )
 
 
 # not as decorators: those would hide the signatures from type checkers
@@ -348,6 +445,9 @@ for _preset in (
     small_image_eval,
     digits_train,
     digits_eval,
+    segmentation_train,
+    segmentation_eval,
+    denoise,
 ):
     presets.register(_preset.__name__)(_preset)
 del _preset

@@ -1,30 +1,33 @@
 """Per-image operations: from a PIL image to a fixed-size uint8 tensor. They run in the workers.
 
-What is random draws from torch's global generator, which the loader seeds for each sample. Only Pillow, NumPy and torch are
-imported here: a worker starts sooner without torchvision.
+Which part of a picture is taken (a :class:`Frame`) is chosen from its size alone, before it is decoded; so a large JPEG need
+not be decoded in full for a small result. Only Pillow, NumPy and torch are imported here: a worker starts sooner without
+torchvision.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from cvkit.errors import ImageError
+from cvkit.pixels import eight_bit
 
 __all__ = [
     "INTERPOLATIONS",
-    "centre_crop",
-    "crop_and_resize",
+    "Frame",
+    "centre_frame",
+    "cut",
     "random_box",
-    "resize",
     "shorter_side",
     "to_channels",
     "to_tensor",
+    "whole_frame",
 ]
 
 INTERPOLATIONS = {
@@ -33,70 +36,135 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-"""Pillow's filters by name; all but ``nearest`` are antialiased when a picture gets smaller."""
+"""Filters by name; all but ``nearest`` are antialiased when a picture gets smaller."""
 
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
-_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
+_BY_TORCH = ("bilinear", "bicubic")  # its uint8 kernel is three times as fast as Pillow's, and within one level of it
 _TRIES = 10
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels, as Pillow has it."""
 
 
-def to_channels(image: Image.Image, channels: int) -> Image.Image:
-    """Returns a picture with 1 (grey) or 3 (RGB) channels of 8 bits, from any mode that has a right answer.
+class Frame(NamedTuple):
+    """Which part of a picture is taken, and how large it becomes.
 
-    Transparent pixels show white, not the colour that happens to be hidden in them; 16-bit grey keeps its upper eight bits.
-    (``Image.convert`` alone would show the hidden colour and saturate the 16 bits.)
+    Attributes:
+        of: Width and height of the whole picture in pixels, which ``box`` refers to.
+        box: What is cut out of it.
+        size: Width and height that this is resized to.
+        window: What is cut out of that, or ``None`` for all of it.
+        spare: How many times more pixels than ``size`` a picture that is decoded smaller must still have in each direction.
+    """
+
+    of: tuple[int, int]
+    box: Box
+    size: tuple[int, int]
+    window: Box | None = None
+    spare: float = 1.0
+
+    @property
+    def enough(self) -> tuple[int, int]:
+        """The width and height at which the whole picture is still large enough for this."""
+        left, top, right, bottom = self.box
+        width = math.ceil(self.of[0] * self.size[0] * self.spare / (right - left))
+        height = math.ceil(self.of[1] * self.size[1] * self.spare / (bottom - top))
+        return min(width, self.of[0]), min(height, self.of[1])
+
+    def on(self, width: int, height: int) -> Box:
+        """Returns the box on a picture that is smaller than :attr:`of`, at least one pixel."""
+        if (width, height) == self.of:
+            return self.box
+        across, down = width / self.of[0], height / self.of[1]
+        left, top, right, bottom = self.box
+        left, top = min(round(left * across), width - 1), min(round(top * down), height - 1)
+        return left, top, max(round(right * across), left + 1), max(round(bottom * down), top + 1)
+
+
+def whole_frame(width: int, height: int, size: int) -> Frame:
+    """Returns the frame that resizes a whole picture to ``size`` × ``size``."""
+    return Frame((width, height), (0, 0, width, height), (size, size))
+
+
+def centre_frame(width: int, height: int, resize: int, size: int) -> Frame:
+    """Returns the frame that resizes the shorter side to ``resize`` and cuts ``size`` × ``size`` from the middle.
+
+    Where the margin is odd the window is placed as by ``torchvision.transforms.CenterCrop``. A JPEG may be decoded smaller,
+    to no less than twice the size wanted: the same picture comes out, but for a fraction of a grey level.
+    """
+    wide, high = shorter_side(width, height, resize)
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    return Frame((width, height), (0, 0, width, height), (wide, high), (left, top, left + size, top + size), spare=2.0)
+
+
+def to_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Returns a picture with 1 (grey) or 3 (RGB) channels of 8 bits; transparent pixels show white.
 
     Args:
         image: A picture of any mode.
         channels: 1 or 3.
 
-    Returns:
-        A picture of mode ``"L"`` or ``"RGB"``; the same object where it has that mode already.
-
     Raises:
-        ImageError: A mode without a fixed range of values: 32-bit integers, floats, or one that Pillow cannot convert.
+        ImageError: A mode without a right answer, as in :func:`cvkit.pixels.eight_bit`.
     """
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode == mode and "transparency" not in image.info:
-        return image
-    if image.mode in ("I", "F"):
-        raise _no_answer(
-            image, "scale it to 8 bits yourself, e.g. Image.fromarray((values / values.max() * 255).astype('uint8'))"
-        )
-    if image.mode in _SIXTEEN_BIT:
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    try:
-        if image.mode in _TRANSPARENT or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert(mode)
-    except ValueError as error:
-        raise _no_answer(image, f"convert it yourself ({error})") from error
-
-
-def _no_answer(image: Image.Image, fix: str) -> ImageError:
-    return ImageError(
-        f"a picture of mode {image.mode!r} has no right answer as an 8-bit picture",
-        got=f"mode {image.mode!r}, {image.width}×{image.height}",
-        expected="1, 8 or 16 bits a channel",
-        fix=fix,
-    )
+    return eight_bit(image, "L" if channels == 1 else "RGB")
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Returns the pixels of a grey or RGB picture as uint8 ``(C, H, W)``."""
+    """Returns the pixels of a grey or RGB picture as uint8 ``(C, H, W)``, a view of ``(H, W, C)``."""
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def resize(image: Image.Image, width: int, height: int, interpolation: str = "bilinear") -> Image.Image:
-    """Returns a picture of ``width`` × ``height`` pixels; the same object where it has that size already."""
-    if image.size == (width, height):
-        return image
-    return image.resize((width, height), INTERPOLATIONS[interpolation])
+def cut(image: Image.Image | Tensor, frame: Frame, interpolation: str = "bilinear") -> Tensor:
+    """Cuts a frame out of a picture.
+
+    It is cut first and resized then, as ``torchvision.transforms.v2.functional.resized_crop`` does: the filter sees nothing
+    outside of the box. Bilinear and bicubic are torch's antialiased kernels for uint8, bitwise torchvision's for tensors.
+
+    Args:
+        image: A picture of 8 bits a channel, or its pixels ``(C, H, W)``; it may be smaller than the frame says, if it
+            was decoded so.
+        frame: What to cut.
+        interpolation: The filter.
+
+    Returns:
+        uint8 ``(C, H, W)``.
+    """
+    if isinstance(image, Image.Image):
+        box = frame.on(*image.size)
+        pixels = to_tensor(image if box == (0, 0, *image.size) else image.crop(box))
+    else:
+        left, top, right, bottom = frame.on(image.shape[2], image.shape[1])
+        pixels = image[:, top:bottom, left:right]
+    pixels = resize(pixels, *frame.size, interpolation)
+    if frame.window is not None:
+        left, top, right, bottom = frame.window
+        pixels = pixels[:, top:bottom, left:right]
+    return pixels
+
+
+def resize(pixels: Tensor, width: int, height: int, interpolation: str = "bilinear") -> Tensor:
+    """Returns uint8 pixels ``(C, H, W)`` resized; the same tensor where it has that size already."""
+    if pixels.shape[1:] == (height, width):
+        return pixels
+    if interpolation in _BY_TORCH:
+        made: Tensor = torch.nn.functional.interpolate(
+            pixels[None], (height, width), mode=interpolation, align_corners=False, antialias=True
+        )
+        return made[0]
+    channels = pixels.permute(1, 2, 0) if pixels.shape[0] > 1 else pixels[0]
+    picture = Image.fromarray(np.ascontiguousarray(channels.numpy()))
+    return to_tensor(picture.resize((width, height), INTERPOLATIONS[interpolation]))
+
+
+def cut_mask(mask: Image.Image, frame: Frame) -> Tensor:
+    """Cuts a frame out of a picture of whole numbers, each of which is kept or dropped and never blended.
+
+    Returns:
+        uint8 ``(H, W)``, or int32 for a mask of mode ``"I"``.
+    """
+    picture = mask.crop(frame.on(*mask.size)).resize(frame.size, Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(picture.crop(frame.window) if frame.window is not None else picture))
 
 
 def shorter_side(width: int, height: int, length: int) -> tuple[int, int]:
@@ -109,25 +177,10 @@ def shorter_side(width: int, height: int, length: int) -> tuple[int, int]:
     return int(length * width / height), length
 
 
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Cuts ``size`` × ``size`` pixels from the middle of a picture that is at least that large.
-
-    Where the margin is odd the box is placed as by ``torchvision.transforms.CenterCrop``.
-    """
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
-
-
-def crop_and_resize(image: Image.Image, box: Box, size: int, interpolation: str = "bilinear") -> Image.Image:
-    """Cuts a box and resizes it to ``size`` × ``size``, as ``torchvision.transforms.functional.resized_crop`` does.
-
-    It is cut first: ``Image.resize(box=…)`` would let the filter see pixels outside of the box.
-    """
-    return resize(image.crop(box), size, size, interpolation)
-
-
-def random_box(width: int, height: int, scale: Sequence[float], ratio: Sequence[float]) -> Box:
-    """Draws a box inside a picture, with a random area and aspect ratio, from torch's global generator.
+def random_box(
+    width: int, height: int, scale: Sequence[float], ratio: Sequence[float], generator: torch.Generator | None = None
+) -> Box:
+    """Draws a box inside a picture, with a random area and aspect ratio.
 
     The area is uniform in ``scale``, the logarithm of the aspect ratio uniform in that of ``ratio``, the place uniform. After
     ten draws that do not fit, it is the largest centred box whose ratio is allowed. Always draws the same count of numbers.
@@ -138,12 +191,13 @@ def random_box(width: int, height: int, scale: Sequence[float], ratio: Sequence[
         height: Height of the picture in pixels.
         scale: Bounds on the box's share of the picture's area.
         ratio: Bounds on the box's width over its height.
+        generator: Where the numbers come from; torch's global generator by default.
 
     Returns:
         ``(left, top, right, bottom)``, at least one pixel.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    for area, aspect, x, y in torch.rand(_TRIES, 4, dtype=torch.float64).tolist():
+    for area, aspect, x, y in torch.rand(_TRIES, 4, dtype=torch.float64, generator=generator).tolist():
         pixels = width * height * (scale[0] + area * (scale[1] - scale[0]))
         shape = math.exp(low + aspect * (high - low))
         w, h = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))

@@ -1,0 +1,287 @@
+"""The transforms behind the presets, each a frozen dataclass; :mod:`cvkit.transforms.presets` builds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cvkit.errors import ArgumentError, unknown_name
+from cvkit.transforms import batch as ops
+from cvkit.transforms import sample as one
+from cvkit.transforms.augment import Augmented, check_probability
+from cvkit.transforms.base import Framed, Transform
+from cvkit.transforms.sample import Frame
+
+__all__ = [
+    "ClassificationEval",
+    "ClassificationTrain",
+    "Denoise",
+    "DigitsEval",
+    "DigitsTrain",
+    "SegmentationEval",
+    "SegmentationTrain",
+    "SmallImageEval",
+    "SmallImageTrain",
+]
+
+
+def _check_range(name: str, argument: str, value: tuple[float, ...], most: float, example: str) -> None:
+    if len(value) != 2 or not 0 < value[0] <= value[1] <= most:
+        raise ArgumentError(
+            f"{name}: {argument} cannot be used",
+            got=repr(value),
+            expected=f"two numbers, 0 < low <= high{'' if most == float('inf') else f' <= {most:g}'}",
+            fix=f"pass e.g. {argument}={example}",
+        )
+
+
+def _check_interpolation(interpolation: str) -> None:
+    if interpolation not in one.INTERPOLATIONS:
+        raise unknown_name("interpolation", interpolation, one.INTERPOLATIONS)
+
+
+@dataclass(frozen=True, repr=False)
+class _RandomCrop(Augmented):
+    """A random resized crop of each picture."""
+
+    sample_random: ClassVar[bool] = True
+
+    scale: tuple[float, ...]
+    ratio: tuple[float, ...]
+    interpolation: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_range(self.name, "scale", self.scale, 1.0, "(0.08, 1.0)")
+        _check_range(self.name, "ratio", self.ratio, float("inf"), "(0.75, 1.33)")
+        _check_interpolation(self.interpolation)
+
+    @property
+    def filter(self) -> str:  # type: ignore[override]  # of a class above, of each object here
+        """The filter that resizes."""
+        return self.interpolation
+
+    def frame(self, width: int, height: int, generator: torch.Generator | None = None) -> Frame:
+        box = one.random_box(width, height, self.scale, self.ratio, generator)
+        return Frame((width, height), box, (self.size, self.size))
+
+    def most(self, width: int, height: int) -> tuple[int, int]:
+        """Returns the size at which the smallest crop has as many pixels as the result: larger ones are only shrunk."""
+        shrink = min(1.0, self.size / math.sqrt(self.scale[0] * width * height))
+        return max(math.ceil(width * shrink), 1), max(math.ceil(height * shrink), 1)
+
+
+class ClassificationTrain(_RandomCrop):
+    """A random resized crop; in the batch, mirror images and what else is asked for."""
+
+    name = "classification_train"
+
+    def evaluation(self) -> Transform:
+        return ClassificationEval(self.size, self.mean, self.std, round(self.size * 256 / 224), self.interpolation)
+
+
+@dataclass(frozen=True, repr=False)
+class ClassificationEval(Framed):
+    """The middle of each picture, after its shorter side has been resized."""
+
+    name: ClassVar[str] = "classification_eval"
+
+    resize: int
+    interpolation: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.resize, bool) or not isinstance(self.resize, int) or self.resize < self.size:
+            raise ArgumentError(
+                f"{self.name}: resize cannot be used",
+                got=repr(self.resize),
+                expected=f"the shorter side in pixels before the cut, a whole number of size={self.size} or more",
+                fix="leave resize out",
+            )
+        _check_interpolation(self.interpolation)
+
+    @property
+    def filter(self) -> str:  # type: ignore[override]  # of a class above, of each object here
+        """The filter that resizes."""
+        return self.interpolation
+
+    def frame(self, width: int, height: int, generator: torch.Generator | None = None) -> Frame:
+        return one.centre_frame(width, height, self.resize, self.size)
+
+
+class _Whole(Framed):
+    """The whole picture, resized to ``size`` × ``size`` where it has another size."""
+
+    def frame(self, width: int, height: int, generator: torch.Generator | None = None) -> Frame:
+        return one.whole_frame(width, height, self.size)
+
+
+@dataclass(frozen=True, repr=False)
+class _PaddedCrop(Augmented):
+    """The whole picture; in the batch, a crop at a random place of the zero-padded picture, and a random mirror image."""
+
+    padding: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
+            raise ArgumentError(
+                f"{self.name}: padding cannot be used",
+                got=repr(self.padding),
+                expected="zeros on each side in pixels, a whole number of 0 or more",
+                fix="pass e.g. padding=4",
+            )
+
+    @property
+    def sample_random(self) -> bool:  # type: ignore[override]  # of a class above, of each object here
+        """Whether the first stage draws: only a policy does."""
+        return self.augment is not None
+
+    def frame(self, width: int, height: int, generator: torch.Generator | None = None) -> Frame:
+        return one.whole_frame(width, height, self.size)
+
+    def most(self, width: int, height: int) -> tuple[int, int]:
+        return self.size, self.size
+
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        top, left = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator)
+        return {"top": top, "left": left, **super().draw(count, generator)}
+
+    def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Crops and mirrors in one gather."""
+        if self.padding or self.flip:
+            padded = ops.pad(images, self.padding)
+            images = ops.crop(padded, draws["top"], draws["left"], self.size, flip=draws.get("flip"))
+        if "vertical_flip" in draws:
+            images = ops.vertical_flip(images, draws["vertical_flip"])
+        return images, targets
+
+
+class SmallImageTrain(_PaddedCrop):
+    """Small pictures in training."""
+
+    name = "small_image_train"
+
+    def evaluation(self) -> Transform:
+        return SmallImageEval(self.size, self.mean, self.std)
+
+
+class SmallImageEval(_Whole):
+    """Small pictures in evaluation."""
+
+    name = "small_image_eval"
+
+
+class DigitsTrain(_PaddedCrop):
+    """Digits in training."""
+
+    name = "digits_train"
+
+    def evaluation(self) -> Transform:
+        return DigitsEval(self.size, self.mean, self.std)
+
+
+class DigitsEval(_Whole):
+    """Digits in evaluation."""
+
+    name = "digits_eval"
+
+
+class _WithMask(Framed):
+    """A first stage that moves a mask with its picture."""
+
+    takes_pairs = True
+
+    def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
+        """Cuts the same frame out of both; no value of the mask is blended."""
+        frame = self.frame(*image.size)
+        return self.cut(image, frame), one.cut_mask(target, frame)
+
+
+class SegmentationTrain(_WithMask, _RandomCrop):
+    """The same random resized crop of picture and mask; in the batch, the same mirror images."""
+
+    name = "segmentation_train"
+
+    def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mirrors pictures and masks alike; masks become class indices."""
+        if targets.ndim == 3:
+            targets, _ = super().moved(targets, targets, draws)
+            targets = targets.long()
+        images, _ = super().moved(images, targets, draws)
+        return images, targets
+
+    def evaluation(self) -> Transform:
+        return SegmentationEval(self.size, self.mean, self.std, self.interpolation)
+
+
+@dataclass(frozen=True, repr=False)
+class SegmentationEval(_WithMask, _Whole):
+    """The whole picture and the whole mask, resized."""
+
+    name: ClassVar[str] = "segmentation_eval"
+
+    interpolation: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_interpolation(self.interpolation)
+
+    @property
+    def filter(self) -> str:  # type: ignore[override]  # of a class above, of each object here
+        """The filter that resizes."""
+        return self.interpolation
+
+    def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        images, targets = super().apply(images, targets, draws)
+        return images, targets.long() if targets.ndim == 3 else targets
+
+
+@dataclass(frozen=True, repr=False)
+class Denoise(_Whole):
+    """The whole picture with noise as input, without as target; or the picture that a data set has as its target."""
+
+    name: ClassVar[str] = "denoise"
+    takes_pairs: ClassVar[bool] = True
+
+    noise: float
+    flip: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_probability(self.name, "flip", self.flip)
+        if not 0 <= self.noise < float("inf"):
+            raise ArgumentError(
+                f"{self.name}: noise cannot be used",
+                got=repr(self.noise),
+                expected="a standard deviation on the scale 0 to 1, 0 for none",
+                fix="pass e.g. noise=0.1",
+            )
+
+    def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
+        """Resizes both."""
+        return self.sample(image), self.sample(target)
+
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        seed = torch.randint(0, 2**63 - 1, (1,), generator=generator)
+        return {"flip": torch.rand(count, generator=generator) < self.flip, "noise": seed.expand(count)}
+
+    def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        clean = targets if targets.dtype == torch.uint8 and targets.shape == images.shape else None
+        images = ops.horizontal_flip(images, draws["flip"])
+        inputs = truth = ops.normalize(images, self.mean, self.std)
+        if clean is not None:
+            truth = ops.normalize(ops.horizontal_flip(clean, draws["flip"]), self.mean, self.std)
+        if self.noise:
+            levels = ops.add_noise(torch.zeros_like(inputs), self.noise, int(draws["noise"][0]))
+            inputs = inputs + levels / torch.tensor(self.std, device=inputs.device)[:, None, None]
+        return inputs, truth
+
+    def evaluation(self) -> Transform:
+        return Denoise(self.size, self.mean, self.std, 0.0, 0.0)
