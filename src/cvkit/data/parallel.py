@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS, Enough, decode, opened
@@ -21,6 +21,9 @@ from cvkit.pixels import WHITE
 __all__ = ["ParallelDataset"]
 
 _KINDS = ("text", "mask", "image")
+_LEVELS = 65536  # as many values as 16 bits have
+_FEW_BITS = {"L;2": 3, "L;4": 15}
+"""Pillow's names for grey of 2 and 4 bits, and the largest level that a file holds in them."""
 
 
 class ParallelDataset(FileDataset):
@@ -125,7 +128,17 @@ class ParallelDataset(FileDataset):
         for index in range(len(self)):
             values = np.unique(np.asarray(self._mask(index)))
             highest = max(highest, *(int(value) for value in values if value != self.ignore), 0)
+        if self.ignore is not None and self.ignore < highest:
+            raise DataError(
+                "ignore is the number of a class",
+                got=f"ignore={self.ignore}, and masks with values up to {highest}",
+                expected="a value beyond the classes' numbers",
+                fix="name the classes' values, so that they are numbered without it: mask_values=(0, 1, …)",
+            )
         return [str(value) for value in range(highest + 1)]
+
+    def _known_classes(self) -> list[str] | None:
+        return self._given
 
     @cached_property
     def targets(self) -> list[Any]:
@@ -175,7 +188,15 @@ class ParallelDataset(FileDataset):
             DataError: A value that is no class.
         """
         path = self.label_root / self.label_paths[index]
-        values = np.asarray(opened(path, _whole_numbers(path), max_pixels=self.max_pixels))
+        exact = self._given is None
+        values = np.asarray(opened(path, _whole_numbers(path, exact=exact), max_pixels=self.max_pixels))
+        if not 0 <= int(values.min(initial=0)) <= int(values.max(initial=0)) < _LEVELS:
+            raise DataError(
+                f"the mask {path} holds values that are no class numbers",
+                got=f"values from {values.min()} to {values.max()}",
+                expected=f"whole numbers from 0 to {_LEVELS - 1:,}",
+                fix="save it with the classes' numbers, e.g. 255 where there is none, and pass ignore=255",
+            )
         if self.mask_values is not None:
             values = self._mapped(values)
         self._check_values(values, path)
@@ -183,7 +204,7 @@ class ParallelDataset(FileDataset):
 
     def _mapped(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Maps the files' values to classes; what is none becomes a number that is no class either."""
-        table = np.full(65536, -1, dtype=np.int32)
+        table = np.full(_LEVELS, -1, dtype=np.int32)
         table[list(self.mask_values or ())] = range(len(self.mask_values or ()))
         if self.ignore is not None:
             table[self.ignore] = self.ignore
@@ -217,6 +238,13 @@ def _check_mask_options(
         )
     if kind == "image" and classes is not None:
         raise ArgumentError("pictures have no classes", got='kind="image"', expected="no classes", fix="leave them out")
+    if ignore is not None and (type(ignore) is not int or not 0 <= ignore < _LEVELS):
+        raise ArgumentError(
+            "ignore cannot be used",
+            got=repr(ignore),
+            expected=f"a whole number from 0 to {_LEVELS - 1:,} that the masks hold",
+            fix="save the masks with 255 there, and pass ignore=255 here and ignore_index=255 to the loss",
+        )
     if ignore is not None and ignore < len(list(mask_values or classes or ())):
         raise ArgumentError(
             "ignore is the number of a class",
@@ -227,7 +255,7 @@ def _check_mask_options(
     if mask_values is None:
         return
     values = list(mask_values)
-    whole = all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 65536 for one in values)
+    whole = all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < _LEVELS for one in values)
     if not values or not whole or len(set(values)) != len(values) or ignore in values:
         raise ArgumentError(
             "mask_values cannot be used",
@@ -304,20 +332,44 @@ def _text(path: Path) -> str:
     return label
 
 
-def _whole_numbers(path: Path) -> Any:
-    """Returns what makes whole numbers of a mask's picture."""
+def _whole_numbers(path: Path, *, exact: bool) -> Any:
+    """Returns what makes whole numbers of a mask's picture; ``exact`` if nothing will tell which of them are right."""
 
     def take(image: Image.Image) -> Image.Image:
+        if exact and image.format in ("JPEG", "MPO"):
+            raise ImageError(
+                f"the mask {path} is a JPEG, which does not keep its values",
+                got=f"{image.width}×{image.height} pixels",
+                expected="a mask as it was drawn, e.g. a PNG",
+                fix="save the masks as PNG, or name the values they should hold: mask_values=(0, 255)",
+            )
+        largest, scaled_to = _scale(image)
         image.load()
-        if image.mode in ("L", "P", "I") or image.mode.startswith("I;16"):
-            return image
-        if image.mode == "1":
-            return Image.fromarray(np.asarray(image).astype(np.uint8))
-        raise ImageError(
-            f"the mask {path} holds colours or transparency, not class numbers",
-            got=f"mode {image.mode!r}",
-            expected="one whole number a pixel (mode 1, L, P or 16-bit grey)",
-            fix="map each colour to its class number, and save that as a grey or palette PNG",
-        )
+        ImageOps.exif_transpose(image, in_place=True)  # as the picture is
+        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+            raise ImageError(
+                f"the mask {path} holds colours or transparency, not class numbers",
+                got=f"mode {image.mode!r}",
+                expected="one whole number a pixel (mode 1, L, P or 16-bit grey)",
+                fix="map each colour to its class number, and save that as a grey or palette PNG",
+            )
+        if image.mode == "1" or largest != scaled_to:
+            values = np.asarray(image).astype(np.int64)
+            return Image.fromarray(((values * largest + scaled_to // 2) // scaled_to).astype(np.int32))
+        return image
 
     return take
+
+
+def _scale(image: Image.Image) -> tuple[int, int]:
+    """Returns a file's largest level and the one that Pillow makes of it; as a rule they are the same.
+
+    Pillow spreads grey of 2 and 4 bits, and PGM of another maximum, over 8 or 16 bits. The levels of a mask are numbers.
+    """
+    for tile in image.tile:
+        arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if arguments and arguments[0] in _FEW_BITS and image.mode == "L":
+            return _FEW_BITS[str(arguments[0])], 255
+        if image.format == "PPM" and tile.codec_name in ("ppm", "ppm_plain") and image.mode in ("L", "I"):
+            return int(arguments[-1]), 255 if image.mode == "L" else 65535
+    return 1, 1

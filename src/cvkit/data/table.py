@@ -73,16 +73,9 @@ class TableDataset(FileDataset):
         max_pixels: int = MAX_PIXELS,
         follow_links: bool = False,
     ) -> None:
-        if kind == "class" and not isinstance(label, str):
-            raise ArgumentError(
-                "several label columns hold no one class",
-                got=f"label={list(label)!r}",
-                expected='one column, or kind="value"',
-                fix='pass kind="value" for several numbers a picture, as for loss="bce"',
-            )
         columns = [label] if isinstance(label, str) else list(label)
         given = class_names(classes) if classes is not None else None
-        _check_values(kind, columns, given)
+        _check_labels(kind, label, given)
         name, rows = _rows(table)
         root = Path(root) if root is not None else Path(table).parent if isinstance(table, str | Path) else Path()
         _check_columns(name, rows, [image, *columns])
@@ -116,15 +109,23 @@ class TableDataset(FileDataset):
         return torch.tensor(self.numbers[index])  # a copy: what is done to it in place stays out of the data
 
 
-def _check_values(kind: str, columns: Sequence[str], classes: Sequence[str] | None) -> None:
+def _check_labels(kind: str, label: str | Sequence[str], classes: Sequence[str] | None) -> None:
     if kind not in ("class", "value"):
         raise unknown_name("kind", kind, ("class", "value"))
-    if not columns:
-        raise ArgumentError("label names no column", got="label=[]", expected="at least one column", fix='label="label"')
-    if kind == "value" and classes is not None and len(classes) != len(columns):
+    if kind == "class" and not isinstance(label, str):
+        raise ArgumentError(
+            "several label columns hold no one class",
+            got=f"label={list(label)!r}",
+            expected='one column, or kind="value"',
+            fix='pass kind="value" for several numbers a picture, as for loss="bce"',
+        )
+    if not label:
+        raise ArgumentError("label names no column", got=f"label={label!r}", expected="a column", fix='label="label"')
+    count = 1 if isinstance(label, str) else len(label)
+    if kind == "value" and classes is not None and len(classes) != count:
         raise ArgumentError(
             "classes and label columns do not belong together",
-            got=f"{len(classes)} classes, {len(columns)} columns",
+            got=f"{len(classes)} classes, {count} columns",
             expected="one name a column",
             fix="leave classes out: the columns' names are taken",
         )
@@ -134,7 +135,11 @@ def _rows(table: Any) -> tuple[str, list[tuple[str, Row]]]:
     """Returns what to call the table, and each row with what to call it."""
     if isinstance(table, str | Path):
         return str(table), _of_csv(Path(table))
-    records = table.to_dict("records") if hasattr(table, "to_dict") and not isinstance(table, Mapping) else table
+    records = table
+    if hasattr(table, "to_dicts"):  # polars
+        records = table.to_dicts()
+    elif hasattr(table, "to_dict") and not isinstance(table, Mapping):  # pandas
+        records = table.to_dict("records")
     rows = list(records) if isinstance(records, Iterable) and not isinstance(records, Mapping) else None
     if rows is None or not all(isinstance(row, Mapping) for row in rows):
         raise ArgumentError(
@@ -193,10 +198,10 @@ def _parsed(path: Path, reader: csv.DictReader[str]) -> Iterator[dict[Any, Any]]
         yield from reader
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {reader.line_num} cannot be read",
+            f"{path} cannot be read from line {reader.line_num + 1} on",
             got=str(error),
             expected='cells parted by commas, semicolons or tabs; quotes are closed, and doubled ("") inside a cell',
-            fix="mend the line, or one before it whose quote is not closed",
+            fix="mend the line; it may open a quote that is never closed",
         ) from error
 
 

@@ -95,7 +95,10 @@ class Transform(ABC):
         Raises:
             DataError: This preset moves no target with its picture.
         """
-        raise DataError(
+        raise self._no_pairs(target)
+
+    def _no_pairs(self, target: Image.Image) -> DataError:
+        return DataError(
             f"{self.name} leaves a target that is a picture behind",
             got=f"a target of mode {target.mode!r}, {target.width}×{target.height}",
             expected="targets that are classes or numbers",
@@ -234,6 +237,14 @@ class Framed(Transform):
         picture = image if isinstance(image, Tensor) else one.to_channels(image, self.channels)
         return one.cut(picture, frame, self.filter)
 
+    def cut_target(self, target: Image.Image, frame: Frame) -> Tensor:
+        """Cuts out of a target that is a mask or a picture what belongs to a frame; see :meth:`sample_pair`.
+
+        Raises:
+            DataError: This preset moves no target with its picture.
+        """
+        raise self._no_pairs(target)
+
     def pixels(self, image: Image.Image) -> Tensor:
         """Returns a picture to be kept in memory, no larger than a later :meth:`cut` can use.
 
@@ -252,6 +263,11 @@ class Framed(Transform):
 
     def sample(self, image: Image.Image) -> Tensor:
         return self.cut(image, self.frame(*image.size))
+
+    def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
+        """Takes a picture and the mask or picture that is its target through the first stage, both by the same frame."""
+        frame = self.frame(*image.size)
+        return self.cut(image, frame), self.cut_target(target, frame)
 
     def passes(self, channels: int, height: int, width: int) -> bool:
         whole = one.whole_frame(width, height, self.size)

@@ -198,10 +198,9 @@ class _WithMask(Framed):
 
     takes_pairs = True
 
-    def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
-        """Cuts the same frame out of both; no value of the mask is blended."""
-        frame = self.frame(*image.size)
-        return self.cut(image, frame), one.cut_mask(target, frame)
+    def cut_target(self, target: Image.Image, frame: Frame) -> Tensor:
+        """Cuts the frame out of a mask; no value is blended."""
+        return one.cut_mask(target, frame)
 
 
 class SegmentationTrain(_WithMask, _RandomCrop):
@@ -264,9 +263,9 @@ class Denoise(_Whole):
                 fix="pass e.g. noise=0.1",
             )
 
-    def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
-        """Resizes both."""
-        return self.sample(image), self.sample(target)
+    def cut_target(self, target: Image.Image, frame: Frame) -> Tensor:
+        """Resizes a picture that is the target, whatever its size."""
+        return self.sample(target)
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         seed = torch.randint(0, 2**63 - 1, (1,), generator=generator)
