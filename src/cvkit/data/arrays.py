@@ -9,12 +9,19 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Subset as TorchSubset
 
-from cvkit.data.dataset import class_names, fingerprint_of
+from cvkit.data.dataset import Subset, class_names, fingerprint_of, is_deterministic
 from cvkit.data.files import Verification
 from cvkit.errors import DataError
 
-__all__ = ["ArrayDataset"]
+__all__ = ["ArrayDataset", "in_memory"]
+
+_TORCHVISION = {
+    "torchvision.datasets.mnist": ("MNIST.__getitem__",),
+    "torchvision.datasets.cifar": ("CIFAR10.__getitem__",),
+}
+"""Where torchvision makes samples out of ``data`` and ``targets`` and nothing else."""
 
 
 class ArrayDataset:
@@ -95,6 +102,18 @@ class ArrayDataset:
         """A hash of the classes and the arrays' bytes."""
         return fingerprint_of(self.classes, self.images.numpy(), self.values.numpy())
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Returns the width and height of a picture in pixels.
+
+        Raises:
+            DataError: These are features, not pictures.
+        """
+        if not self.pictures:
+            raise DataError(
+                "features have no width and height", got=repr(self), expected="uint8 pictures", fix="leave it"
+            )
+        return self.images.shape[2], self.images.shape[1]
+
     def verify(self) -> Verification:
         """Reports the samples that hold a number that is not finite."""
         bad: dict[str, str] = {}
@@ -121,8 +140,9 @@ class ArrayDataset:
 
 def _tensor(name: str, values: Any) -> Tensor:
     """Returns numbers, one or more a sample, as a tensor on the host."""
+    # torch takes no array that runs backwards (RGB from BGR), and warns of one that it may not write to
     if isinstance(values, np.ndarray) and (min(values.strides, default=0) < 0 or not values.flags.writeable):
-        values = values.copy()  # torch takes no array that runs backwards (RGB from BGR), and warns of one it may not write to
+        values = values.copy()
     try:
         tensor = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -151,3 +171,31 @@ def _channels_last(images: Tensor) -> Tensor:
         expected="(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3",
         fix="reshape them, or pass floating-point features",
     )
+
+
+def in_memory(dataset: Any) -> tuple[Tensor, Tensor] | None:
+    """Returns all samples of a data set that holds them as arrays, as its items become when nothing is done to them.
+
+    Known are :class:`ArrayDataset`, torchvision's MNIST and CIFAR families without transforms, and parts of such.
+
+    Returns:
+        Images, uint8 ``(N, C, H, W)`` for pictures, and targets ``(N, …)``; ``None`` for any other data set. No copy is made
+        but for coloured pictures and parts.
+    """
+    if isinstance(dataset, Subset) or type(dataset) is TorchSubset:
+        whole = in_memory(dataset.dataset)
+        chosen = torch.as_tensor(list(dataset.indices), dtype=torch.long)
+        return (whole[0][chosen], whole[1][chosen]) if whole is not None else None
+    if type(dataset) is ArrayDataset:
+        images, targets = dataset.images, dataset.values
+        if not dataset.pictures:
+            return images, targets
+    elif is_deterministic(dataset) and type(dataset).__getitem__.__qualname__ in _TORCHVISION.get(
+        type(dataset).__getitem__.__module__, ()
+    ):
+        images, targets = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets).long()
+    else:
+        return None
+    if images.dtype != torch.uint8 or len(images) != len(targets):
+        return None
+    return (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()), targets

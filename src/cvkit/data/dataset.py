@@ -129,13 +129,13 @@ class Subset:
         return self.dataset[int(self._places[index])]
 
     def __getattr__(self, name: str) -> Any:
-        """Offers ``read`` where the whole does: the way for the loader to ask for a smaller picture."""
-        if name != "read" or "dataset" not in self.__dict__ or not hasattr(self.dataset, "read"):
+        """Offers what not every whole has: a ``kind``, ``read`` and ``size``, by which a loader saves work."""
+        if name not in ("kind", "read", "size") or "dataset" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self._read
-
-    def _read(self, index: int, enough: Any = None) -> Any:
-        return self.dataset.read(int(self._places[index]), enough)
+        offered = getattr(self.dataset, name)
+        if name == "kind":
+            return offered
+        return lambda index, *arguments: offered(int(self._places[index]), *arguments)
 
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {self.dataset!r})"

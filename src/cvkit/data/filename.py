@@ -19,14 +19,14 @@ __all__ = ["FilenameDataset"]
 
 
 class FilenameDataset(ClassTargets, FileDataset):
-    """Pictures under ``root`` whose names tell their class, as in ``cat.0001.jpg``.
+    r"""Pictures under ``root`` whose names tell their class, as in ``cat.0001.jpg``.
 
     Files and links count as in :class:`FolderDataset`; the order is that of the sorted paths.
 
     Args:
         root: The directory; folders in it are searched too.
         pattern: A regular expression with a group ``label``, which is searched for in each file's name (without folders):
-            ``r"^(?P<label>[a-z]+)\\."``.
+            ``r"^(?P<label>[a-z]+)\."``.
         classes: The class names in their order. By default those found, sorted (as numbers where all are numbers).
         on_error: As in :class:`FolderDataset`.
         extensions: As in :class:`FolderDataset`.

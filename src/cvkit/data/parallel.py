@@ -283,7 +283,8 @@ def _matched(pictures: Tree, labels: Tree, suffix: str) -> list[tuple[str, str]]
         raise DataError(
             f"{pictures.root} and {labels.root} do not match",
             got="; ".join(parts),
-            expected=f"for each picture one label of its name{suffix and f' and {suffix!r}'}, ending in {', '.join(labels.endings)}",
+            expected=f"for each picture one label of its name{suffix and f' and {suffix!r}'}, "
+            f"ending in {', '.join(labels.endings)}",
             fix="add what is missing or move the rest away; names such as 7_mask.png are matched by suffix='_mask'",
         )
     if not images:
@@ -366,7 +367,7 @@ def _scale(image: Image.Image) -> tuple[int, int]:
 
     Pillow spreads grey of 2 and 4 bits, and PGM of another maximum, over 8 or 16 bits. The levels of a mask are numbers.
     """
-    for tile in image.tile:
+    for tile in getattr(image, "tile", ()):
         arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
         if arguments and arguments[0] in _FEW_BITS and image.mode == "L":
             return _FEW_BITS[str(arguments[0])], 255

@@ -37,8 +37,8 @@ class TableDataset(FileDataset):
         label: The column that holds each label; for ``kind="value"`` also several columns.
         root: The directory of the pictures; by default the one of the CSV file.
         kind: ``"class"``: labels are names (also names like ``"3"``), the target is the place among ``classes``. ``"value"``:
-            labels are numbers, as for a regression or for several yes-or-no labels; the target is float32, ``()`` for one column
-            and ``(k,)`` for a list of ``k``.
+            labels are numbers, as for a regression or for several yes-or-no labels; the target is float32, ``()`` for one
+            column and ``(k,)`` for a list of ``k``.
         classes: The class names in their order. By default those found, sorted (as numbers where all are numbers); for
             several columns of values the columns.
         on_error: As in :class:`FolderDataset`.
@@ -275,7 +275,10 @@ def _inside(root: Path, home: Path, path: str, follow_links: bool) -> str:
         real = whole.resolve()
     except (ValueError, OSError, RuntimeError) as error:  # a null character; a link that leads to itself
         raise DataError(
-            f"{path!r} is no path", got=f"{type(error).__name__}: {error}", expected=f"a file under {root}", fix="mend the cell"
+            f"{path!r} is no path",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"a file under {root}",
+            fix="mend the cell",
         ) from error
     if real.is_relative_to(home):
         return real.relative_to(home).as_posix() if roundabout else Path(path).as_posix()
