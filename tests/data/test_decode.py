@@ -436,13 +436,20 @@ def test_enough_is_asked_and_answered_in_upright_sizes(orientation):
 
     def enough(width, height):
         asked.append((width, height))
-        return width // 4, height // 6  # not the same in both: a width taken for a height would show
+        return width // 8, height // 2  # not the same in both: a width taken for a height would show
 
     upright = (600, 800) if orientation >= 5 else (800, 600)
     small, whole = decode(data, enough=enough), decode(data)
     assert (asked, whole.size) == ([upright], upright)
-    assert small.size == (upright[0] // 4, upright[1] // 4)
-    assert np.abs(np.asarray(small).astype(float) - np.asarray(whole.reduce(4))).mean() < 2.5
+    assert small.size == (upright[0] // 2, upright[1] // 2)
+    assert np.abs(np.asarray(small).astype(float) - np.asarray(whole.reduce(2))).mean() < 2.5
+
+
+def test_of_two_pictures_in_a_jpeg_the_first_is_scaled():
+    data = encoded(PHOTO, "MPO", save_all=True, append_images=[Image.new("RGB", PHOTO.size)])
+    small = decode(data, enough=lambda width, height: (width // 4, height // 4))
+    assert small.size == (200, 150)
+    assert np.abs(np.asarray(small).astype(float) - np.asarray(decode(data).reduce(4))).mean() < 2.5
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

@@ -13,12 +13,13 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from cvkit.data import decode
 from cvkit.errors import ArgumentError, ImageError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+pytestmark = pytest.mark.filterwarnings("ignore:(Corrupt EXIF data|Truncated File Read):UserWarning")  # damaged TIFFs
 FORMATS = {"JPEG": {"quality": 90}, "PNG": {}, "GIF": {}, "BMP": {}, "TIFF": {"compression": "tiff_lzw"}, "WEBP": {}}
 
 
@@ -171,6 +172,7 @@ def test_the_bound_holds_for_the_whole_picture_also_where_less_is_enough():
     assert "is too large" in refusal(WHOLE["JPEG"], max_pixels=479, enough=lambda width, height: (1, 1))
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_the_default_bound_is_where_pillow_begins_to_warn():
     assert "got: 10000×8948 pixels\n  expected: at most 89,478,485 pixels" in refusal(header_of(10_000, 8_948))
 
@@ -324,32 +326,57 @@ def test_threads_that_decode_side_by_side_do_not_meet():
     assert results == {form: {decode(whole).tobytes()} for form, whole in WHOLE.items()}
 
 
-def exif_of(orientation, *entries):
-    """EXIF by hand: an orientation, and entries as damaged or odd as files out there have them."""
-    entries = sorted([(0x0112, 3, 1, orientation), *entries])
-    body = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+def exif_of(*entries):
+    """EXIF by hand, (tag, type, count, value) each: as damaged, or as odd, as what is found in files."""
+    body = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
     return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + body + struct.pack("<I", 0)
 
 
-@pytest.mark.parametrize("enough", [None, lambda width, height: (width, height)], ids=["whole", "enough"])
+TURNED = (0x0112, 3, 1, 6)
+REWRITTEN = pytest.mark.xfail(
+    strict=True, reason="ImageOps.exif_transpose writes all notes anew, and stumbles over odd ones"
+)
+COMPARED = pytest.mark.xfail(strict=True, reason="what is no number is compared with 5")
+
+
 @pytest.mark.parametrize(
-    "exif",
+    ("exif", "size"),
     [
-        b"Exif\0\0garbage",
-        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
-        exif_of(1, (0x8769, 4, 1, 0xFFFFFF)),
-        exif_of(1, (0x010F, 2, 1000, 0xFFFFFF)),
-        exif_of(6, (0x8769, 4, 1, 0xFFFFFF)),
-        exif_of(6, (0x8825, 4, 1, 3)),
-        exif_of(6, (0x010F, 2, 1000, 0xFFFFFF)),
-        exif_of(6, (0x011A, 5, 1, 0)),
-        exif_of(6, (0x0201, 4, 1, 0xFFFFFF), (0x0202, 4, 1, 100)),
-        exif_of(6, (0x927C, 7, 4, 0xFFFFFF)),
+        pytest.param(b"Exif\0\0garbage", (24, 20), id="garbage"),
+        pytest.param(b"Exif\0\0II*\0\x08\0\0\0\xff\xff", (24, 20), id="cut"),
+        pytest.param(exif_of((0x8769, 4, 1, 0xFFFFFF)), (24, 20), id="further notes beyond the end"),
+        pytest.param(exif_of(TURNED, (0x8769, 4, 1, 0xFFFFFF)), (20, 24), id="turned, further notes beyond the end"),
+        pytest.param(exif_of(TURNED, (0x8825, 4, 1, 3)), (20, 24), id="turned, position out of place"),
+        pytest.param(exif_of(TURNED, (0x010F, 2, 1000, 0xFFFFFF)), (20, 24), id="turned, maker beyond the end"),
+        pytest.param(exif_of(TURNED, (0x010F, 3, 1, 6)), (20, 24), id="turned, maker a number"),
+        pytest.param(exif_of(TURNED, (0x0201, 4, 1, 0xFFFFFF), (0x0202, 4, 1, 9)), (20, 24), id="turned, no thumbnail"),
+        pytest.param(exif_of((0x0112, 3, 2, 6 | 1 << 16)), (20, 24), id="turned twice"),
+        pytest.param(exif_of((0x0112, 4, 1, 6)), (20, 24), id="turned, in 32 bits"),
+        pytest.param(
+            exif_of(TURNED, (0x011A, 2, 4, 0x3237)), (20, 24), id="turned, resolution a text", marks=REWRITTEN
+        ),
+        pytest.param(exif_of(TURNED, (0x010F, 5, 1, 8)), (20, 24), id="turned, maker a fraction", marks=REWRITTEN),
+        pytest.param(exif_of(TURNED, (0x0100, 2, 2, 0x36)), (20, 24), id="turned, width a text", marks=REWRITTEN),
+        pytest.param(exif_of(TURNED, (0x0100, 9, 1, 2**32 - 1)), (20, 24), id="turned, width -1", marks=REWRITTEN),
+        pytest.param(exif_of((0x0112, 2, 2, 0x36)), (24, 20), id="orientation a text", marks=COMPARED),
+        pytest.param(exif_of((0x0112, 1, 1, 6)), (24, 20), id="orientation a byte", marks=COMPARED),
     ],
 )
-def test_a_good_picture_is_not_refused_for_its_notes(exif, enough):
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_good_picture_is_not_refused_for_odd_notes_of_its_camera(exif, size):
     data = encoded(Image.fromarray(NOISE), "JPEG", exif=exif)
-    size = (20, 24) if exif[16:].find(struct.pack("<HHII", 0x0112, 3, 1, 6)) >= 0 else (24, 20)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert decode(data, enough=enough).size == size
+    assert decode(data).size == decode(data, enough=lambda width, height: (width, height)).size == size
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Pillow has Ghostscript run what begins like PostScript, whatever the file is called"
+)
+def test_no_program_is_run_to_decode_a_picture(tmp_path, monkeypatch):
+    program, trace, path = tmp_path / "gs", tmp_path / "trace", tmp_path / "photo.jpg"
+    program.write_text(f"#!/bin/sh\necho run >> {trace}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # where Pillow remembers whether there is one
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    assert cannot_decode(path, refusal(path))
+    assert not trace.exists()
