@@ -84,10 +84,16 @@ class Augmented(Framed):
         return self.augment is not None
 
     def cut(self, image: Image.Image | Tensor, frame: Frame) -> Tensor:
+        """Cuts the frame out, then applies the policy, if there is one."""
         pixels = super().cut(image, frame)
         return _policy(self.augment)(pixels.contiguous()) if self.augment is not None else pixels
 
+    def passes(self, channels: int, height: int, width: int) -> bool:
+        """Whether the first stage returns every such picture as it is: without a policy, what its frame says."""
+        return self.keeps(channels, height, width)
+
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draws what is asked for, and nothing for what is not."""
         draws: dict[str, Tensor] = {}
         for name in ("flip", "vertical_flip"):
             if probability := getattr(self, name):
@@ -105,6 +111,7 @@ class Augmented(Framed):
         return draws
 
     def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mirrors, changes colours, normalises, erases and mixes, in this order."""
         images, targets = self.moved(images, targets, draws)
         images = self.coloured(images, draws)
         if "erase" in draws:
@@ -140,8 +147,20 @@ class Augmented(Framed):
                 expected="class indices, one a sample",
                 fix="leave mixup and cutmix out",
             )
+        if targets.device.type == "cpu" and len(targets):  # elsewhere looking would make the step wait
+            self._check_classes(targets)
         hot = torch.nn.functional.one_hot(targets, self.num_classes or -1).float()
         return torch.lerp(hot.roll(1, 0), hot, ops.to_device(share, hot.device)[:, None].to(hot.dtype))
+
+    def _check_classes(self, targets: Tensor) -> None:
+        low, high = (int(value) for value in targets.aminmax())
+        if low < 0 or high >= (self.num_classes or 0):
+            raise ArgumentError(
+                f"{self.name}: there are targets that are none of the classes",
+                got=f"targets from {low} to {high}",
+                expected=f"from 0 to {(self.num_classes or 0) - 1}, for num_classes={self.num_classes}",
+                fix="pass num_classes=len(data.classes)",
+            )
 
 
 def _check_strength(name: str, argument: str, value: float, most: float) -> None:
@@ -193,8 +212,8 @@ def draw_erased(count: int, size: int, probability: float, generator: torch.Gene
 def draw_mixed(count: int, size: int, mixup: float, cutmix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draws how each sample is mixed with the one before it; where both ways are on, one of them by a fair coin.
 
-    Sources: Zhang et al., mixup, 2017; Yun et al., CutMix, 2019 (a box around a uniform centre, cut at the borders; the share is
-    what is left outside of it).
+    Sources: Zhang et al., mixup, 2017; Yun et al., CutMix, 2019 (a box around a uniform centre, cut at the borders; the share
+    is what is left outside of it).
 
     Args:
         count: Number of samples.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -59,13 +60,16 @@ class Transform(ABC):
                 expected="the side of the result in pixels, a whole number of 1 or more",
                 fix="pass e.g. size=32",
             )
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or not all(s > 0 for s in self.std):
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or not self._usable():
             raise ArgumentError(
                 f"{self.name}: mean and std cannot be used",
                 got=f"mean={self.mean}, std={self.std}",
                 expected="one mean and one positive std a channel, for 1 (grey) or 3 (RGB) channels, on the scale 0 to 1",
                 fix="leave both out for the usual ones",
             )
+
+    def _usable(self) -> bool:
+        return all(math.isfinite(m) for m in self.mean) and all(0 < s < math.inf for s in self.std)
 
     @property
     def channels(self) -> int:
@@ -164,12 +168,12 @@ class Transform(ABC):
         Returns:
             float32 ``(C, size, size)``.
         """
-        images, _ = self.batch(self.sample(image)[None], torch.zeros(1), torch.default_generator)
+        images, _ = self.batch(self.sample(image)[None], torch.zeros(1, dtype=torch.long), torch.default_generator)
         return images[0]
 
     def to_config(self) -> dict[str, Any]:
         """Returns the preset's name and arguments as plain types, for :meth:`from_config`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         return {
             "name": self.name,
             **{key: list(value) if isinstance(value, tuple) else value for key, value in values.items()},
@@ -183,7 +187,9 @@ class Transform(ABC):
             UnknownNameError: A preset that is not known, e.g. one registered by a script that has not been imported.
             ArgumentError: Arguments that the preset does not take.
         """
-        options = dict(config)
+        options: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
+        }
         builder = presets.get(options.pop("name", ""))
         accepted = inspect.signature(builder)
         try:
@@ -199,7 +205,7 @@ class Transform(ABC):
         return built
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        values = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.init)
         return f"{self.name}({values})"
 
 
@@ -262,6 +268,7 @@ class Framed(Transform):
         return width, height
 
     def sample(self, image: Image.Image) -> Tensor:
+        """Chooses a frame and cuts it out."""
         return self.cut(image, self.frame(*image.size))
 
     def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
@@ -270,6 +277,12 @@ class Framed(Transform):
         return self.cut(image, frame), self.cut_target(target, frame)
 
     def passes(self, channels: int, height: int, width: int) -> bool:
-        whole = one.whole_frame(width, height, self.size)
-        plain = not (self.sample_random or self.draws_global) and channels == self.channels
-        return plain and height == width == self.size and self.frame(width, height) == whole
+        """Whether the frame is the whole picture as it is, in a class that does no more than cut it out."""
+        own = type(self).cut is not Framed.cut or type(self).sample is not Framed.sample
+        return not own and self.keeps(channels, height, width)
+
+    def keeps(self, channels: int, height: int, width: int) -> bool:
+        """Whether the frame is always the whole of a picture of this kind, in its own size and channels."""
+        if self.sample_random or self.draws_global or channels != self.channels or not height == width == self.size:
+            return False
+        return self.frame(width, height) == one.whole_frame(width, height, self.size)

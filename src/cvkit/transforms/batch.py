@@ -95,8 +95,8 @@ def crop(images: Tensor, top: Tensor, left: Tensor, size: int, *, flip: Tensor |
 @lru_cache(maxsize=64)
 def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns factor and offset ``(C, 1, 1)``; kept, because a copy from the CPU would make each step wait for a GPU."""
-    factor = torch.tensor([1 / (255 * s) for s in std], device=device)
-    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
+    factor = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32, device=device)
+    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=device)
     return factor[:, None, None], offset[:, None, None]
 
 

@@ -345,11 +345,6 @@ def segmentation_train(
         contrast=float(contrast),
         saturation=float(saturation),
         hue=float(hue),
-        erase=0.0,
-        mixup=0.0,
-        cutmix=0.0,
-        num_classes=None,
-        augment=None,
         interpolation=interpolation,
     )
 
@@ -417,24 +412,24 @@ def from_weights(weights: Any) -> Transform:
 
     try:
         recipe: Any = get_weight(weights).transforms() if isinstance(weights, str) else weights.transforms()
-    except (ValueError, AttributeError, KeyError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ArgumentError(
             "weights cannot be used",
             got=f"{weights!r} ({error})",
             expected="an entry of a torchvision weights enum, or its name",
             fix='e.g. from_weights("ResNet18_Weights.IMAGENET1K_V1")',
         ) from error
+    if not isinstance(recipe, ImageClassification | SemanticSegmentation):
+        raise ArgumentError(
+            "these weights' preprocessing is no preset",
+            got=type(recipe).__name__,
+            expected="that of a classifier or of a semantic segmentation",
+            fix="pass weights.transforms() itself as the transform",
+        )
     filters = {"mean": recipe.mean, "std": recipe.std, "interpolation": recipe.interpolation.value}
     if isinstance(recipe, ImageClassification):
         return classification_eval(recipe.crop_size[0], resize=recipe.resize_size[0], **filters)
-    if isinstance(recipe, SemanticSegmentation):
-        return segmentation_eval(recipe.resize_size[0], **filters)
-    raise ArgumentError(
-        "these weights' preprocessing is no preset",
-        got=type(recipe).__name__,
-        expected="that of a classifier or of a semantic segmentation",
-        fix="pass weights.transforms() itself as the transform",
-    )
+    return segmentation_eval(recipe.resize_size[0], **filters)
 
 
 # not as decorators: those would hide the signatures from type checkers

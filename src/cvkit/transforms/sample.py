@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cvkit.errors import DataError
 from cvkit.pixels import eight_bit
 
 __all__ = [
@@ -161,10 +162,23 @@ def cut_mask(mask: Image.Image, frame: Frame) -> Tensor:
     """Cuts a frame out of a picture of whole numbers, each of which is kept or dropped and never blended.
 
     Returns:
-        uint8 ``(H, W)``, or int32 for a mask of mode ``"I"``.
+        uint8 ``(H, W)``, or int32 for a mask of more than 8 bits.
+
+    Raises:
+        DataError: Not one whole number a pixel.
     """
+    wide = mask.mode == "I" or mask.mode.startswith("I;16")
+    if not wide and mask.mode not in ("1", "L", "P"):
+        raise DataError(
+            "a target is no mask",
+            got=f"mode {mask.mode!r}, {mask.width}×{mask.height}",
+            expected="one whole number a pixel (mode 1, L, P, I or 16-bit grey)",
+            fix="save masks as class indices; for pictures as targets take the preset denoise",
+        )
     picture = mask.crop(frame.on(*mask.size)).resize(frame.size, Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(picture.crop(frame.window) if frame.window is not None else picture))
+    values = np.asarray(picture.crop(frame.window) if frame.window is not None else picture)
+    # torch mirrors no uint16
+    return torch.from_numpy(values.astype(np.int32 if wide else np.uint8))
 
 
 def shorter_side(width: int, height: int, length: int) -> tuple[int, int]:

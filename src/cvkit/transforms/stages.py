@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def _check_range(name: str, argument: str, value: tuple[float, ...], most: float, example: str) -> None:
-    if len(value) != 2 or not 0 < value[0] <= value[1] <= most:
+    if len(value) != 2 or not 0 < value[0] <= value[1] <= most or math.isinf(value[1]):
         raise ArgumentError(
             f"{name}: {argument} cannot be used",
             got=repr(value),
@@ -72,8 +72,11 @@ class _RandomCrop(Augmented):
         return Frame((width, height), box, (self.size, self.size))
 
     def most(self, width: int, height: int) -> tuple[int, int]:
-        """Returns the size at which the smallest crop has as many pixels as the result: larger ones are only shrunk."""
-        shrink = min(1.0, self.size / math.sqrt(self.scale[0] * width * height))
+        """Returns the size at which the lowest and the narrowest crop are as large as the result; others are larger."""
+        area = self.scale[0] * width * height
+        narrowest = min(math.sqrt(area * self.ratio[0]), max(1, round(height * self.ratio[1])), width)
+        lowest = min(math.sqrt(area / self.ratio[1]), max(1, round(width / self.ratio[0])), height)
+        shrink = min(1.0, self.size / min(narrowest, lowest))
         return max(math.ceil(width * shrink), 1), max(math.ceil(height * shrink), 1)
 
 
@@ -83,6 +86,7 @@ class ClassificationTrain(_RandomCrop):
     name = "classification_train"
 
     def evaluation(self) -> Transform:
+        """Returns the preset of the same pictures that draws nothing."""
         return ClassificationEval(self.size, self.mean, self.std, round(self.size * 256 / 224), self.interpolation)
 
 
@@ -112,6 +116,7 @@ class ClassificationEval(Framed):
         return self.interpolation
 
     def frame(self, width: int, height: int, generator: torch.Generator | None = None) -> Frame:
+        """Returns the middle of the resized picture."""
         return one.centre_frame(width, height, self.resize, self.size)
 
 
@@ -169,6 +174,7 @@ class SmallImageTrain(_PaddedCrop):
     name = "small_image_train"
 
     def evaluation(self) -> Transform:
+        """Returns the preset of the same pictures that draws nothing."""
         return SmallImageEval(self.size, self.mean, self.std)
 
 
@@ -184,6 +190,7 @@ class DigitsTrain(_PaddedCrop):
     name = "digits_train"
 
     def evaluation(self) -> Transform:
+        """Returns the preset of the same pictures that draws nothing."""
         return DigitsEval(self.size, self.mean, self.std)
 
 
@@ -191,6 +198,11 @@ class DigitsEval(_Whole):
     """Digits in evaluation."""
 
     name = "digits_eval"
+
+
+def _indices(masks: Tensor) -> Tensor:
+    """Returns masks as class indices; floats, e.g. of depth, as they are."""
+    return masks if masks.is_floating_point() else masks.long()
 
 
 class _WithMask(Framed):
@@ -203,20 +215,29 @@ class _WithMask(Framed):
         return one.cut_mask(target, frame)
 
 
+@dataclass(frozen=True, repr=False)
 class SegmentationTrain(_WithMask, _RandomCrop):
     """The same random resized crop of picture and mask; in the batch, the same mirror images."""
 
-    name = "segmentation_train"
+    name: ClassVar[str] = "segmentation_train"
+
+    # what would leave the masks behind is no argument
+    erase: float = field(default=0.0, init=False)
+    mixup: float = field(default=0.0, init=False)
+    cutmix: float = field(default=0.0, init=False)
+    num_classes: int | None = field(default=None, init=False)
+    augment: str | None = field(default=None, init=False)
 
     def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Mirrors pictures and masks alike; masks become class indices."""
+        """Mirrors pictures and masks alike; masks of whole numbers become class indices."""
         if targets.ndim == 3:
             targets, _ = super().moved(targets, targets, draws)
-            targets = targets.long()
+            targets = _indices(targets)
         images, _ = super().moved(images, targets, draws)
         return images, targets
 
     def evaluation(self) -> Transform:
+        """Returns the preset of the same pictures that draws nothing."""
         return SegmentationEval(self.size, self.mean, self.std, self.interpolation)
 
 
@@ -238,8 +259,9 @@ class SegmentationEval(_WithMask, _Whole):
         return self.interpolation
 
     def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Normalises the pictures; masks of whole numbers become class indices."""
         images, targets = super().apply(images, targets, draws)
-        return images, targets.long() if targets.ndim == 3 else targets
+        return images, _indices(targets) if targets.ndim == 3 else targets
 
 
 @dataclass(frozen=True, repr=False)
@@ -268,19 +290,30 @@ class Denoise(_Whole):
         return self.sample(target)
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draws who is mirrored, and a seed for the noise of the whole batch."""
         seed = torch.randint(0, 2**63 - 1, (1,), generator=generator)
-        return {"flip": torch.rand(count, generator=generator) < self.flip, "noise": seed.expand(count)}
+        noise = torch.stack([seed.expand(count), torch.arange(count), torch.full((count,), count)], 1)
+        return {"flip": torch.rand(count, generator=generator) < self.flip, "noise": noise}
 
     def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns the noisy pictures and the clean ones, mirrored alike."""
         clean = targets if targets.dtype == torch.uint8 and targets.shape == images.shape else None
         images = ops.horizontal_flip(images, draws["flip"])
         inputs = truth = ops.normalize(images, self.mean, self.std)
         if clean is not None:
             truth = ops.normalize(ops.horizontal_flip(clean, draws["flip"]), self.mean, self.std)
-        if self.noise:
-            levels = ops.add_noise(torch.zeros_like(inputs), self.noise, int(draws["noise"][0]))
-            inputs = inputs + levels / torch.tensor(self.std, device=inputs.device)[:, None, None]
+        if self.noise and len(images):
+            inputs = inputs + self._noise(inputs, draws["noise"])
         return inputs, truth
 
+    def _noise(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Returns the rows of the whole batch's noise that belong to these samples, so that processes may share a batch."""
+        seed, _, count = draws[0].tolist()
+        noise = ops.add_noise(images.new_zeros(count, *images.shape[1:]), self.noise, seed)
+        if count != len(images):
+            noise = noise[ops.to_device(draws[:, 1], images.device)]
+        return noise / torch.tensor(self.std, device=images.device)[:, None, None]
+
     def evaluation(self) -> Transform:
+        """Returns the same without noise and mirror images."""
         return Denoise(self.size, self.mean, self.std, 0.0, 0.0)
