@@ -129,7 +129,7 @@ def test_another_mode_is_refused():
 
 
 def test_a_full_memory_is_not_blamed_on_the_file(monkeypatch):
-    def full(data):
+    def full(*args, **options):
         raise MemoryError
 
     monkeypatch.setattr(Image, "open", full)
