@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchvision.transforms import functional as reference
+from torchvision.transforms.v2 import functional as reference
 
 from cvkit.transforms import batch
 from cvkit.transforms import presets as named
