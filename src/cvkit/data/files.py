@@ -264,7 +264,7 @@ class Tree:
                 f"{len(self.links)} links in {self.root} are left out, e.g. {self.links[0]}: links to folders, and to files "
                 "outside the directory, are not followed; pass follow_links=True if they are meant",
                 CvkitWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def holds(self) -> str:
