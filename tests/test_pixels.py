@@ -111,14 +111,12 @@ def test_one_level_of_grey_named_transparent_shows_the_background_in_grey():
     assert eight_bit(image, "L", background=(200, 200, 200)).getpixel((0, 0)) == 200
 
 
-@pytest.mark.xfail(strict=True, reason="a palette with alpha of its own is not looked at")
 def test_a_palette_with_alpha_shows_the_background():
     image = Image.new("RGBA", (4, 4), (200, 0, 0, 0)).quantize(4)
     assert (image.mode, image.palette.mode) == ("P", "RGBA")
     assert eight_bit(image, background=BLUE).getpixel((0, 0)) == BLUE
 
 
-@pytest.mark.xfail(strict=True, reason="Pillow converts LAB to RGB alone, and La to LA alone")
 @pytest.mark.parametrize(("mode", "wanted"), [("LAB", "L"), ("La", "RGB"), ("La", "L")])
 def test_what_is_had_by_two_conversions_is_not_refused(mode, wanted):
     assert eight_bit(Image.new(mode, (3, 2)), wanted).mode == wanted

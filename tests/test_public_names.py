@@ -142,7 +142,16 @@ def test_the_signature_of_fit_is_pinned():
 
 def test_the_fields_of_a_result_are_pinned():
     fields = list(inspect.signature(cvkit.FitResult).parameters)
-    assert fields == ["history", "model", "epochs", "steps", "stop_reason", "best_checkpoint", "last_checkpoint"]
+    assert fields == [
+        "history",
+        "model",
+        "epochs",
+        "steps",
+        "stop_reason",
+        "best_checkpoint",
+        "last_checkpoint",
+        "skipped",
+    ]
 
 
 def test_the_hooks_of_a_callback_are_pinned():

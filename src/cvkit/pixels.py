@@ -20,7 +20,10 @@ WHITE = (255, 255, 255)
 _SIXTEEN_BIT_AS_32 = ("PNG", "PPM")
 """Formats whose pictures of mode ``"I"`` hold levels from 0 to 65,535, scaled by Pillow where the file's maximum is another."""
 
-_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
+_WITH_ALPHA = {"La": "LA", "RGBa": "RGBA"}
+"""What modes whose colours are multiplied by their alpha convert to; Pillow does nothing else with some of them."""
+
+_BITS, _PHOTOMETRIC = 258, 262  # TIFF 6.0, section 8
 
 
 def eight_bit(
@@ -48,26 +51,39 @@ def eight_bit(
         ImageError: A mode that has no right answer in 8 bits: floating point, 32-bit whole numbers, or one that Pillow cannot
             convert.
     """
-    if image.mode == mode and "transparency" not in image.info:
+    if image.mode == mode and not image.has_transparency_data:
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BIT_AS_32):
-        image = _scaled(image)
+        image = _scaled(image, background)
     if image.mode in ("I", "F"):
         raise _no_answer(image, name, "scale it yourself and save it as 16-bit grey, or give arrays to ArrayDataset")
+    wanted = mode or ("L" if image.mode in ("1", "L") else "RGB")
     try:
-        if image.mode in _TRANSPARENT or "transparency" in image.info:
-            over = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over).convert("RGB")
-        wanted = mode or ("L" if image.mode in ("1", "L") else "RGB")
+        if image.has_transparency_data:
+            image = (image.convert(_WITH_ALPHA[image.mode]) if image.mode in _WITH_ALPHA else image).convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
+        elif image.mode == "LAB":  # Pillow converts it to RGB alone
+            image = image.convert("RGB")
         return image if image.mode == wanted else image.convert(wanted)
     except ValueError as error:
         raise _no_answer(image, name, f"convert it yourself ({error})") from error
 
 
-def _scaled(image: Image.Image) -> Image.Image:
-    """Scales 16-bit grey to 8 bits, rounding: 65,535 is 255."""
+def _scaled(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Scales grey of 9 to 16 bits to 8, rounding: the highest level is 255. A transparent level shows the background."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF: Pillow hands over its levels as they are stored
+    bits = tags.get(_BITS, (16,))
     levels = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    most = (1 << int(bits[0] if isinstance(bits, tuple) else bits)) - 1 if image.mode != "I" else 65535
+    clear = image.info.get("transparency")
+    grey = ((np.minimum(levels, most) * 255 + most // 2) // most).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == 0:  # 0 is white
+        grey = 255 - grey
+    if not isinstance(clear, int):
+        return Image.fromarray(grey)
+    coloured = np.repeat(grey[:, :, None], 3, axis=2)
+    coloured[levels == clear] = background
+    return Image.fromarray(coloured)
 
 
 def _no_answer(image: Image.Image, name: str, fix: str) -> ImageError:

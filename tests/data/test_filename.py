@@ -48,7 +48,7 @@ def test_the_training_classes_govern(tmp_path):
         f"1 labels are no known class: dog\n  got: in {tmp_path}/dog.1.png\n  expected: only cat\n"
         "  fix: mend or remove these labels, or add their class to the training set as well"
     )
-    with pytest.raises(ArgumentError, match="^classes cannot be used\n"):
+    with pytest.raises(ArgumentError, match=r"^classes cannot be used\n"):
         FilenameDataset(tmp_path, PATTERN, classes=["cat", "dog", "cat"])
 
 
@@ -85,7 +85,7 @@ def test_a_pattern_that_is_none_is_refused(tmp_path):
         '  expected: r"^(?P<label>[a-z]+)"\n  fix: mend it'
     )
     for wrong in (b"(?P<label>a)", 7, None):
-        with pytest.raises(ArgumentError, match="^pattern is no regular expression\n"):
+        with pytest.raises(ArgumentError, match=r"^pattern is no regular expression\n"):
             FilenameDataset(tmp_path, wrong)
 
 

@@ -142,28 +142,6 @@ def test_the_fingerprint_is_stable_and_sees_every_change(shapes, tmp_path):
     assert FolderDataset(shapes).fingerprint != first
 
 
-def test_shapes_are_the_same_bytes_for_the_same_seed(tmp_path):
-    one, two, other = (write_shapes(tmp_path / str(i), 2, 16, seed=seed) for i, seed in enumerate((0, 0, 1)))
-    name = "circle/0001.png"
-    assert (one / name).read_bytes() == (two / name).read_bytes() != (other / name).read_bytes()
-
-
-def test_every_shape_can_be_drawn(tmp_path):
-    classes = ("circle", "cross", "ring", "square", "star", "triangle")
-    data = FolderDataset(write_shapes(tmp_path, 1, 24, classes=classes))
-    assert data.classes == list(classes)
-    assert all(data[i][0].size == (24, 24) for i in range(6))
-
-
-def test_wrong_shapes_are_refused(tmp_path):
-    with pytest.raises(UnknownNameError, match=r"unknown shape 'sircle'.*\n.*\n  fix: did you mean 'circle'"):
-        write_shapes(tmp_path, classes=("sircle",))
-    with pytest.raises(UnknownNameError, match="unknown layout 'tree'"):
-        write_shapes(tmp_path, layout="tree")
-    with pytest.raises(ArgumentError, match="write_shapes cannot draw this"):
-        write_shapes(tmp_path, per_class=0)
-
-
 def test_from_folder_takes_train_and_val(tmp_path):
     write_shapes(tmp_path / "train", 4, 16)
     write_shapes(tmp_path / "val", 2, 16, seed=1)

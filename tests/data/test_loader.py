@@ -454,15 +454,15 @@ def test_a_class_name_that_comes_twice_is_refused():
         ({"batch_size": 4, "workers": -1}, "workers cannot be used"),
         ({"batch_size": 4, "cache": "disk"}, "cache cannot be used\n  got: 'disk'"),
         (
-            {"batch_size": 4, "cache": "device"},
-            'cache cannot be used\n  got: \'device\'\n  expected: "auto", "ram" or None',
+            {"batch_size": 4, "cache": "gpu"},
+            'cache cannot be used\n  got: \'gpu\'\n  expected: "auto", "ram", "device" or None',
         ),
         ({"batch_size": 4, "seed": None}, "seed cannot be used\n  got: None"),
         ({"batch_size": 4, "transform": 3}, "transform cannot be used\n  got: 3"),
         ({"batch_size": 4, "weights": [1.0]}, r"weights cannot be used\n  got: \(1,\)"),
         (
-            {"batch_size": 4, "cache": "ram", "transform": classification_train(16)},
-            "cannot keep what is different each time",
+            {"batch_size": 4, "cache": "device", "transform": classification_train(16)},
+            'cache="device" keeps what is the same each time',
         ),
     ],
 )

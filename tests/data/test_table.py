@@ -220,7 +220,7 @@ def test_an_empty_table_is_refused(root, content):
     assert str(caught.value) == (
         f"the table {root}/table.csv is empty\n  got: no rows\n  expected: a header and one row a picture\n  fix: fill it"
     )
-    with pytest.raises(DataError, match="^the table is empty\n  got: no rows\n"):
+    with pytest.raises(DataError, match=r"^the table is empty\n  got: no rows\n"):
         TableDataset([], root=root)
 
 
@@ -297,12 +297,12 @@ def test_an_empty_cell_is_named(root, column, value):
 
 def test_the_gaps_of_data_frames_are_empty_cells(root):
     for name in ("NAType", "NaTType"):
-        with pytest.raises(DataError, match="^the table, row 0 has no label\n"):
+        with pytest.raises(DataError, match=r"^the table, row 0 has no label\n"):
             TableDataset(rows(type(name, (), {})()), root=root)
 
 
 def test_a_row_that_lacks_the_column_is_named(root):
-    with pytest.raises(DataError, match="^the table, row 1 has no label\n"):
+    with pytest.raises(DataError, match=r"^the table, row 1 has no label\n"):
         TableDataset([*rows("cat"), {"image": "b.png"}], root=root)
 
 
@@ -369,7 +369,7 @@ def test_what_is_no_path_is_refused(root, path):
         DataError, match=r"^.* is no path\n  got: .*\n  expected: a file under .*\n  fix: mend the cell$"
     ):
         TableDataset([{"image": path, "label": "x"}], root=root)
-    with pytest.raises(DataError, match="^1 of 1 pictures in the table are not there\n"):
+    with pytest.raises(DataError, match=r"^1 of 1 pictures in the table are not there\n"):
         TableDataset([{"image": path, "label": "x"}], root=root, follow_links=True)
 
 

@@ -79,3 +79,112 @@ def test_an_empty_batch_stays_empty():
     none = torch.zeros(0, dtype=torch.long)
     assert batch.crop(nothing, none, none, 5, flip=none.bool()).shape == (0, 3, 5, 5)
     assert batch.horizontal_flip(nothing, none.bool()).shape == (0, 3, 9, 7)
+
+
+@given(st.data(), st.integers(1, 5), st.sampled_from([1, 3]))
+def test_erasing_is_bitwise_that_of_torchvision(data, count, channels):
+    images = pictures(count, channels, dtype=torch.float32)
+    before = images.clone()
+    place = st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(0, 9), st.integers(1, 7))
+    places = [
+        (t, l, min(h, 9 - t), min(w, 7 - l))
+        for t, l, h, w in data.draw(st.lists(place, min_size=count, max_size=count))
+    ]
+    expected = [
+        reference.erase(one, *where, torch.tensor(0.5)) if where[2] else one
+        for one, where in zip(images, places, strict=True)
+    ]
+    assert torch.equal(batch.erase(images, torch.tensor(places), 0.5), torch.stack(expected))
+    assert torch.equal(images, before)
+
+
+def mixed_by_hand(images, shares, places):
+    """Mixup and cutmix as their papers have them, one sample at a time, each with the one before it."""
+    made = []
+    for k, image in enumerate(images):
+        other, (top, left, high, wide) = images[k - 1], places[k]
+        if high:
+            image = image.clone()
+            image[:, top : top + high, left : left + wide] = other[:, top : top + high, left : left + wide]
+        else:
+            image = shares[k] * image + (1 - shares[k]) * other
+        made.append(image)
+    return torch.stack(made)
+
+
+@given(st.data(), st.integers(1, 6), st.sampled_from([1, 3]), st.booleans())
+def test_mixtures_are_those_done_by_hand(data, count, channels, boxed):
+    images = pictures(count, channels, dtype=torch.float32) / 255
+    before = images.clone()
+    shares = data.draw(st.lists(st.floats(0, 1, width=32), min_size=count, max_size=count))
+    place = st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(0, 9), st.integers(1, 7))
+    places = [
+        (t, l, min(h, 9 - t), min(w, 7 - l))
+        for t, l, h, w in data.draw(st.lists(place, min_size=count, max_size=count))
+    ]
+    if not boxed:
+        places = [(0, 0, 0, 0)] * count
+    made = batch.mix(images, torch.tensor(shares), torch.tensor(places) if boxed else None)
+    assert (made - mixed_by_hand(images, shares, places)).abs().max() <= 1e-6
+    assert torch.equal(images, before)
+
+
+def test_a_share_of_all_or_nothing_is_exact_and_a_batch_of_one_stays_itself():
+    images = pictures(4, dtype=torch.float32) / 7
+    assert torch.equal(batch.mix(images, torch.ones(4)), images)
+    assert torch.equal(batch.mix(images, torch.zeros(4)), images.roll(1, 0))
+    assert torch.equal(batch.mix(images[:1], torch.tensor([0.3])), images[:1])
+    assert torch.equal(batch.mix(images[:1], torch.tensor([0.3]), torch.tensor([[1, 1, 3, 3]])), images[:1])
+
+
+def test_boxes_are_where_they_are_said_to_be():
+    mask = batch.boxes(torch.tensor([[1, 2, 2, 3], [0, 0, 0, 4], [4, 5, 1, 1]]), 5, 6)
+    expected = torch.zeros(3, 1, 5, 6, dtype=torch.bool)
+    expected[0, 0, 1:3, 2:5] = True
+    expected[2, 0, 4, 5] = True
+    assert torch.equal(mask, expected)
+
+
+def test_noise_is_normal_another_for_each_value_and_the_same_for_a_seed():
+    images = torch.full((8, 3, 33, 35), 0.5)
+    noisy = batch.add_noise(images, 0.2, seed=4)
+    noise = noisy - images
+    assert abs(noise.mean()) < 0.005
+    assert abs(noise.std() - 0.2) < 0.005
+    assert abs((noise.abs() < 0.2).float().mean() - 0.6827) < 0.01
+    assert noise.unique().numel() > 0.9 * noise.numel()
+    assert torch.equal(batch.add_noise(images, 0.2, seed=4), noisy)
+    assert not torch.equal(batch.add_noise(images, 0.2, seed=5), noisy)
+
+
+def test_noise_is_the_same_whatever_the_memory_format():
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(
+        batch.add_noise(images.contiguous(memory_format=torch.channels_last), 0.1, 3), batch.add_noise(images, 0.1, 3)
+    )
+
+
+def test_no_operation_draws_from_the_global_generator():
+    images, state = pictures(dtype=torch.float32), torch.get_rng_state()
+    batch.add_noise(images, 0.1, 0)
+    batch.mix(images, torch.rand(6, generator=torch.Generator()))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_vertical_flip_is_bitwise_that_of_torchvision(dtype):
+    images, flags = pictures(dtype=dtype), [True, False, True, True, False, False]
+    expected = [reference.vertical_flip(one) if flag else one for one, flag in zip(images, flags, strict=True)]
+    assert torch.equal(batch.vertical_flip(images, torch.tensor(flags)), torch.stack(expected))
+
+
+def test_a_default_type_of_the_users_does_not_change_the_result():
+    images = pictures()
+    expected = batch.normalize(images, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    batch._constants.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(batch.normalize(images, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        batch._constants.cache_clear()

@@ -190,12 +190,15 @@ def in_memory(dataset: Any) -> tuple[Tensor, Tensor] | None:
         images, targets = dataset.images, dataset.values
         if not dataset.pictures:
             return images, targets
-    elif is_deterministic(dataset) and type(dataset).__getitem__.__qualname__ in _TORCHVISION.get(
-        type(dataset).__getitem__.__module__, ()
-    ):
+    elif _is_torchvision(dataset) and is_deterministic(dataset):
         images, targets = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets).long()
     else:
         return None
     if images.dtype != torch.uint8 or len(images) != len(targets):
         return None
     return (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()), targets
+
+
+def _is_torchvision(dataset: Any) -> bool:
+    getter = getattr(type(dataset), "__getitem__", None)
+    return getattr(getter, "__qualname__", None) in _TORCHVISION.get(getattr(getter, "__module__", ""), ())

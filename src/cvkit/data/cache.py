@@ -11,10 +11,13 @@ from torch import Tensor
 from cvkit.data.fetch import Fetched
 from cvkit.errors import DataError
 
-__all__ = ["AUTO_SHARE", "Cache", "free_memory"]
+__all__ = ["AUTO_SHARE", "MOST_SHARE", "Cache", "free_memory", "too_large"]
 
 AUTO_SHARE = 0.25
 """The largest share of the free memory that ``cache="auto"`` takes."""
+
+MOST_SHARE = 0.8
+"""The largest share of the free memory that a cache takes that was asked for."""
 
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -60,24 +63,55 @@ def _of_container(cgroup: Path) -> int | None:
 class Cache:
     """One tensor with every sample after its per-image stage, filled as they come by.
 
-    It is not pickled with its content: a copy fills its own.
+    It is not pickled with its content: a copy begins empty.
 
     Args:
         count: Number of samples in the data set.
-        limit: The largest number of bytes it may take; ``None`` where it was asked for, whatever it takes.
+        limit: The largest number of bytes it may take; ``None`` for any.
+        asked: Whether it was asked for, so that samples which it cannot keep are an error.
+
+    Attributes:
+        device: Where the samples are.
     """
 
-    def __init__(self, count: int, limit: int | None) -> None:
+    def __init__(self, count: int, limit: int | None, *, asked: bool = False) -> None:
         self.count = count
         self.limit = limit
+        self.asked = asked
+        self.device = torch.device("cpu")
         self.filled = torch.zeros(count, dtype=torch.bool)
         self._skipped: Tensor | None = None
         self._images: Tensor | None = None
         self._targets: Tensor | None = None
         self._refused = False
 
-    def __reduce__(self) -> tuple[type[Cache], tuple[int, int | None]]:
-        return Cache, (self.count, self.limit)
+    @classmethod
+    def of(cls, images: Tensor, targets: Tensor) -> Cache:
+        """Returns a cache that holds all samples already."""
+        cache = cls(len(images), None)
+        cache._images, cache._targets = images, targets
+        cache.filled.fill_(True)
+        return cache
+
+    def __getstate__(self) -> dict[str, object]:
+        empty = Cache(self.count, self.limit, asked=self.asked)
+        return dict(empty.__dict__)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes, in bytes."""
+        return sum(part.nbytes for part in (self._images, self._targets) if part is not None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every sample is there, or known to be left out."""
+        return bool(self.filled.all())
+
+    def move(self, device: torch.device) -> None:
+        """Moves the samples to a device; what was on the host is let go."""
+        if self._images is not None and self._targets is not None:
+            self._images, self._targets = self._images.to(device), self._targets.to(device)
+            self.device = device
 
     def holds(self, indices: Tensor) -> bool:
         """Whether every one of these samples is there, or known to be left out."""
@@ -89,13 +123,17 @@ class Cache:
             indices = indices[~self._skipped[indices]]
         if self._images is None or self._targets is None or len(indices) == 0:
             return None
+        if self.device.type == "cuda":
+            indices = indices.pin_memory().to(self.device, non_blocking=True)
+        elif self.device.type != "cpu":
+            indices = indices.to(self.device)
         return self._images.index_select(0, indices), self._targets.index_select(0, indices)
 
     def put(self, fetched: Fetched) -> None:
         """Keeps the samples of a batch, unless all of them together would not fit.
 
         Raises:
-            DataError: The cache was asked for, and the samples are not all of one size and type.
+            DataError: The cache was asked for, and the samples are too large, or not all of one size and type.
         """
         if self._refused:
             return
@@ -108,6 +146,8 @@ class Cache:
         if self._images is None or self._targets is None:
             one = fetched.images[0].nbytes + fetched.targets[0].nbytes
             if self.limit is not None and one * self.count > self.limit:
+                if self.asked:
+                    raise too_large(one * self.count, self.limit)
                 self._refuse()
                 return
             self._images = _room_for(self.count, fetched.images)
@@ -126,7 +166,7 @@ class Cache:
         self.filled.zero_()
 
     def _answer_unlike(self, fetched: Fetched, images: Tensor, targets: Tensor) -> None:
-        if self.limit is not None:  # "auto": these samples are just not for keeping
+        if not self.asked:  # "auto": these samples are just not for keeping
             self._refuse()
             return
         raise DataError(
@@ -135,6 +175,16 @@ class Cache:
             expected=f"images {_kind(images)} with targets {_kind(targets)}, as in the first batch",
             fix='give the loader a transform with a size, or pass cache="auto" or None',
         )
+
+
+def too_large(size: int, limit: int) -> DataError:
+    """Returns the error of a cache that was asked for and would not fit."""
+    return DataError(
+        "the cache would not fit into memory",
+        got=f"about {size / 2**30:,.1f} GiB of samples",
+        expected=f"at most {limit / 2**30:,.1f} GiB, which is {MOST_SHARE:.0%} of what is free",
+        fix='pass cache="auto" or None, or smaller pictures',
+    )
 
 
 def _room_for(count: int, batch: Tensor) -> Tensor:

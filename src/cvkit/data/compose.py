@@ -40,8 +40,9 @@ def from_folder(
     batch_size: int,
     val: str | float = "val",
     preset: Literal["auto", "classification", "small_image", "digits"] = "auto",
+    transform: Any = None,
     workers: int | Literal["auto"] = "auto",
-    cache: Literal["auto", "ram"] | None = "auto",
+    cache: Literal["auto", "ram", "device"] | None = "auto",
     on_error: Literal["raise", "skip"] = "raise",
     seed: int = 0,
 ) -> FolderData:
@@ -55,6 +56,8 @@ def from_folder(
         val: The validation folder's name, or the share of each class that is split off for it, e.g. 0.2.
         preset: Which pair of transforms: ``"classification"`` (photos), ``"small_image"`` or ``"digits"``; ``"auto"`` takes
             ``"small_image"`` up to 64 pixels and ``"classification"`` above.
+        transform: A training preset in place of that one, e.g. ``small_image_train(32, cutmix=1.0, num_classes=10)``; validation
+            goes through its evaluation twin.
         workers: As in :class:`Loader`.
         cache: As in :class:`Loader`.
         on_error: As in :class:`FolderDataset`.
@@ -91,18 +94,31 @@ def from_folder(
         raise ArgumentError(
             "val cannot be used", got=repr(val), expected="a folder's name or a share between 0 and 1", fix="val=0.2"
         )
+    augmented, plain = _pair(transform, chosen, size)
     return FolderData(
         Loader(
             train,
             batch_size,
-            transform=presets.get(f"{chosen}_train")(size),
+            transform=augmented,
             shuffle=True,
             workers=workers,
             cache=cache,
             seed=seed,
         ),
-        Loader(
-            held, batch_size, transform=presets.get(f"{chosen}_eval")(size), workers=workers, cache=cache, seed=seed
-        ),
+        Loader(held, batch_size, transform=plain, workers=workers, cache=cache, seed=seed),
         list(whole.classes),
     )
+
+
+def _pair(transform: Any, task: str, size: int) -> tuple[Any, Any]:
+    """Returns the transforms of training and validation."""
+    if transform is None:
+        return presets.get(f"{task}_train")(size), presets.get(f"{task}_eval")(size)
+    if not hasattr(transform, "evaluation") or getattr(transform, "size", size) != size:
+        raise ArgumentError(
+            "transform cannot be used",
+            got=repr(transform),
+            expected=f"a preset of cvkit.transforms with size={size}, which has a twin for validation",
+            fix="for other transforms make the two loaders by hand: Loader(FolderDataset(…), …, transform=…)",
+        )
+    return transform, transform.evaluation()

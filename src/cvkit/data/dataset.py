@@ -81,12 +81,15 @@ class Subset:
     Args:
         dataset: The whole.
         indices: Which samples, in this order.
+
+    Raises:
+        ArgumentError: Indices that are no whole numbers, or that the whole does not have.
     """
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset = dataset
         # one buffer, as for the paths: a list's reference counts are copied into each worker that reads it
-        self._places = np.asarray(list(indices), dtype=np.int64)
+        self._places = _places(indices, len(dataset))
         self.on_error = getattr(dataset, "on_error", "raise")
 
     @property
@@ -139,6 +142,22 @@ class Subset:
 
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {self.dataset!r})"
+
+
+def _places(indices: Sequence[int], count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    places = np.asarray(indices if isinstance(indices, np.ndarray | range) else list(indices))
+    whole = places.ndim == 1 and (places.dtype.kind in "iu" or places.size == 0)
+    if whole and (places.size == 0 or -count <= int(places.min()) <= int(places.max()) < count):
+        return places.astype(np.int64)
+    wrong = [place for place in places.tolist() if not -count <= place < count] if whole else []
+    raise ArgumentError(
+        "indices cannot be used",
+        got=f"{wrong[0]} and {len(wrong) - 1} more" if wrong else f"{places.dtype} {places.shape}",
+        expected=f"whole numbers from 0 to {count - 1}",
+        fix="a mask is turned into indices by mask.nonzero()"
+        if places.dtype.kind == "b"
+        else "name samples that are there",
+    )
 
 
 def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:

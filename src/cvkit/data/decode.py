@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cvkit.errors import ArgumentError, ImageError
 from cvkit.pixels import WHITE, eight_bit
 
-__all__ = ["MAX_PIXELS", "Enough", "decode", "opened", "upright_size"]
+__all__ = ["FORMATS", "MAX_PIXELS", "Enough", "blamed_on", "decode", "header", "opened", "upright", "upright_size"]
 
 MAX_PIXELS = 89_478_485
 """The default bound on a picture's pixels, where Pillow begins to warn of decompression bombs (a quarter of a GiB in RGB)."""
@@ -20,7 +22,24 @@ MAX_PIXELS = 89_478_485
 Enough: TypeAlias = Callable[[int, int], tuple[int, int]]
 """From a picture's width and height, upright, to those at which it is still large enough for what becomes of it."""
 
-_ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 are lying on their side
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+"""What is decoded, whatever a file's name says. Pillow knows more, but has another program run for some (PostScript)."""
+
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation; 5 to 8 lie on their side."""
+
+_NOTES = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+"""Where an orientation may be noted."""
+
 _SCALABLE = ("JPEG", "MPO")
 
 
@@ -56,54 +75,80 @@ def decode(
     if mode not in ("RGB", "L"):
         raise ArgumentError("mode cannot be used", got=repr(mode), expected='"RGB" or "L"', fix='mode="RGB"')
     name = _name(source)
+    image = header(source, max_pixels=max_pixels)
+    if enough is not None and image.format in _SCALABLE:
+        width, height = (max(1, side) for side in enough(*upright_size(image)))
+        image.draft(None, (height, width) if _orientation(image) >= 5 else (width, height))
+    with blamed_on(name):
+        if image.mode == "RGB" and "transparency" in image.info:
+            _to_high_bytes(image)
+        return eight_bit(upright(image), mode, name=name, background=background)
 
-    def develop(image: Image.Image) -> Image.Image:
-        if enough is not None and image.format in _SCALABLE:
-            width, height = enough(*upright_size(image))
-            image.draft(None, (height, width) if _lies(image) else (width, height))
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return eight_bit(image, mode, name=name, background=background)
 
-    return opened(source, develop, max_pixels=max_pixels)
+def header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Returns a picture of which only the header has been read.
+
+    Args:
+        source: A file, or its bytes.
+        max_pixels: The largest number of pixels.
+
+    Raises:
+        ImageError: Missing, no picture, damaged, or too large.
+    """
+    name = _name(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ImageError(
+            f"cannot read the picture {name}",
+            got=f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}",
+            expected="a file that can be read",
+            fix="check the path and its permissions",
+        ) from error
+    with blamed_on(name):
+        image = Image.open(io.BytesIO(data), formats=_formats())
+        if image.width * image.height <= max_pixels:
+            return image
+    raise ImageError(
+        f"the picture {name} is too large",
+        got=f"{image.width}×{image.height} pixels",
+        expected=f"at most {max_pixels:,} pixels",
+        fix="make it smaller, or pass a larger max_pixels",
+    )
 
 
 def opened(
     source: str | Path | bytes, use: Callable[[Image.Image], Image.Image], *, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Returns what ``use`` makes of a picture whose header has been read, and turns whatever fails into an error by name.
-
-    Args:
-        source: A file, or its bytes.
-        use: From the picture, not yet decoded, to another.
-        max_pixels: The largest number of pixels that ``use`` is given.
+    """Returns what ``use`` makes of a picture of which only the header has been read; what fails in it is the file's fault.
 
     Raises:
         ImageError: Missing, damaged, no picture, or too large; or as ``use`` raises it.
     """
-    name = _name(source)
-    try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise ImageError(
-            f"cannot read the picture {name}",
-            got=f"{type(error).__name__}: {error.strerror}",
-            expected="a file that can be read",
-            fix="check the path and its permissions",
-        ) from error
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > max_pixels:
-            raise ImageError(
-                f"the picture {name} is too large",
-                got=f"{image.width}×{image.height} pixels",
-                expected=f"at most {max_pixels:,} pixels",
-                fix="make it smaller, or pass a larger max_pixels",
-            )
+    image = header(source, max_pixels=max_pixels)
+    with blamed_on(_name(source)):
         return use(image)
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Returns the formats that this build of Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def blamed_on(name: object) -> Iterator[None]:
+    """Turns whatever fails inside into an error that names a file.
+
+    Raises:
+        ImageError: Something did.
+    """
+    try:
+        yield
     except (ImageError, MemoryError):  # a full memory says nothing about the file
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
             f"the picture {name} is too large",
             got=error,
@@ -120,13 +165,43 @@ def opened(
         ) from error
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Decodes a picture and turns it as its camera has noted."""
+    image.load()
+    turn = _orientation(image)
+    if turn not in _TURNS or image.format == "TIFF":  # whose pixels Pillow has turned already
+        return image
+    turned = image.transpose(_TURNS[turn])
+    turned.format = image.format  # which tells what some levels mean
+    for key in _NOTES:  # it is upright now, and nobody should turn it again
+        turned.info.pop(key, None)
+    return turned
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Returns width and height of a picture as it will be once its orientation is applied; only the header is read."""
-    return (image.height, image.width) if _lies(image) else image.size
+    # of a TIFF Pillow tells the upright size, and a PNG it would decode to look for notes behind the pixels
+    known = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+    lies = not known and _orientation(image) >= 5
+    return (image.height, image.width) if lies else image.size
 
 
-def _lies(image: Image.Image) -> bool:
-    return image.getexif().get(_ORIENTATION, 1) >= 5
+def _orientation(image: Image.Image) -> int:
+    try:
+        noted = image.getexif().get(_ORIENTATION, 1)
+    except (
+        Exception
+    ):  # a camera's notes that nobody can read turn nothing; Pillow raises whatever its parser stumbles over
+        return 1
+    return noted if isinstance(noted, int) and noted in _TURNS else 1
+
+
+def _to_high_bytes(image: Image.Image) -> None:
+    """Makes the transparent colour of a PNG of 16 bits what Pillow makes of its pixels: their high bytes."""
+    clear = image.info["transparency"]
+    tiles = getattr(image, "tile", ())
+    if tiles and tiles[0][3] == "RGB;16B" and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(level >> 8 for level in clear)
 
 
 def _name(source: str | Path | bytes) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from cvkit import seeding
 from cvkit.data.dataset import is_deterministic
+from cvkit.data.pictures import Pictures
 from cvkit.errors import CvkitError, DataError, ImageError
 from cvkit.pixels import eight_bit
 
-__all__ = ["Fetched", "Fetcher", "TwoStage"]
+__all__ = ["Fetched", "Fetcher", "FramedStage", "TwoStage"]
 
 
 @runtime_checkable
@@ -35,6 +37,29 @@ class TwoStage(Protocol):
 
     def batch(self, images: Tensor, targets: Tensor, generator: torch.Generator, /) -> tuple[Tensor, Tensor]:
         """Makes a batch ``(B, C, H, W)`` the model's input; ``generator`` is on the CPU."""
+
+
+@runtime_checkable
+class FramedStage(TwoStage, Protocol):
+    """A two-stage transform that chooses what to take of a picture from its size alone, and cuts it out then.
+
+    Attributes:
+        draws_global: Whether it also draws from torch's global generator.
+    """
+
+    draws_global: bool
+
+    def frame(self, width: int, height: int, generator: torch.Generator | None = None, /) -> Any:
+        """Chooses a frame, whose ``enough`` is the width and height at which the whole picture is large enough for it."""
+
+    def cut(self, image: Image.Image | Tensor, frame: Any, /) -> Tensor:
+        """Cuts a frame out of a picture, or out of its pixels."""
+
+    def cut_target(self, target: Image.Image, frame: Any, /) -> Tensor:
+        """Cuts out of a mask or picture that is the target what belongs to a frame."""
+
+    def pixels(self, image: Image.Image, /) -> Tensor:
+        """Returns the pixels of a picture that are worth keeping."""
 
 
 @dataclass(slots=True)
@@ -61,15 +86,26 @@ class Fetcher:
         dataset: The data set.
         transform: The transform, of which only the per-image stage is used here.
         seed: The loader's seed: a sample's random numbers come from (seed, epoch, index).
+
+    Attributes:
+        random: Whether a sample may differ each time.
+        threads: Whether several threads may fetch at a time: no global random generator is in use, and the data set is known
+            to stand it.
+        pictures: Where decoded pictures are kept, if they are.
     """
 
     def __init__(self, dataset: Any, transform: Any, seed: int) -> None:
         self.dataset = dataset
-        self.stage: Callable[[Any], Any] | None = transform.sample if isinstance(transform, TwoStage) else transform
+        self.transform = transform
         self.seed = seed
         self.random = _draws(dataset, transform)
+        self.framed = isinstance(transform, FramedStage)
+        same = is_deterministic(dataset)
+        self.explicit = self.framed and same and not transform.draws_global
         # what is not cvkit's own may draw from Python's and NumPy's generators as well
-        self.foreign = self.random and not (_is_own(transform) and is_deterministic(dataset))
+        self.foreign = self.random and not (_is_own(transform) and same)
+        self.threads = self.explicit and _stands_threads(dataset)
+        self.pictures: Pictures | None = None
 
     def __call__(self, epoch: int, indices: Sequence[int]) -> Fetched:
         """Returns a batch; the global random generators are as before afterwards.
@@ -77,13 +113,15 @@ class Fetcher:
         Raises:
             CvkitError: A sample that fails; it is named.
         """
-        kept = seeding.capture() if self.foreign else torch.get_rng_state() if self.random else None
+        if not self.random or self.explicit:
+            return self._fetch(epoch, indices)
+        kept = seeding.capture() if self.foreign else torch.get_rng_state()
         try:
             return self._fetch(epoch, indices)
         finally:
             if isinstance(kept, dict):
                 seeding.restore(kept)
-            elif kept is not None:
+            else:
                 torch.set_rng_state(kept)
 
     def _fetch(self, epoch: int, indices: Sequence[int]) -> Fetched:
@@ -104,14 +142,47 @@ class Fetcher:
         return Fetched(taken, self._stack(images, taken), _stack_targets(targets, taken), skipped)
 
     def _sample(self, epoch: int, index: int) -> tuple[Tensor, Any]:
-        if self.random:
-            seed = seeding.derive(self.seed, "sample", epoch, index)
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPUs as well
-            if self.foreign:
-                random.seed(seed)
-                np.random.seed(seed % 2**32)
+        generator = self._seeded(epoch, index) if self.random else None
+        if self.pictures is not None:
+            image, target = self.pictures.get(index) or self._keep(index)
+            if not self.framed:
+                return self._staged(image, target, index)
+            size = (image.shape[2], image.shape[1])
+            return self._framed(image, target, self.transform.frame(*size, generator), index)
+        if not self.framed:
+            image, target = self._load(index)
+            return self._staged(image, target, index)
+        frame = None
+
+        def enough(width: int, height: int) -> tuple[int, int]:
+            nonlocal frame
+            frame = self.transform.frame(width, height, generator)
+            size: tuple[int, int] = frame.enough
+            return size
+
+        image, target = self._load(index, enough)
+        if not isinstance(image, Image.Image):
+            return self._staged(image, target, index)
+        if frame is None:  # nobody asked before decoding
+            frame = self.transform.frame(*image.size, generator)
+        return self._framed(image, target, frame, index)
+
+    def _seeded(self, epoch: int, index: int) -> torch.Generator | None:
+        """Returns the generator of a sample; ``None`` where the global ones are seeded for it instead."""
+        seed = seeding.derive(self.seed, "sample", epoch, index)
+        if self.explicit:
+            return torch.Generator().manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPUs as well
+        if self.foreign:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+        return None
+
+    def _load(self, index: int, enough: Any = None) -> tuple[Any, Any]:
+        """Returns a sample of the data set, whose picture may come smaller if the data set can do that."""
         try:
-            item = self.dataset[index]
+            read = getattr(self.dataset, "read", None) if enough is not None else None
+            item = self.dataset[index] if read is None else read(index, enough)
         except CvkitError:
             raise
         except Exception as error:
@@ -128,12 +199,46 @@ class Fetcher:
                 expected="a pair",
                 fix="use a torch DataLoader and a step of your own for other samples; fit takes both",
             )
-        return self._staged(item[0], index), item[1]
+        return item[0], item[1]
 
-    def _staged(self, image: Any, index: int) -> Tensor:
-        """Returns what the per-image stage makes of a picture; an error names the sample."""
+    def _keep(self, index: int) -> tuple[Any, Any]:
+        """Decodes a picture and keeps it, if there is room: its pixels, where the transform can cut those."""
+        image, target = self._load(index)
+        if self.framed:
+            with self._named(index):
+                image = self.transform.pixels(image)
+        if self.pictures is not None:
+            self.pictures.put(index, image, target)
+        return image, target
+
+    def _framed(self, image: Any, target: Any, frame: Any, index: int) -> tuple[Tensor, Any]:
+        with self._named(index):
+            made = self.transform.cut(image, frame)
+            if isinstance(target, Image.Image):
+                target = self.transform.cut_target(target, frame)
+            return made, target
+
+    def _staged(self, image: Any, target: Any, index: int) -> tuple[Tensor, Any]:
+        """Returns what the per-image stage makes of a picture, and of a target that is one."""
+        with self._named(index):
+            paired = isinstance(target, Image.Image)
+            if isinstance(self.transform, TwoStage):
+                if paired and hasattr(self.transform, "sample_pair"):
+                    made: tuple[Tensor, Any] = self.transform.sample_pair(image, target)
+                    return made
+                return _to_tensor(self.transform.sample(image)), target
+            if self.transform is None:
+                return _to_tensor(image), _target_tensor(target) if paired else target
+            if paired:
+                image, target = self.transform(*_as_tv(image, target))
+                return _to_tensor(image), _target_tensor(target)
+            return _to_tensor(self.transform(image)), target
+
+    @contextmanager
+    def _named(self, index: int) -> Iterator[None]:
+        """Names the sample in whatever fails inside."""
         try:
-            return _to_tensor(self.stage(image) if self.stage is not None else image)
+            yield
         except CvkitError as error:
             raise type(error)(f"{_name(self.dataset, index)}: {error}") from error
         except Exception as error:
@@ -161,13 +266,24 @@ class Fetcher:
                     expected="one type for all",
                     fix="make them alike in the data set or in the transform",
                 )
-        return torch.stack(images)
+        # one memory format whatever the samples' own: another would round a convolution differently
+        return torch.stack(images, out=torch.empty(len(images), *first.shape, dtype=first.dtype))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "pictures": None}  # a worker decodes its own
 
 
 def _draws(dataset: Any, transform: Any) -> bool:
     """Whether fetching a sample may draw random numbers; what is not known to be deterministic may."""
     stage_draws = transform.sample_random if isinstance(transform, TwoStage) else transform is not None
     return stage_draws or not is_deterministic(dataset)
+
+
+def _stands_threads(dataset: Any) -> bool:
+    """Whether a data set is known to be read by several threads at a time: this room's own, and parts of them."""
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return hasattr(dataset, "read") or type(dataset).__module__.split(".")[0] == __name__.split(".")[0]
 
 
 def _is_own(transform: Any) -> bool:
@@ -197,6 +313,23 @@ def _to_tensor(image: Any) -> Tensor:
         expected="a PIL image, a tensor or an array",
         fix="make it one in the data set or in the transform",
     )
+
+
+def _target_tensor(target: Any) -> Any:
+    """Returns a mask as its whole numbers ``(H, W)``, a picture as uint8 ``(C, H, W)``."""
+    if isinstance(target, Image.Image) and target.mode not in ("RGB", "RGBA"):
+        values = np.array(target)
+        return torch.from_numpy(values.astype(np.uint8 if target.mode == "1" else np.int64))
+    return _to_tensor(target) if isinstance(target, Image.Image) else target
+
+
+def _as_tv(image: Any, target: Image.Image) -> tuple[Any, Any]:
+    """Returns a pair as torchvision's transforms v2 take it: a mask is marked as one, so that it is never blended."""
+    from torchvision import tv_tensors  # here, because it takes long to load and few need it
+
+    if target.mode in ("RGB", "RGBA"):
+        return image, target
+    return image, tv_tensors.Mask(_target_tensor(target))
 
 
 def _stack_targets(targets: list[Any], indices: list[int]) -> Tensor:

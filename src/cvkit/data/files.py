@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from cvkit.data.decode import MAX_PIXELS, Enough, decode, opened, upright_size
+from cvkit.data.decode import MAX_PIXELS, Enough, decode, header, upright_size
 from cvkit.data.index import PathIndex
 from cvkit.errors import ArgumentError, CvkitError, CvkitWarning, DataError, ImageError
 
@@ -132,10 +132,9 @@ class FileDataset(ABC):
             ImageError: The file's header cannot be read; it and its index are named.
         """
         try:
-            header = opened(self.root / self.paths[index], lambda image: image, max_pixels=self.max_pixels)
+            return upright_size(header(self.root / self.paths[index], max_pixels=self.max_pixels))
         except ImageError as error:
             raise ImageError(f"sample {index}: {error}") from error
-        return upright_size(header)
 
     def __len__(self) -> int:
         return len(self.paths)

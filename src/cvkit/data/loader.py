@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cvkit import seeding
-from cvkit.data.cache import AUTO_SHARE, Cache, free_memory
-from cvkit.data.dataset import Dataset, fingerprint_of
+from cvkit.data.arrays import in_memory
+from cvkit.data.cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
+from cvkit.data.dataset import Dataset, fingerprint_of, is_deterministic
 from cvkit.data.fetch import Fetcher, TwoStage
 from cvkit.data.order import batches_of, epoch_order
-from cvkit.data.workers import Workers, choose_workers
-from cvkit.errors import ArgumentError
+from cvkit.data.pictures import Pictures, estimate
+from cvkit.data.prefetch import RawBatch, ahead
+from cvkit.data.workers import Makers, StartMethod, Threads, Workers, choose_threads, choose_workers
+from cvkit.errors import ArgumentError, unknown_name
 
 __all__ = ["Loader", "RawBatch"]
 
-
-class RawBatch(NamedTuple):
-    """A batch before the transform's batch stage.
-
-    Attributes:
-        images: ``(B, …)``, uint8 for pictures.
-        targets: ``(B, …)``.
-        epoch: The epoch that it belongs to.
-        place: Its place in the epoch, from 0.
-    """
-
-    images: Tensor
-    targets: Tensor
-    epoch: int
-    place: int
+_CACHES = ("auto", "ram", "device", None)
+_START_METHODS = ("auto", "fork", "spawn", "forkserver")
 
 
 class Loader:
@@ -45,6 +36,11 @@ class Loader:
     Iterated by hand it yields what ``fit`` sees, from the epoch's beginning, or after :meth:`load_state_dict` from where that
     stood; each complete iteration moves on to the next epoch.
 
+    What is kept in memory: where the per-image stage gives the same each time, its results (``small_image_train`` and every
+    ``…_eval`` preset: an epoch is then one gather a batch, and no worker runs). Where it cuts random frames
+    (``classification_train``), the decoded pictures, no larger than the preset can use; threads cut fresh frames each epoch.
+    Arrays in memory, also torchvision's MNIST and CIFAR, are used where they are.
+
     Args:
         dataset: Anything sized and indexable whose samples are ``(picture or tensor, target)``; torchvision's data sets as
             they are.
@@ -53,17 +49,25 @@ class Loader:
             one size become floats from 0 to 1.
         shuffle: Whether each epoch has a random order of its own.
         drop_last: Whether a smaller last batch is left out.
-        workers: Processes that load; ``"auto"`` takes some where many files are to be decoded.
-        cache: ``"ram"`` keeps each sample once decoded, where its per-image stage gives the same each time; ``"auto"`` does so
-            if all of them take at most a quarter of the free memory; ``None`` never.
+        workers: Processes that load; threads of this process where pictures are kept in memory. ``"auto"`` takes some where
+            many files are to be decoded.
+        cache: ``"ram"`` keeps what is said above, in at most 80 % of the free memory, or says that it does not fit;
+            ``"device"`` keeps samples on the device, where their per-image stage gives the same each time; ``"auto"`` keeps
+            them in memory if all take at most a quarter of what is free, and on a GPU if they take at most a quarter of what
+            is free there; ``None`` keeps nothing.
         seed: Seed of order and randomness.
-        weights: Relative frequency of each sample; drawn with replacement, whatever ``shuffle`` says.
+        weights: Relative frequency of each sample, or ``"balanced"`` for the same of each class; drawn with replacement,
+            whatever ``shuffle`` says.
+        timeout: How many seconds a worker may take for one batch.
+        start_method: How workers start: ``"fork"``, ``"spawn"``, ``"forkserver"``; ``"auto"`` takes what the script has set by
+            ``multiprocessing.set_start_method``, else fork on Linux and the system's own way elsewhere.
 
     Attributes:
         skipped: The message of each sample that was left out (``on_error="skip"``), by index.
 
     Raises:
         ArgumentError: A value that cannot be used, or no batch at all.
+        DataError: ``cache="ram"`` for more than fits.
     """
 
     def __init__(
@@ -75,40 +79,87 @@ class Loader:
         shuffle: bool = False,
         drop_last: bool = False,
         workers: int | Literal["auto"] = "auto",
-        cache: Literal["auto", "ram"] | None = "auto",
+        cache: Literal["auto", "ram", "device"] | None = "auto",
         seed: int = 0,
-        weights: Sequence[float] | Tensor | None = None,
+        weights: Sequence[float] | Tensor | Literal["balanced"] | None = None,
+        timeout: float = 300.0,
+        start_method: StartMethod = "auto",
     ) -> None:
         _check(dataset, batch_size, drop_last, workers, cache, transform, seed)
+        _check_processes(timeout, start_method)
         self.dataset: Any = dataset
         self.batch_size = batch_size
         self.transform = transform
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.seed = seed
-        self.weights = _check_weights(weights, len(dataset))
+        self.weights = _check_weights(weights, dataset)
         self.skipped: dict[int, str] = {}
         self.epoch = 0
         self._position = 0
         self._start = 0
+        self._asked = cache
         self._fetcher = Fetcher(dataset, transform, seed)
-        self._makers = Workers(self._fetcher, choose_workers(dataset) if workers == "auto" else workers)
         self._cache = self._choose_cache(cache)
+        if self._cache is None:
+            self._fetcher.pictures = self._choose_pictures(cache, workers)
+        self._makers: Makers
+        if self._fetcher.pictures is not None:
+            threads = choose_threads() if workers == "auto" else workers
+            self._makers = Threads(self._fetcher, threads if self._fetcher.threads else 0)
+        else:
+            count = choose_workers(dataset) if workers == "auto" else workers
+            self._makers = Workers(self._fetcher, count, timeout, start_method)
 
     def _choose_cache(self, cache: str | None) -> Cache | None:
-        if cache is None or (cache == "auto" and self._fetcher.random):
+        """Returns where the per-image stage's results are kept, if they are."""
+        if cache is None:
             return None
+        held = in_memory(self.dataset)
+        if held is not None and self._passes(held[0]):
+            return Cache.of(*held)
         if self._fetcher.random:
-            raise ArgumentError(
-                'cache="ram" cannot keep what is different each time',
-                got="a per-image stage that draws random numbers, or may",
-                expected="a deterministic one, e.g. small_image_train or any …_eval preset",
-                fix='pass cache="auto" or None',
-            )
-        free = free_memory() if cache == "auto" else None
-        if cache == "auto" and free is None:
+            if cache == "device":
+                raise ArgumentError(
+                    'cache="device" keeps what is the same each time',
+                    got="a per-image stage that draws random numbers, or may",
+                    expected="a deterministic one, e.g. small_image_train or any …_eval preset",
+                    fix='pass cache="auto" or "ram"',
+                )
             return None
-        return Cache(len(self.dataset), int(free * AUTO_SHARE) if free is not None else None)
+        limit = _limit(cache)
+        return Cache(len(self.dataset), limit, asked=cache != "auto") if cache != "auto" or limit is not None else None
+
+    def _passes(self, images: Tensor) -> bool:
+        """Whether the per-image stage leaves arrays in memory as they are."""
+        if self.transform is None or images.ndim != 4 or images.dtype != torch.uint8:
+            return self.transform is None
+        return bool(hasattr(self.transform, "passes") and self.transform.passes(*images.shape[1:]))
+
+    def _choose_pictures(self, cache: str | None, workers: int | str) -> Pictures | None:
+        """Returns where decoded pictures are kept, if they are."""
+        if cache is None or not is_deterministic(self.dataset):
+            if cache == "ram":
+                raise ArgumentError(
+                    'cache="ram" cannot keep what is different each time',
+                    got=f"a data set that may give another sample each time ({type(self.dataset).__name__})",
+                    expected="one that is known to give the same",
+                    fix='give its random transform to the loader instead, or pass cache="auto" or None',
+                )
+            return None
+        limit, size = _limit(cache), estimate(self.dataset, self.transform)
+        if cache == "ram":
+            if limit is not None and size is not None and size > limit:
+                raise too_large(size, limit)
+            return Pictures(len(self.dataset), limit if limit is not None else 2**62)
+        fits = limit is not None and size is not None and size <= limit
+        return Pictures(len(self.dataset), limit) if fits and limit is not None and self._fetcher.threads else None
+
+    @property
+    def cached_bytes(self) -> int:
+        """What is kept in memory now, in bytes; arrays that were there anyway included."""
+        kept = self._fetcher.pictures
+        return self._cache.bytes if self._cache is not None else kept.bytes if kept is not None else 0
 
     @property
     def workers(self) -> int:
@@ -151,18 +202,35 @@ class Loader:
         self.epoch = epoch
         self._position = self._start = 0
 
-    def batches(self, start: int = 0) -> Iterator[RawBatch]:
-        """Yields the batches of the current epoch before the batch stage, on the host.
+    def batches(self, start: int = 0, device: torch.device | None = None) -> Iterator[RawBatch]:
+        """Yields the batches of the current epoch before the batch stage.
 
         Args:
             start: The first batch wanted; those before it are not loaded.
+            device: Where they are wanted: on a GPU they arrive one ahead; by default they stay on the host.
 
         Raises:
             CvkitError: A sample that cannot be loaded; it is named.
         """
+        self._settle(device)
+        return ahead(self._batches(start), device)
+
+    def _settle(self, device: torch.device | None) -> None:
+        """Moves what is kept to the device, once it is complete, where that is wanted and there is room."""
+        cache = self._cache
+        if cache is None or device is None or cache.device == device or not cache.complete:
+            return
+        if device.type == "cpu" or self._asked == "ram":
+            return
+        if self._asked == "auto":
+            free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+            if cache.bytes > AUTO_SHARE * free:
+                return
+        cache.move(device)
+
+    def _batches(self, start: int) -> Iterator[RawBatch]:
         epoch = self.epoch
-        order = epoch_order(len(self.dataset), self.seed, epoch, shuffle=self.shuffle, weights=self.weights)
-        wanted = list(enumerate(batches_of(order, self.batch_size, drop_last=self.drop_last)))[start:]
+        wanted = list(enumerate(self._order(epoch)))[start:]
         held = [self._cache is not None and self._cache.holds(indices) for _, indices in wanted]
         if wanted and all(held):
             self._makers.close()  # they would only take memory from here on
@@ -182,6 +250,27 @@ class Loader:
             if fetched.indices:
                 yield RawBatch(fetched.images, fetched.targets, epoch, place)
 
+    def _order(self, epoch: int) -> list[Tensor]:
+        order = epoch_order(len(self.dataset), self.seed, epoch, shuffle=self.shuffle, weights=self.weights)
+        return batches_of(order, self.batch_size, drop_last=self.drop_last)
+
+    def peek(self) -> RawBatch | None:
+        """Returns the first batch of the current epoch, made in this process: no worker starts, nothing moves on.
+
+        Raises:
+            CvkitError: A sample that cannot be loaded; it is named.
+        """
+        for place, indices in enumerate(self._order(self.epoch)):
+            if self._cache is not None and self._cache.holds(indices):
+                kept = self._cache.get(indices)
+                if kept is not None:
+                    return RawBatch(*kept, self.epoch, place)
+                continue
+            fetched = self._fetcher(self.epoch, indices.tolist())
+            if fetched.indices:
+                return RawBatch(fetched.images, fetched.targets, self.epoch, place)
+        return None
+
     def finish(self, raw: RawBatch) -> tuple[Tensor, Tensor]:
         """Applies the transform's batch stage, on whatever device the batch is.
 
@@ -194,8 +283,7 @@ class Loader:
         if isinstance(self.transform, TwoStage):
             generator = torch.Generator().manual_seed(seeding.derive(self.seed, "batch", raw.epoch, raw.place))
             return self.transform.batch(raw.images, raw.targets, generator)
-        images = raw.images.float() / 255 if raw.images.dtype == torch.uint8 else raw.images
-        return images, raw.targets
+        return _to_unit(raw.images), _to_unit(raw.targets) if raw.targets.ndim == raw.images.ndim else raw.targets
 
     def state_dict(self) -> dict[str, Any]:
         """Returns where an iteration by hand stands."""
@@ -255,9 +343,9 @@ def _check(
         raise ArgumentError(
             "workers cannot be used", got=repr(workers), expected='"auto" or 0 or more', fix='workers="auto"'
         )
-    if cache not in ("auto", "ram", None):
+    if cache not in _CACHES:
         raise ArgumentError(
-            "cache cannot be used", got=repr(cache), expected='"auto", "ram" or None', fix='cache="auto"'
+            "cache cannot be used", got=repr(cache), expected='"auto", "ram", "device" or None', fix='cache="auto"'
         )
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ArgumentError("seed cannot be used", got=repr(seed), expected="a whole number", fix="seed=0")
@@ -279,15 +367,53 @@ def _check(
         )
 
 
-def _check_weights(weights: Sequence[float] | Tensor | None, count: int) -> Tensor | None:
+def _check_processes(timeout: object, start_method: object) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise ArgumentError(
+            "timeout cannot be used", got=repr(timeout), expected="a number of seconds above 0", fix="timeout=300"
+        )
+    if start_method not in _START_METHODS:
+        raise unknown_name("start_method", start_method, _START_METHODS)
+
+
+def _check_weights(weights: Sequence[float] | Tensor | str | None, dataset: Any) -> Tensor | None:
     if weights is None:
         return None
+    if isinstance(weights, str):
+        return _balanced(weights, dataset)
+    count = len(dataset)
     values = torch.as_tensor(weights, dtype=torch.float64)
     if values.shape != (count,) or not bool(torch.isfinite(values).all()) or values.min() < 0 or values.sum() == 0:
         raise ArgumentError(
             "weights cannot be used",
             got=f"{tuple(values.shape)} numbers from {float(values.min()) if values.numel() else '-'}",
             expected=f"{count} finite numbers of at least 0, not all of them 0: one a sample",
-            fix="e.g. weights=[1 / count_of[target] for target in dataset.targets]",
+            fix='weights="balanced" for as many of each class',
         )
     return values
+
+
+def _balanced(asked: str, dataset: Any) -> Tensor:
+    """Returns weights with which every class is drawn as often."""
+    targets = getattr(dataset, "targets", None)
+    values = None if targets is None else np.asarray(targets)
+    if asked != "balanced" or values is None or values.ndim != 1 or values.dtype.kind not in "iub":
+        raise ArgumentError(
+            "weights cannot be used",
+            got=repr(asked)
+            + ("" if asked != "balanced" else f" for a {type(dataset).__name__} whose targets are no classes"),
+            expected='numbers, or "balanced" for a data set whose targets are classes',
+            fix="weights=[…], one a sample",
+        )
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return torch.from_numpy(1.0 / counts[places])
+
+
+def _limit(cache: str) -> int | None:
+    """Returns how many bytes a cache may take; ``None`` where the system does not say what is free."""
+    free = free_memory()
+    return int(free * (AUTO_SHARE if cache == "auto" else MOST_SHARE)) if free is not None else None
+
+
+def _to_unit(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -1,4 +1,4 @@
-"""Who makes the batches: this process, or worker processes that outlive an epoch."""
+"""Who makes the batches: this process, threads of it, or worker processes that outlive an epoch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
+from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader
@@ -16,13 +19,80 @@ from torch.utils.data import DataLoader
 from cvkit.data.fetch import Fetched, Fetcher
 from cvkit.errors import CvkitError, DataError
 
-__all__ = ["Token", "Workers", "choose_workers"]
+__all__ = ["Makers", "StartMethod", "Threads", "Token", "Workers", "choose_threads", "choose_workers"]
 
 Token = tuple[int, list[int]]
 """What a batch is made from: its epoch and the indices of its samples."""
 
+StartMethod = Literal["auto", "fork", "spawn", "forkserver"]
+
 _SMALL = 2_000
 """Below so many samples starting workers costs more than they save."""
+
+_MOST_WORKERS, _MOST_THREADS = 4, 8
+_LOOK = 5.0
+"""How often, in seconds, a wait for a worker looks whether all of them still live."""
+
+
+class Makers(Protocol):
+    """Whoever makes batches from tokens, in their order."""
+
+    count: int
+
+    def load(self, tokens: list[Token]) -> Iterator[Fetched]:
+        """Returns the batches of these tokens."""
+
+    def close(self) -> None:
+        """Lets processes or threads go; the next :meth:`load` starts new ones."""
+
+
+class Threads:
+    """Makes batches in threads of this process, where pictures are decoded and cut without the interpreter's lock.
+
+    Args:
+        fetcher: What makes a batch; one that several threads may call.
+        count: Number of threads; 0 for none but the caller's.
+    """
+
+    def __init__(self, fetcher: Fetcher, count: int) -> None:
+        self.fetcher = fetcher
+        self.count = count
+        self._pool: ThreadPoolExecutor | None = None
+
+    def load(self, tokens: list[Token]) -> Iterator[Fetched]:
+        """Returns the batches of these tokens.
+
+        Raises:
+            CvkitError: By the iterator, for a sample that fails.
+        """
+        if self.count == 0 or not tokens:
+            return (self.fetcher(*token) for token in tokens)
+        return self._take(iter(tokens))
+
+    def _take(self, tokens: Iterator[Token]) -> Iterator[Fetched]:
+        if self._pool is None:
+            # one core a thread: torch's own threads inside of each would only be in one another's way
+            self._pool = ThreadPoolExecutor(self.count, "cvkit", initializer=torch.set_num_threads, initargs=(1,))
+        coming: deque[Future[Fetched]] = deque()
+        try:
+            for token in tokens:
+                coming.append(self._pool.submit(self.fetcher, *token))
+                if len(coming) > 2 * self.count:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
+
+    def close(self) -> None:
+        """Lets the threads go; the next :meth:`load` starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None}
 
 
 class Workers:
@@ -34,11 +104,15 @@ class Workers:
     Args:
         fetcher: What makes a batch.
         count: Number of processes; 0 for none but this one.
+        timeout: How many seconds one batch may take.
+        method: How the processes start; ``"auto"`` takes what the script has set, else fork on Linux.
     """
 
-    def __init__(self, fetcher: Fetcher, count: int) -> None:
+    def __init__(self, fetcher: Fetcher, count: int, timeout: float = 300.0, method: StartMethod = "auto") -> None:
         self.fetcher = fetcher
         self.count = count
+        self.timeout = timeout
+        self.method = method
         self._tokens: list[Token] = []
         self._processes: DataLoader[Fetched | CvkitError] | None = None
         self._turn = 0
@@ -47,7 +121,7 @@ class Workers:
         """Returns the batches of these tokens; the workers begin at once.
 
         Raises:
-            CvkitError: By the iterator, for a sample that fails or a worker that dies.
+            CvkitError: By the iterator, for a sample that fails, or a worker that dies or hangs.
         """
         if self.count == 0 or not tokens:
             return (self.fetcher(*token) for token in tokens)
@@ -66,20 +140,53 @@ class Workers:
             if turn != self._turn:
                 yield self.fetcher(*token)
                 continue
-            try:
-                made = next(stream)
-            except RuntimeError as error:  # what a fetcher raises comes as a value: this is torch on a lost process
-                self.close()
-                raise DataError(
-                    "a worker process died",
-                    got=error,
-                    expected=f"{self.count} processes that load until the epoch ends",
-                    fix="most often memory ran out: take fewer workers (workers=0 for none), or give a container more "
-                    "shared memory (--shm-size)",
-                ) from error
+            made = self._next(stream)
             if isinstance(made, CvkitError):
                 raise made
             yield made
+
+    def _next(self, stream: Iterator[Fetched | CvkitError]) -> Fetched | CvkitError:
+        start = time.monotonic()
+        while True:
+            try:
+                return next(stream)
+            except RuntimeError as error:  # what a fetcher raises comes as a value: this is torch on a lost process
+                waited = time.monotonic() - start
+                slow = "timed out" in str(error)
+                if slow and waited < self.timeout:
+                    continue  # torch has only looked whether the processes live
+                ended = {code for code in (p.exitcode for p in getattr(stream, "_workers", ())) if code}
+                self.close()
+                raise (self._hangs(waited) if slow else self._died(error, ended)) from error
+
+    def _hangs(self, waited: float) -> DataError:
+        return DataError(
+            "a worker process hangs",
+            got=f"no batch for {waited:.0f} seconds",
+            expected=f"a batch within {self.timeout:g} seconds",
+            fix="see where it hangs with workers=0 (a network drive, a decoder, a lock held when the process was forked: "
+            'try start_method="spawn"), or pass a larger timeout',
+        )
+
+    def _died(self, error: RuntimeError, codes: set[int]) -> DataError:
+        said = str(error)
+        if -signal.SIGBUS in codes or "bus error" in said.lower():
+            likely = "shared memory is full: give a container more (--shm-size=2g), or take fewer workers or a smaller batch_size"
+        elif -signal.SIGKILL in codes or "killed by signal: killed" in said.lower():
+            likely = "the system ran out of memory and ended it: take fewer workers (workers=0 for none), or a smaller batch_size"
+        elif codes & {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE}:
+            likely = "native code crashed, most often a decoder on a damaged file: workers=0 shows at which sample"
+        else:
+            likely = (
+                "memory ran out, shared memory is full (--shm-size), or code of the data set ended it: try workers=0"
+            )
+        ended = ", ".join(_exit(code) for code in sorted(codes))
+        return DataError(
+            "a worker process died",
+            got=f"{said}" + (f" ({ended})" if ended else ""),
+            expected=f"{self.count} processes that load until the epoch ends",
+            fix=f"most likely {likely}",
+        )
 
     def _start(self) -> DataLoader[Fetched | CvkitError]:
         return DataLoader(
@@ -89,8 +196,9 @@ class Workers:
             num_workers=self.count,
             collate_fn=_as_is,  # type: ignore[arg-type]  # without batch_size it gets one item
             worker_init_fn=_ignore_interrupt,
-            multiprocessing_context=multiprocessing.get_context("fork") if _forks() else None,
+            multiprocessing_context=multiprocessing.get_context(_method(self.method)),
             persistent_workers=True,
+            timeout=min(_LOOK, self.timeout),
             generator=torch.Generator(),  # without one of its own it would draw from the global one
         )
 
@@ -127,9 +235,24 @@ def _ignore_interrupt(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _exit(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _method(asked: StartMethod) -> str | None:
+    """Returns how processes start: as asked, as the script has set it, else by fork where there is nothing against it."""
+    if asked != "auto":
+        return asked
+    return multiprocessing.get_start_method(allow_none=True) or ("fork" if _forks() else None)
+
+
 def _forks() -> bool:
     """Whether workers can start by fork: no main guard needed, nothing to pickle."""
     return sys.platform == "linux"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_workers(dataset: Any) -> int:
@@ -140,5 +263,9 @@ def choose_workers(dataset: Any) -> int:
     files = getattr(whole, "paths", None) is not None or hasattr(whole, "samples") or hasattr(whole, "imgs")
     if not files or len(dataset) < _SMALL or not _forks():
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 4) if cores > 1 else 0
+    return min(_cores(), _MOST_WORKERS) if _cores() > 1 else 0
+
+
+def choose_threads() -> int:
+    """Returns how many threads pay: one a core, up to where the interpreter's lock becomes the limit."""
+    return min(_cores(), _MOST_THREADS) if _cores() > 1 else 0

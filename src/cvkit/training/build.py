@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit import seeding
-from cvkit.errors import ArgumentError, DeviceError
+from cvkit.errors import ArgumentError, CvkitWarning, DeviceError
 from cvkit.registry import default_callbacks
 from cvkit.training import feed
 from cvkit.training.losses import resolve_loss
@@ -169,11 +170,23 @@ def result(state: TrainState) -> FitResult:
     for callback in state.hooks.callbacks if state.hooks is not None else ():
         for name in paths:
             paths[name] = paths[name] or getattr(callback, name, None)
+    skipped = [
+        one
+        for loader in {id(one): one for one in (state.train, state.val)}.values()
+        for one in getattr(loader, "skipped", {}).values()
+    ]
+    if skipped:
+        warnings.warn(
+            f"{len(skipped)} samples were left out because they cannot be read, e.g. {skipped[0].splitlines()[0]}",
+            CvkitWarning,
+            stacklevel=3,
+        )
     return FitResult(
         history=state.history,
         model=state.model,
         epochs=state.epochs_done,
         steps=state.step,
         stop_reason=state.stop_reason or "finished",
+        skipped=len(skipped),
         **paths,
     )

@@ -14,7 +14,16 @@ from torch.utils.data import DataLoader
 from cvkit import seeding
 from cvkit.errors import ArgumentError, CvkitError, DataError
 
-__all__ = ["can_skip", "check_loader", "first_batch", "open_epoch", "random_state", "restore_random", "samples_in"]
+__all__ = [
+    "can_skip",
+    "check_loader",
+    "explained",
+    "first_batch",
+    "open_epoch",
+    "random_state",
+    "restore_random",
+    "samples_in",
+]
 
 
 def check_loader(name: str, loader: Any) -> None:
@@ -114,16 +123,12 @@ def first_batch(name: str, loader: Any) -> Any:
     """
     with _undisturbed(loader):
         try:
-            if can_skip(loader):
-                return next(iter(loader.batches()), None)
-            if (
-                isinstance(loader, DataLoader)
-                and loader.batch_sampler is not None
-                and hasattr(loader.dataset, "__getitem__")
-            ):
-                indices = next(iter(loader.batch_sampler))
-                return loader.collate_fn([loader.dataset[index] for index in indices])
-            batch = next(iter(loader), None)
+            if hasattr(loader, "peek"):
+                batch = loader.peek()
+            elif can_skip(loader):
+                batch = next(iter(loader.batches()), None)
+            else:
+                batch = _first_of(loader)
         except CvkitError:
             raise
         except Exception as error:
@@ -143,6 +148,14 @@ def first_batch(name: str, loader: Any) -> Any:
     return batch
 
 
+def _first_of(loader: Any) -> Any:
+    """Returns the first batch of a foreign loader, a torch DataLoader's without starting its workers."""
+    if not isinstance(loader, DataLoader) or loader.batch_sampler is None or not hasattr(loader.dataset, "__getitem__"):
+        return next(iter(loader), None)
+    indices = next(iter(loader.batch_sampler))
+    return loader.collate_fn([loader.dataset[index] for index in indices])
+
+
 def can_skip(loader: Any) -> bool:
     """Whether a loader can be entered in the middle and finishes its batches on the device, as cvkit's does."""
     return hasattr(loader, "batches") and hasattr(loader, "finish")
@@ -160,7 +173,27 @@ def restore_random(loader: Any, random: dict[str, Any]) -> None:
         generator.set_state(saved)
 
 
-def open_epoch(loader: Any, epoch: int, start: int = 0, random: dict[str, Any] | None = None) -> Iterator[Any]:
+@contextmanager
+def explained() -> Iterator[None]:
+    """Adds to torch's error on a lost worker what is most likely; it may be raised anywhere, from a signal's handler."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            error.add_note(
+                "A process that loads data died. Most often memory ran out (take fewer workers), or shared memory is full "
+                "(give a container more: --shm-size), or a decoder crashed (num_workers=0 shows where)."
+            )
+        raise
+
+
+def open_epoch(
+    loader: Any,
+    epoch: int,
+    start: int = 0,
+    random: dict[str, Any] | None = None,
+    device: torch.device | None = None,
+) -> Iterator[Any]:
     """Opens one epoch of a loader at its batch ``start``.
 
     A loader that can skip starts there at once. Any other is walked from its beginning with the random numbers that
@@ -171,15 +204,16 @@ def open_epoch(loader: Any, epoch: int, start: int = 0, random: dict[str, Any] |
         epoch: The epoch's index, for those that shuffle by it.
         start: The first batch that is wanted.
         random: What :func:`random_state` gave when the epoch began; needed for ``start > 0`` unless the loader can skip.
+        device: Where batches are wanted by a loader that can skip; it brings them there ahead of time.
 
     Returns:
-        An iterator over batches as the loader gives them, on the host.
+        An iterator over batches as the loader gives them; those of a foreign one are on the host.
     """
     for holder in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
         if holder is not None and hasattr(holder, "set_epoch"):
             holder.set_epoch(epoch)
     if can_skip(loader):
-        batches: Iterator[Any] = loader.batches(start)
+        batches: Iterator[Any] = loader.batches(start, device)
         return batches
     if start == 0 or random is None:
         return itertools.islice(iter(loader), start, None)

@@ -117,7 +117,7 @@ def fit(
             preflight_.warn(preflight_.inspect(state, compute, own_step=step is not None))
         state.resumed = resume is not False
         resume_.enter(state, sources)
-        with graceful(state), hooks.running(state):
+        with feed.explained(), graceful(state), hooks.running(state):
             _train(state, hooks, compute)
     state.model.eval()
     return build.result(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -107,18 +108,21 @@ class Runtime:
         return loader.finish(batch) if feed.can_skip(loader) else batch
 
     def feed(self, loader: Any, state: TrainState) -> Iterator[Any]:
-        """Yields the batches of the epoch under way, on the device, from the state's position on."""
+        """Yields the batches of the epoch under way, on the device, from the state's position on, and clocks the wait."""
         start = state.batch_index if state.training else 0
-        if state.training and start == 0 and not feed.can_skip(loader):
+        own = feed.can_skip(loader)
+        if state.training and start == 0 and not own:
             state.epoch_rng = feed.random_state(loader)
-        source = feed.open_epoch(loader, state.epoch, start, state.epoch_rng if state.training else None)
-        if self.device.type == "cpu" and not feed.can_skip(loader):
-            yield from source
-            return
-        for batch in source:
-            if state.training:  # a loader may have left out a batch none of whose samples could be read
-                state.batch_index = getattr(batch, "place", state.batch_index)
-            yield self.finished(loader, batch)
+        random = state.epoch_rng if state.training else None
+        began = time.perf_counter()
+        for batch in feed.open_epoch(loader, state.epoch, start, random, self.device):
+            if own or self.device.type != "cpu":
+                if state.training:  # a loader may have left out a batch none of whose samples could be read
+                    state.batch_index = getattr(batch, "place", state.batch_index)
+                batch = self.finished(loader, batch)
+            state.data_seconds += time.perf_counter() - began
+            yield batch
+            began = time.perf_counter()
 
     def forward(self, step: Step, batch: Any, state: TrainState) -> Tensor:
         """Runs a step on a batch and files what came of it into the state.

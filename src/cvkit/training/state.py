@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +130,7 @@ class FitResult:
             whatever a callback gave to ``request_stop``.
         best_checkpoint: The file of the best epoch, if a ``Checkpoint`` callback wrote one.
         last_checkpoint: The newest file, if a ``Checkpoint`` callback wrote one.
+        skipped: How many samples were left out because they could not be read (``on_error="skip"``), in this process.
     """
 
     history: History
@@ -138,6 +140,7 @@ class FitResult:
     stop_reason: str
     best_checkpoint: Path | None = None
     last_checkpoint: Path | None = None
+    skipped: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -179,6 +182,10 @@ class TrainState:
         resume_rng: The random numbers to continue with, once the callbacks have started.
         group_open: Whether gradients of an unfinished group of ``accumulate`` batches are waiting.
         reported_epoch: The epoch in which a non-finite loss was last reported.
+        data_seconds: How long this epoch has waited for batches so far, those of the validation and their transforms
+            included; on a GPU that is until they are queued. What is left of :attr:`epoch_seconds` went into the model and
+            the callbacks.
+        epoch_began: When this epoch began, by ``time.perf_counter``.
     """
 
     model: nn.Module
@@ -215,6 +222,13 @@ class TrainState:
     resumed: bool = False
     group_open: bool = False
     reported_epoch: int = -1
+    data_seconds: float = 0.0
+    epoch_began: float = 0.0
+
+    @property
+    def epoch_seconds(self) -> float:
+        """How long this epoch has taken so far."""
+        return time.perf_counter() - self.epoch_began
 
     @property
     def loss_fn(self) -> LossFunction:
@@ -289,6 +303,7 @@ class TrainState:
     def begin_epoch(self) -> None:
         """Forgets what was summed and logged in the epoch before, unless this one is entered in the middle."""
         self.training, self.meters = True, self.train_meters
+        self.data_seconds, self.epoch_began = 0.0, time.perf_counter()
         if self.batch_index == 0:
             self.logs = {}
             self.train_meters.reset()
