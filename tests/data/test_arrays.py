@@ -45,8 +45,11 @@ def test_numbers_are_features_as_they_are(dtype):
 def test_arrays_that_may_not_be_written_to_are_taken_without_a_warning(recwarn, writeable):
     images = levels(2, 4, 4)
     images.flags.writeable = writeable
-    ArrayDataset(images, [0, 1])
+    data = ArrayDataset(images, [0, 1])
     assert not recwarn.list
+    assert data.images.data_ptr() == images.ctypes.data  # a mapped file is not read into memory
+    data[0][0].putpixel((0, 0), 99)
+    assert images[0, 0, 0] == 0
 
 
 @pytest.mark.parametrize(

@@ -182,3 +182,179 @@ def test_from_folder_refuses_an_unknown_preset_and_share(shapes):
         from_folder(shapes, size=16, batch_size=4, preset="photos")
     with pytest.raises(ArgumentError, match="val cannot be used"):
         from_folder(shapes, size=16, batch_size=4, val=1.5)
+
+
+# what lies in the folders
+
+
+def test_classes_are_in_the_order_of_their_sorted_names(tmp_path):
+    for name in ("b", "B", "a", "10", "9", "ä", "with space"):
+        write_shapes(tmp_path / "new", 1, 8, classes=("circle",))
+        (tmp_path / "new" / "circle").rename(tmp_path / "new" / name)
+    data = FolderDataset(tmp_path / "new")
+    assert data.classes == sorted(("b", "B", "a", "10", "9", "ä", "with space"))
+    assert data.targets == list(range(7))
+
+
+def test_files_beside_the_class_folders_do_not_count(shapes):
+    Image.new("RGB", (4, 4)).save(shapes / "stray.png")
+    (shapes / ".DS_Store").write_bytes(b"")
+    assert len(FolderDataset(shapes)) == 12
+
+
+def test_a_folder_named_like_a_picture_is_a_folder(shapes):
+    (shapes / "circle" / "album.png").mkdir()
+    Image.new("RGB", (4, 4)).save(shapes / "circle" / "album.png" / "x.png")
+    assert "circle/album.png/x.png" in FolderDataset(shapes).paths
+
+
+def test_a_class_of_hidden_files_only_is_empty(shapes):
+    (shapes / "oval").mkdir()
+    (shapes / "oval" / ".DS_Store").write_bytes(b"")
+    with pytest.raises(DataError, match=r"oval holds no picture\n  got: 1 entries, e\.g\. \.DS_Store\n"):
+        FolderDataset(shapes)
+
+
+def test_a_root_without_any_picture_of_the_training_classes_is_refused(shapes, tmp_path):
+    (tmp_path / "val" / "circle").mkdir(parents=True)
+    with pytest.raises(DataError) as caught:
+        FolderDataset(tmp_path / "val", classes=FolderDataset(shapes).classes)
+    assert str(caught.value) == (
+        f"no picture of any class in {tmp_path}/val\n  got: 1 entries, e.g. circle\n"
+        "  expected: files ending in .bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp\n"
+        "  fix: add pictures, or name other endings: extensions=(…)"
+    )
+
+
+def test_each_refusal_of_a_root_in_its_words(shapes):
+    file = shapes / "circle" / "0000.png"
+    with pytest.raises(DataError) as caught:
+        FolderDataset(file)
+    assert str(caught.value) == (
+        f"there is no directory {file}\n  got: a file\n  expected: a directory with one folder a class\n"
+        f"  fix: check the path; relative paths start at {Path.cwd()}"
+    )
+    with pytest.raises(DataError) as caught:
+        FolderDataset(shapes / "no" / "where")
+    assert f"\n  got: {shapes / 'no'} is not there either\n" in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        FolderDataset(shapes / "circle")
+    assert str(caught.value) == (
+        f"{shapes}/circle holds no class folder\n"
+        "  got: 4 entries, e.g. 0000.png, 0001.png, 0002.png, 0003.png\n"
+        f"  expected: {shapes}/circle/<class>/<picture>\n"
+        "  fix: put the pictures of each class into a folder of its name"
+    )
+    with pytest.raises(DataError) as caught:
+        FolderDataset(shapes, classes=["circle", "square"])
+    assert str(caught.value) == (
+        f"{shapes} holds folders that are no known class: triangle\n  got: folders circle, square, triangle\n"
+        "  expected: only circle, square\n"
+        "  fix: rename or remove the folder, or add its pictures to the training set as well"
+    )
+
+
+def test_a_missing_directory_among_many_names_a_few(tmp_path):
+    for index in range(30):
+        (tmp_path / f"{index:02d}").mkdir()
+    with pytest.raises(DataError) as caught:
+        FolderDataset(tmp_path / "data")
+    names = ", ".join(f"'{index:02d}'" for index in range(10))
+    assert str(caught.value).splitlines()[1] == f"  got: {tmp_path} holds [{names}] and 20 more"
+
+
+@pytest.mark.parametrize("root", [str, Path])
+def test_a_relative_root_will_do(shapes, monkeypatch, root):
+    monkeypatch.chdir(shapes)
+    for where in (".", "", "../shapes", "circle/.."):
+        data = FolderDataset(root(where))
+        assert (data.paths[0], data[0][0].size) == ("circle/0000.png", (16, 16))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission_is_an_error(shapes):
+    (shapes / "circle").chmod(0)
+    try:
+        with pytest.raises(DataError, match=r"the folder .*circle cannot be read\n  got: PermissionError: "):
+            FolderDataset(shapes)
+    finally:
+        (shapes / "circle").chmod(0o755)
+
+
+# links
+
+
+def test_links_are_followed_when_asked_for(shapes, tmp_path):
+    outside = write_shapes(tmp_path / "outside", 3, 16, classes=("star",))
+    os.symlink(outside / "star", shapes / "star")
+    os.symlink(outside / "star", shapes / "circle" / "linked")
+    os.symlink(outside / "star" / "0000.png", shapes / "circle" / "star.png")
+    data = FolderDataset(shapes, follow_links=True)
+    assert data.classes == ["circle", "square", "star", "triangle"]
+    assert [data.targets.count(target) for target in range(4)] == [8, 4, 3, 4]
+    assert data.verify()
+
+
+def test_the_warning_of_links_in_its_words_points_to_the_script(shapes, tmp_path):
+    os.symlink(write_shapes(tmp_path / "out", 1, 16), shapes / "circle" / "more")
+    with pytest.warns(CvkitWarning) as caught:
+        FolderDataset(shapes)
+    assert [str(one.message) for one in caught] == [
+        f"1 links in {shapes} are left out, e.g. {shapes}/circle/more: links to folders, and to files outside the directory, "
+        "are not followed; pass follow_links=True if they are meant"
+    ]
+    assert caught[0].filename == __file__
+
+
+def test_a_root_of_links_alone_says_that_they_are_not_followed(shapes, tmp_path):
+    (tmp_path / "links").mkdir()
+    os.symlink(shapes / "circle", tmp_path / "links" / "circle")
+    with pytest.raises(
+        DataError, match=r"\n  got: 1 entries, e\.g\. circle; 1 links to folders, which are not followed\n"
+    ):
+        FolderDataset(tmp_path / "links")
+    assert FolderDataset(tmp_path / "links", follow_links=True).classes == ["circle"]
+
+
+def test_a_root_that_is_a_link_itself_is_the_users_choice(shapes, tmp_path):
+    os.symlink(shapes, tmp_path / "here")
+    os.symlink(shapes / "circle" / "0000.png", shapes / "circle" / "again.png")
+    assert len(FolderDataset(tmp_path / "here")) == 13
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../.."])
+def test_links_in_circles_are_an_error_where_they_are_followed(shapes, target):
+    os.symlink(target, shapes / "circle" / "loop")
+    with pytest.warns(CvkitWarning, match="1 links"):
+        assert len(FolderDataset(shapes)) == 12
+    with pytest.raises(DataError) as caught:
+        FolderDataset(shapes, follow_links=True)
+    first, _, *rest = str(caught.value).splitlines()
+    assert first.startswith(f"the link {shapes}/circle/loop")
+    assert first.endswith("leads back to a folder that it lies in")
+    assert rest == [
+        "  expected: links that do not go in circles",
+        "  fix: remove the link, or leave follow_links out",
+    ]
+
+
+@pytest.mark.parametrize("place", ["circle/loop.png", "loop"])
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_a_link_to_itself_is_an_error_by_name(shapes, place, follow_links):
+    os.symlink(Path(place).name, shapes / place)
+    with pytest.raises(DataError) as caught:
+        FolderDataset(shapes, follow_links=follow_links)
+    assert str(caught.value) == (
+        f"the link {shapes}/{place} leads nowhere\n  got: OSError: Too many levels of symbolic links\n"
+        "  expected: a link to a file or a folder\n  fix: remove the link"
+    )
+
+
+def test_a_link_to_nothing_is_named_when_it_is_read(shapes):
+    os.symlink("gone.png", shapes / "circle" / "9.png")
+    data = FolderDataset(shapes)
+    assert list(data.verify().bad) == ["circle/9.png"]
+    with pytest.raises(
+        ImageError, match=r"^sample 4: cannot read the picture .*circle/9\.png\n  got: FileNotFoundError"
+    ):
+        data[4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ class ArrayDataset:
         classes: Sequence[str] | None = None,
     ) -> None:
         self.images = _tensor("images", images)
-        values = _tensor("targets", np.asarray(targets) if isinstance(targets, Sequence) else targets)
+        values = _tensor("targets", targets)
         self.values = values.float() if values.is_floating_point() else values.long()
         if len(self.images) != len(self.values) or len(self.images) == 0:
             raise DataError(
@@ -140,11 +141,13 @@ class ArrayDataset:
 
 def _tensor(name: str, values: Any) -> Tensor:
     """Returns numbers, one or more a sample, as a tensor on the host."""
-    # torch takes no array that runs backwards (RGB from BGR), and warns of one that it may not write to
-    if isinstance(values, np.ndarray) and (min(values.strides, default=0) < 0 or not values.flags.writeable):
-        values = values.copy()
     try:
-        tensor = torch.as_tensor(values).detach().cpu()
+        values = np.asarray(values) if isinstance(values, Sequence) else values
+        if isinstance(values, np.ndarray) and min(values.strides, default=0) < 0:
+            values = values.copy()  # torch takes no array that runs backwards, as RGB does that was made of BGR
+        with warnings.catch_warnings():  # one that may not be written to, e.g. a mapped file: nothing here writes
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+            tensor = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{name} cannot be used",

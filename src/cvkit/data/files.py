@@ -348,11 +348,12 @@ def _check_background(background: Background) -> None:
 
 def _no_directory(root: Path, what: str) -> DataError:
     near = sorted(p.name for p in root.parent.iterdir() if p.is_dir()) if root.parent.is_dir() else None
+    more = f" and {len(near) - 10} more" if near and len(near) > 10 else ""
     return DataError(
         f"there is no directory {root}",
         got="a file"
         if root.exists()
-        else f"{root.parent} {f'holds {near}' if near is not None else 'is not there either'}",
+        else f"{root.parent} {f'holds {near[:10]}{more}' if near is not None else 'is not there either'}",
         expected=what,
         fix=f"check the path; relative paths start at {Path.cwd()}",
     )
