@@ -87,8 +87,8 @@ def test_erasing_is_bitwise_that_of_torchvision(data, count, channels):
     before = images.clone()
     place = st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(0, 9), st.integers(1, 7))
     places = [
-        (t, l, min(h, 9 - t), min(w, 7 - l))
-        for t, l, h, w in data.draw(st.lists(place, min_size=count, max_size=count))
+        (top, left, min(high, 9 - top), min(wide, 7 - left))
+        for top, left, high, wide in data.draw(st.lists(place, min_size=count, max_size=count))
     ]
     expected = [
         reference.erase(one, *where, torch.tensor(0.5)) if where[2] else one
@@ -119,8 +119,8 @@ def test_mixtures_are_those_done_by_hand(data, count, channels, boxed):
     shares = data.draw(st.lists(st.floats(0, 1, width=32), min_size=count, max_size=count))
     place = st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(0, 9), st.integers(1, 7))
     places = [
-        (t, l, min(h, 9 - t), min(w, 7 - l))
-        for t, l, h, w in data.draw(st.lists(place, min_size=count, max_size=count))
+        (top, left, min(high, 9 - top), min(wide, 7 - left))
+        for top, left, high, wide in data.draw(st.lists(place, min_size=count, max_size=count))
     ]
     if not boxed:
         places = [(0, 0, 0, 0)] * count
