@@ -310,10 +310,24 @@ def test_a_root_of_links_alone_says_that_they_are_not_followed(shapes, tmp_path)
     (tmp_path / "links").mkdir()
     os.symlink(shapes / "circle", tmp_path / "links" / "circle")
     with pytest.raises(
-        DataError, match=r"\n  got: 1 entries, e\.g\. circle; 1 links to folders, which are not followed\n"
+        DataError,
+        match=r"\n  got: 1 entries, e\.g\. circle; 1 links, which are not followed without follow_links=True\n",
     ):
         FolderDataset(tmp_path / "links")
     assert FolderDataset(tmp_path / "links", follow_links=True).classes == ["circle"]
+
+
+def test_a_class_of_links_alone_says_that_they_are_not_followed(shapes, tmp_path):
+    outside = write_shapes(tmp_path / "outside", 2, 16, classes=("star",))
+    (shapes / "star").mkdir()
+    for index in range(2):
+        os.symlink(outside / "star" / f"000{index}.png", shapes / "star" / f"{index}.png")
+    with pytest.raises(DataError) as caught:
+        FolderDataset(shapes)
+    assert str(caught.value).splitlines()[:2] == [
+        f"the class folder {shapes}/star holds no picture",
+        "  got: 2 entries, e.g. 0.png, 1.png; 2 links, which are not followed without follow_links=True",
+    ]
 
 
 def test_a_root_that_is_a_link_itself_is_the_users_choice(shapes, tmp_path):

@@ -223,6 +223,13 @@ def test_links_out_of_either_directory_are_left_out_or_followed(texts, tmp_path)
     assert {one.filename for one in caught} == {__file__}
     assert len(data) == 3
     assert parallel(texts, follow_links=True).targets == [0, 1, 0, 1]
+    (texts / "labels" / "d.txt").unlink()
+    (texts / "labels" / "d.txt").write_text("dog")
+    with pytest.raises(DataError) as failed:
+        parallel(texts)
+    assert str(failed.value).splitlines()[1] == (
+        "  got: 1 labels without a picture: d.txt; 1 links, which are not followed without follow_links=True"
+    )
 
 
 # masks

@@ -232,10 +232,11 @@ class Tree:
 
     def files(self, under: str = "") -> list[str]:
         """Returns the files under a folder that count, relative to the root and sorted."""
-        start = self.root / under
-        return sorted(Path(path).relative_to(self.root).as_posix() for path in self._walk(start, (start.resolve(),)))
+        base = os.path.join(self.root, "")
+        start = base + under if under else str(self.root)
+        return sorted(path[len(base) :].replace(os.sep, "/") for path in self._walk(start, (Path(start).resolve(),)))
 
-    def _walk(self, folder: str | Path, above: tuple[Path, ...]) -> Iterator[str]:
+    def _walk(self, folder: str, above: tuple[Path, ...]) -> Iterator[str]:
         for entry in entries_of(folder):
             if entry.is_symlink() and not self.follow_links and not self._within(entry):
                 self.links.append(entry.path)
@@ -266,9 +267,11 @@ class Tree:
                 stacklevel=3,
             )
 
-    def holds(self) -> str:
-        """Says what lies directly in the directory."""
-        return holds(self.root)
+    def holds(self, under: str = "") -> str:
+        """Says what lies directly in the directory, or in a folder of it, and how many links were not followed."""
+        left_out = f"; {len(self.links)} links, which are not followed without follow_links=True" if self.links else ""
+        names = sorted(entry.name for entry in os.scandir(self.root / under))
+        return f"{len(names)} entries" + (f", e.g. {', '.join(names[:5])}" if names else "") + left_out
 
 
 def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -304,12 +307,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
             expected="a link to a file or a folder",
             fix="remove the link",
         ) from error
-
-
-def holds(folder: Path) -> str:
-    """Says what lies in a folder, for a message."""
-    names = sorted(entry.name for entry in os.scandir(folder))
-    return f"{len(names)} entries" + (f", e.g. {', '.join(names[:5])}" if names else "")
 
 
 def some(names: Sequence[str], most: int = 10) -> str:

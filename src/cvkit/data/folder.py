@@ -9,7 +9,7 @@ import numpy as np
 
 from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS
-from cvkit.data.files import EXTENSIONS, Background, ClassTargets, FileDataset, OnError, Tree, holds
+from cvkit.data.files import EXTENSIONS, Background, ClassTargets, FileDataset, OnError, Tree
 from cvkit.errors import DataError
 from cvkit.pixels import WHITE
 
@@ -73,7 +73,7 @@ class FolderDataset(ClassTargets, FileDataset):
             if not inside and classes is None:
                 raise DataError(
                     f"the class folder {tree.root / name} holds no picture",
-                    got=holds(tree.root / name),
+                    got=tree.holds(name),
                     expected=f"files ending in {', '.join(tree.endings)}",
                     fix="add pictures, or delete the folder",
                 )
@@ -95,10 +95,9 @@ class FolderDataset(ClassTargets, FileDataset):
 def _class_folders(tree: Tree) -> list[str]:
     folders = tree.folders()
     if not folders:
-        linked = f"; {len(tree.links)} links to folders, which are not followed" if tree.links else ""
         raise DataError(
             f"{tree.root} holds no class folder",
-            got=tree.holds() + linked,
+            got=tree.holds(),
             expected=f"{tree.root}/<class>/<picture>",
             fix="put the pictures of each class into a folder of its name",
         )

@@ -280,6 +280,8 @@ def _matched(pictures: Tree, labels: Tree, suffix: str) -> list[tuple[str, str]]
     if without or orphans:
         parts = [f"{len(without)} pictures without a label: {some(without)}"] if without else []
         parts += [f"{len(orphans)} labels without a picture: {some(orphans)}"] if orphans else []
+        links = len(pictures.links) + len(labels.links)
+        parts += [f"{links} links, which are not followed without follow_links=True"] if links else []
         raise DataError(
             f"{pictures.root} and {labels.root} do not match",
             got="; ".join(parts),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -79,7 +80,7 @@ class TableDataset(FileDataset):
         name, rows = _rows(table)
         root = Path(root) if root is not None else Path(table).parent if isinstance(table, str | Path) else Path()
         _check_columns(name, rows, [image, *columns])
-        home = root.resolve()
+        home = os.path.realpath(root)
         paths = [_inside(root, home, str(_cell(name, line, row, image)), follow_links) for line, row in rows]
         _check_paths(name, root, paths, [line for line, _ in rows])
         super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
@@ -262,36 +263,46 @@ def _value(name: str, line: str, row: Row, column: str) -> float:
     return value
 
 
-def _inside(root: Path, home: Path, path: str, follow_links: bool) -> str:
+def _inside(root: Path, home: str, path: str, follow_links: bool) -> str:
     """Returns a path relative to the root, whose own whole path is ``home``.
 
     Raises:
         DataError: It leads elsewhere, or is no path.
     """
-    whole, roundabout = root / path, Path(path).is_absolute() or ".." in PurePosixPath(path).parts
+    plain = PurePath(path)
+    roundabout = plain.is_absolute() or ".." in plain.parts
     if follow_links and not roundabout:
-        return Path(path).as_posix()
+        return plain.as_posix()
     try:
-        real = whole.resolve()
-    except (ValueError, OSError, RuntimeError) as error:  # a null character; a link that leads to itself
+        real = os.path.realpath(os.path.join(root, path))
+    except (ValueError, OSError) as error:  # e.g. a null character
         raise DataError(
             f"{path!r} is no path",
             got=f"{type(error).__name__}: {error}",
             expected=f"a file under {root}",
             fix="mend the cell",
         ) from error
-    if real.is_relative_to(home):
-        return real.relative_to(home).as_posix() if roundabout else Path(path).as_posix()
+    if real.startswith(os.path.join(home, "")):
+        return PurePath(os.path.relpath(real, home)).as_posix() if roundabout else plain.as_posix()
     raise DataError(
         f"the path {path} leads out of {root}",
-        got=str(real),
+        got=real,
         expected=f"a path under {home}",
         fix="pass the directory above all pictures as root, or follow_links=True where a link in it is meant",
     )
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(path)
+    except ValueError:  # a character that no path may have
+        return False
+
+
 def _check_paths(name: str, root: Path, paths: Sequence[str], lines: Sequence[str]) -> None:
-    missing = [f"{path} ({line})" for path, line in zip(paths, lines, strict=True) if not (root / path).is_file()]
+    missing = [
+        f"{path} ({line})" for path, line in zip(paths, lines, strict=True) if not _is_file(os.path.join(root, path))
+    ]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(paths)} pictures in {name} are not there",
