@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import ResNet18_Weights, ViT_B_16_Weights, get_weight
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.v2 import functional as reference
 
@@ -324,3 +325,145 @@ def test_a_configuration_with_a_wrong_argument_is_answered():
 def test_the_room_does_not_load_torchvision():
     code = "import cvkit.transforms, sys; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("argument", ["mean", "std", "scale", "ratio"])
+def test_one_number_where_several_are_wanted_is_answered(argument):
+    with pytest.raises(ArgumentError) as caught:
+        transforms.classification_train(**{argument: 0.5})
+    assert str(caught.value) == (
+        f"{argument} cannot be used\n  got: 0.5\n  expected: a sequence of numbers\n"
+        f"  fix: pass e.g. {argument}=(0.5,), or leave it out for the usual ones"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "got"), [({"flip": "half"}, "'half'"), ({"mixup": None}, "None"), ({"mean": "abc"}, "'a'")]
+)
+def test_what_is_no_number_is_answered(arguments, got):
+    with pytest.raises(ArgumentError) as caught:
+        transforms.digits_train(**arguments)
+    assert str(caught.value) == (
+        f"{next(iter(arguments))} cannot be used\n  got: {got}\n  expected: a number\n"
+        "  fix: leave it out for the usual one"
+    )
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        {"mean": (0.1, 0.2, float("nan"))},
+        {"mean": (0.1, 0.2, float("inf"))},
+        {"std": (0.1, 0.0, 0.2)},
+        {"std": (0.1, -0.1, 0.2)},
+        {"std": (0.1, float("inf"), 0.2)},
+        {"std": (0.1, float("nan"), 0.2)},
+        {"mean": (), "std": ()},
+        {"mean": (0.1, 0.2), "std": (0.1, 0.2)},
+    ],
+)
+def test_statistics_that_make_no_picture_are_refused(statistics):
+    with pytest.raises(ArgumentError, match="classification_eval: mean and std cannot be used"):
+        transforms.classification_eval(**statistics)
+
+
+@pytest.mark.parametrize("ratio", [(1, float("inf")), (0, 1), (2, 1), (1,), (float("nan"), 1)])
+def test_a_ratio_that_is_no_pair_is_refused(ratio):
+    with pytest.raises(ArgumentError, match="segmentation_train: ratio cannot be used"):
+        transforms.segmentation_train(ratio=ratio)
+
+
+@each
+def test_a_configuration_with_every_argument_changed_builds_the_same_transform(name):
+    other = {
+        "size": 17, "scale": (0.3, 0.6), "ratio": (0.5, 2), "flip": 0.25, "vertical_flip": 0.75, "brightness": 0.1,
+        "contrast": 0.2, "saturation": 0.3, "hue": 0.4, "erase": 0.6, "mixup": 0.7, "cutmix": 0.8, "num_classes": 9,
+        "augment": "randaugment", "mean": (0.1,), "std": (0.2,), "interpolation": "bicubic", "resize": 19, "padding": 3,
+        "noise": 0.05,
+    }  # fmt: skip
+    taken = {key: other[key] for key in inspect.signature(presets.get(name)).parameters}
+    transform = presets.get(name)(**taken)
+    config = transform.to_config()
+    assert {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()} == {
+        "name": name,
+        **taken,
+    }
+    again = Transform.from_config(json.loads(json.dumps(config)))
+    assert again == transform
+    assert pickle.loads(pickle.dumps(transform)) == transform
+    for key in set(taken) - {"size", "num_classes", "resize"}:  # each argument is part of what it is
+        less = {k: v for k, v in taken.items() if k != key and not (key in ("mean", "std") and k in ("mean", "std"))}
+        assert presets.get(name)(**less) != transform
+
+
+@each
+def test_the_twin_of_a_preset_keeps_what_they_share(name):
+    taken = inspect.signature(presets.get(name)).parameters
+    transform = presets.get(name)(20, **({"interpolation": "bicubic"} if "interpolation" in taken else {}))
+    twin = transform.evaluation()
+    assert twin.channels == transform.channels
+    assert twin.takes_pairs == transform.takes_pairs
+    assert twin.to_config().get("interpolation") == transform.to_config().get("interpolation")
+    assert transforms.Transform.from_config(twin.to_config()) == twin
+
+
+def test_weights_of_a_classifier_give_their_preprocessing():
+    weights = ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1
+    transform = transforms.from_weights(weights)
+    assert transform == transforms.classification_eval(384, resize=384, interpolation="bicubic")
+    assert transforms.from_weights("ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1") == transform
+    assert Transform.from_config(transform.to_config()) == transform
+
+
+@pytest.mark.parametrize("name", ["ResNet50_Weights.IMAGENET1K_V2", "AlexNet_Weights.DEFAULT"])
+def test_the_preprocessing_of_weights_is_torchvisions(name):
+    image = picture(300, 260)
+    theirs = get_weight(name).transforms()(to_tensor(image))
+    assert (transforms.from_weights(name)(image) - theirs).abs().max() <= 1 / 255 / 0.224 + 1e-6
+
+
+def test_weights_of_a_segmentation_take_the_whole_picture():
+    transform = transforms.from_weights("FCN_ResNet50_Weights.DEFAULT")
+    assert transform == transforms.segmentation_eval(520)
+    assert transform.takes_pairs
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "ObjectDetection"),
+        ("R3D_18_Weights.DEFAULT", "VideoClassification"),
+        ("Raft_Small_Weights.DEFAULT", "OpticalFlow"),
+    ],
+)
+def test_weights_of_another_task_are_refused(name, kind):
+    for weights in (name, get_weight(name)):
+        with pytest.raises(ArgumentError) as caught:
+            transforms.from_weights(weights)
+        assert str(caught.value) == (
+            f"these weights' preprocessing is no preset\n  got: {kind}\n"
+            "  expected: that of a classifier or of a semantic segmentation\n"
+            "  fix: pass weights.transforms() itself as the transform"
+        )
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "ResNet18_Weight.IMAGENET1K_V1",
+        "ResNet18_Weights.IMAGENET1K_V9",
+        "ResNet18_Weights",
+        "",
+        None,
+        3,
+        ResNet18_Weights,
+    ],
+)
+def test_what_are_no_weights_is_answered(weights):
+    with pytest.raises(ArgumentError) as caught:
+        transforms.from_weights(weights)
+    what, got, expected, fix = str(caught.value).split("\n")
+    assert what == "weights cannot be used"
+    assert got.startswith(f"  got: {weights!r} (")
+    assert expected == "  expected: an entry of a torchvision weights enum, or its name"
+    assert fix == '  fix: e.g. from_weights("ResNet18_Weights.IMAGENET1K_V1")'

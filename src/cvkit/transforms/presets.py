@@ -42,8 +42,26 @@ MNIST_MEAN, MNIST_STD = (0.1307,), (0.3081,)
 """Of the pixels of MNIST's 60,000 training pictures, to four places."""
 
 
-def _floats(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+def _number(argument: str, value: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"{argument} cannot be used", got=repr(value), expected="a number", fix="leave it out for the usual one"
+        ) from error
+
+
+def _floats(argument: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        several = list(values)
+    except TypeError as error:
+        raise ArgumentError(
+            f"{argument} cannot be used",
+            got=repr(values),
+            expected="a sequence of numbers",
+            fix=f"pass e.g. {argument}=({values!r},), or leave it out for the usual ones",
+        ) from error
+    return tuple(_number(argument, value) for value in several)
 
 
 def classification_train(
@@ -95,19 +113,19 @@ def classification_train(
     """
     return stages.ClassificationTrain(
         size=size,
-        mean=_floats(mean),
-        std=_floats(std),
-        scale=_floats(scale),
-        ratio=_floats(ratio),
-        flip=float(flip),
-        vertical_flip=float(vertical_flip),
-        brightness=float(brightness),
-        contrast=float(contrast),
-        saturation=float(saturation),
-        hue=float(hue),
-        erase=float(erase),
-        mixup=float(mixup),
-        cutmix=float(cutmix),
+        mean=_floats("mean", mean),
+        std=_floats("std", std),
+        scale=_floats("scale", scale),
+        ratio=_floats("ratio", ratio),
+        flip=_number("flip", flip),
+        vertical_flip=_number("vertical_flip", vertical_flip),
+        brightness=_number("brightness", brightness),
+        contrast=_number("contrast", contrast),
+        saturation=_number("saturation", saturation),
+        hue=_number("hue", hue),
+        erase=_number("erase", erase),
+        mixup=_number("mixup", mixup),
+        cutmix=_number("cutmix", cutmix),
         num_classes=num_classes,
         augment=augment,
         interpolation=interpolation,
@@ -138,8 +156,8 @@ def classification_eval(
         resize = round(size * 256 / 224)
     return stages.ClassificationEval(
         size=size,
-        mean=_floats(mean),
-        std=_floats(std),
+        mean=_floats("mean", mean),
+        std=_floats("std", std),
         resize=resize,  # None only beside a size that is refused
         interpolation=interpolation,
     )
@@ -190,18 +208,18 @@ def small_image_train(
     """
     return stages.SmallImageTrain(
         size=size,
-        mean=_floats(mean),
-        std=_floats(std),
+        mean=_floats("mean", mean),
+        std=_floats("std", std),
         padding=padding,
-        flip=float(flip),
-        vertical_flip=float(vertical_flip),
-        brightness=float(brightness),
-        contrast=float(contrast),
-        saturation=float(saturation),
-        hue=float(hue),
-        erase=float(erase),
-        mixup=float(mixup),
-        cutmix=float(cutmix),
+        flip=_number("flip", flip),
+        vertical_flip=_number("vertical_flip", vertical_flip),
+        brightness=_number("brightness", brightness),
+        contrast=_number("contrast", contrast),
+        saturation=_number("saturation", saturation),
+        hue=_number("hue", hue),
+        erase=_number("erase", erase),
+        mixup=_number("mixup", mixup),
+        cutmix=_number("cutmix", cutmix),
         num_classes=num_classes,
         augment=augment,
     )
@@ -220,7 +238,7 @@ def small_image_eval(
     Raises:
         ArgumentError: A value out of range.
     """
-    return stages.SmallImageEval(size=size, mean=_floats(mean), std=_floats(std))
+    return stages.SmallImageEval(size=size, mean=_floats("mean", mean), std=_floats("std", std))
 
 
 def digits_train(
@@ -266,18 +284,18 @@ def digits_train(
     """
     return stages.DigitsTrain(
         size=size,
-        mean=_floats(mean),
-        std=_floats(std),
+        mean=_floats("mean", mean),
+        std=_floats("std", std),
         padding=padding,
-        flip=float(flip),
-        vertical_flip=float(vertical_flip),
-        brightness=float(brightness),
-        contrast=float(contrast),
-        saturation=float(saturation),
-        hue=float(hue),
-        erase=float(erase),
-        mixup=float(mixup),
-        cutmix=float(cutmix),
+        flip=_number("flip", flip),
+        vertical_flip=_number("vertical_flip", vertical_flip),
+        brightness=_number("brightness", brightness),
+        contrast=_number("contrast", contrast),
+        saturation=_number("saturation", saturation),
+        hue=_number("hue", hue),
+        erase=_number("erase", erase),
+        mixup=_number("mixup", mixup),
+        cutmix=_number("cutmix", cutmix),
         num_classes=num_classes,
         augment=augment,
     )
@@ -294,7 +312,7 @@ def digits_eval(size: int = 28, *, mean: Sequence[float] = MNIST_MEAN, std: Sequ
     Raises:
         ArgumentError: A value out of range.
     """
-    return stages.DigitsEval(size=size, mean=_floats(mean), std=_floats(std))
+    return stages.DigitsEval(size=size, mean=_floats("mean", mean), std=_floats("std", std))
 
 
 def segmentation_train(
@@ -335,16 +353,16 @@ def segmentation_train(
     """
     return stages.SegmentationTrain(
         size=size,
-        mean=_floats(mean),
-        std=_floats(std),
-        scale=_floats(scale),
-        ratio=_floats(ratio),
-        flip=float(flip),
-        vertical_flip=float(vertical_flip),
-        brightness=float(brightness),
-        contrast=float(contrast),
-        saturation=float(saturation),
-        hue=float(hue),
+        mean=_floats("mean", mean),
+        std=_floats("std", std),
+        scale=_floats("scale", scale),
+        ratio=_floats("ratio", ratio),
+        flip=_number("flip", flip),
+        vertical_flip=_number("vertical_flip", vertical_flip),
+        brightness=_number("brightness", brightness),
+        contrast=_number("contrast", contrast),
+        saturation=_number("saturation", saturation),
+        hue=_number("hue", hue),
         interpolation=interpolation,
     )
 
@@ -367,7 +385,9 @@ def segmentation_eval(
     Raises:
         ArgumentError: A value out of range.
     """
-    return stages.SegmentationEval(size=size, mean=_floats(mean), std=_floats(std), interpolation=interpolation)
+    return stages.SegmentationEval(
+        size=size, mean=_floats("mean", mean), std=_floats("std", std), interpolation=interpolation
+    )
 
 
 def denoise(
@@ -394,7 +414,13 @@ def denoise(
     Raises:
         ArgumentError: A value out of range.
     """
-    return stages.Denoise(size=size, mean=_floats(mean), std=_floats(std), noise=float(noise), flip=float(flip))
+    return stages.Denoise(
+        size=size,
+        mean=_floats("mean", mean),
+        std=_floats("std", std),
+        noise=_number("noise", noise),
+        flip=_number("flip", flip),
+    )
 
 
 def from_weights(weights: Any) -> Transform:
