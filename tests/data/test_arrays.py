@@ -142,6 +142,16 @@ def test_targets_that_are_no_numbers_are_refused(targets):
     ]
 
 
+def test_complex_numbers_are_refused():
+    for images, targets, name in ((1j, 1, "images"), (1.0, 1j, "targets")):
+        with pytest.raises(DataError) as caught:
+            ArrayDataset(np.full((2, 3), images), np.full(2, targets))
+        assert str(caught.value) == (
+            f"{name} cannot be used\n  got: complex numbers\n  expected: real ones\n"
+            "  fix: torch.view_as_real makes two of each"
+        )
+
+
 def test_verify_finds_what_is_not_finite():
     images = np.zeros((4, 2, 2), np.float32)
     images[1, 0, 1], images[3, 1, 1] = np.nan, np.inf
@@ -175,5 +185,8 @@ def test_iterating_ends_and_repr_tells_the_shape():
     assert [target for _, target in data] == [0, 1]
     with pytest.raises(IndexError):
         data[2]
+    assert data[np.int64(1)][1] == 1
+    with pytest.raises(TypeError, match=r"^'slice' object cannot be interpreted as an integer$"):
+        data[0:2]
     assert repr(data) == "ArrayDataset((2, 4, 5) uint8)"
     assert pickle.loads(pickle.dumps(data))[1][0].tobytes() == data[1][0].tobytes()

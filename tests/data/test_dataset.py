@@ -166,6 +166,10 @@ def test_what_cannot_be_split_says_why():
         "this data set cannot be split by class\n  got: TensorDataset of 3 samples without targets\n"
         "  expected: targets, one a sample\n  fix: give the data set a list of targets"
     )
+    short = Only([0, 0, 1, 1])
+    short.__class__ = type("Short", (Only,), {"__len__": lambda self: 5})
+    with pytest.raises(ArgumentError, match=r"\n  got: Short of 5 samples with 4 targets\n"):
+        split(short, 0.5)
     with pytest.raises(ArgumentError) as caught:
         split(Only([0, 1, 2]), 0.5)
     assert str(caught.value) == (
@@ -200,9 +204,13 @@ def test_what_is_known_to_be_the_same_each_time():
 
 def test_class_names_stand_for_one_class_each():
     assert class_names(iter(["b", "a"])) == ["b", "a"]
-    for wrong in ("cat", ["a", "a"]):
-        with pytest.raises(ArgumentError, match=r"^classes cannot be used\n"):
+    for wrong, fix in (("cat", "['cat']"), (["a", "a"], "train.classes"), ([0, 1], "train.classes")):
+        with pytest.raises(ArgumentError) as caught:
             class_names(wrong)
+        assert str(caught.value) == (
+            f"classes cannot be used\n  got: {wrong!r}\n  expected: a list of names, each of them once\n"
+            f"  fix: classes={fix}"
+        )
 
 
 def test_a_fingerprint_tells_parts_apart():

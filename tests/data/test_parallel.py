@@ -474,6 +474,17 @@ def test_mask_values_that_are_none_are_refused(tmp_path, values, ignore):
     )
 
 
+def test_mask_values_may_be_an_array(tmp_path):
+    data = mask_of(tmp_path, np.array([[0, 255]], np.uint8), mask_values=np.array([0, 255]), ignore=9)
+    assert (values_of(data), data.classes, data.mask_values) == ([[0, 1]], ["0", "255"], (0, 255))
+    assert (
+        data.fingerprint
+        == mask_of(tmp_path, np.array([[0, 255]], np.uint8), mask_values=(0, 255), ignore=9).fingerprint
+    )
+    with pytest.raises(ArgumentError, match=r"^mask_values cannot be used\n  got: 255\n"):
+        mask_of(tmp_path, np.array([[0, 255]], np.uint8), mask_values=255)
+
+
 def test_options_that_do_not_go_together_are_refused(texts):
     with pytest.raises(UnknownNameError, match=r"^unknown kind 'masks'\n.*\n  fix: did you mean 'mask'\?$"):
         parallel(texts, kind="masks")

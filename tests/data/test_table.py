@@ -127,6 +127,8 @@ def test_without_a_root_paths_start_at_the_table_or_at_the_working_directory(roo
         ((True, False, True), ["False", "True"]),
         (("b", "B", "a"), ["B", "a", "b"]),
         (("10", "9", "x"), ["10", "9", "x"]),
+        (("²", "10", "9"), ["10", "9", "²"]),
+        (("9" * 5000, "10", "8"), ["10", "8", "9" * 5000]),
     ],
 )
 def test_labels_are_names_and_numbers_are_sorted_as_such(root, labels, classes):
@@ -292,6 +294,26 @@ def test_an_empty_cell_is_named(root, column, value):
     assert str(caught.value) == (
         f"the table, row 1 has no {column}\n  got: an empty cell\n  expected: a value\n"
         "  fix: fill it in, or take the row out"
+    )
+
+
+@pytest.mark.parametrize("value", [b"cat", [1, 2], ("a",), {"a": 1}, np.array([1, 2]), torch.tensor(3)])
+def test_a_cell_that_is_no_single_value_is_refused(root, value):
+    with pytest.raises(DataError) as caught:
+        TableDataset(rows("a", value), root=root)
+    assert str(caught.value) == (
+        f"the table, row 1: label is no single value\n  got: {type(value).__name__}: {value!r}\n"
+        "  expected: a text or a number\n"
+        '  fix: take its text or number out; several numbers a picture go into columns: label=[…], kind="value"'
+    )
+
+
+def test_rows_of_nothing_have_no_columns(root):
+    with pytest.raises(DataError) as caught:
+        TableDataset([{}], root=root)
+    assert str(caught.value) == (
+        "the table has no column 'image', 'label'\n  got: columns \n"
+        "  expected: the columns that image= and label= name\n  fix: see how the table was made"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -129,6 +130,7 @@ class ArrayDataset:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, Any]:
+        index = operator.index(index)  # of a slice of pictures one picture would be made
         value = self.values[index]
         target = value.item() if value.ndim == 0 else value.clone()  # what is done to it in place stays out of the data
         if not self.pictures:
@@ -157,6 +159,13 @@ def _tensor(name: str, values: Any) -> Tensor:
         ) from error
     if tensor.ndim == 0:
         raise DataError(f"{name} cannot be used", got="one number", expected="at least one a sample", fix="a list")
+    if tensor.is_complex():
+        raise DataError(
+            f"{name} cannot be used",
+            got="complex numbers",
+            expected="real ones",
+            fix="torch.view_as_real makes two of each",
+        )
     return tensor
 
 

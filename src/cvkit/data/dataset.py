@@ -42,10 +42,10 @@ def class_names(classes: Iterable[str]) -> list[str]:
     """Returns class names as a list, each of which stands for one class.
 
     Raises:
-        ArgumentError: One string instead of many, or a name that comes twice.
+        ArgumentError: One string instead of many, what is no string, or a name that comes twice.
     """
     names = list(classes)
-    if isinstance(classes, str) or len(set(names)) != len(names):
+    if isinstance(classes, str) or len(set(names)) != len(names) or not all(isinstance(one, str) for one in names):
         raise ArgumentError(
             "classes cannot be used",
             got=repr(classes),
@@ -179,10 +179,11 @@ def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]
             "fraction cannot be used", got=fraction, expected="a number between 0 and 1", fix="fraction=0.2"
         )
     targets = getattr(dataset, "targets", None)
-    if targets is None:
+    if targets is None or len(targets) != len(dataset):
+        there = "without targets" if targets is None else f"with {len(targets)} targets"
         raise ArgumentError(
             "this data set cannot be split by class",
-            got=f"{type(dataset).__name__} of {len(dataset)} samples without targets",
+            got=f"{type(dataset).__name__} of {len(dataset)} samples {there}",
             expected="targets, one a sample",
             fix="give the data set a list of targets",
         )

@@ -10,7 +10,7 @@ from cvkit.errors import DataError
 
 __all__ = ["number"]
 
-_WHOLE = re.compile(r"-?\d+")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 def number(labels: Sequence[str], classes: Sequence[str] | None, sources: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -105,10 +105,10 @@ class ParallelDataset(FileDataset):
         self.kind = kind
         self.label_root = Path(labels)
         self.label_paths = PathIndex([other for _, other in pairs])
-        self.mask_values = tuple(mask_values) if mask_values is not None else None
+        self.mask_values = tuple(int(value) for value in mask_values) if mask_values is not None else None
         self.ignore = ignore
         given = class_names(classes) if classes is not None else None
-        self._given = given if given is not None or mask_values is None else [str(value) for value in mask_values]
+        self._given = given if given is not None or mask_values is None else [str(int(value)) for value in mask_values]
         self._numbers: np.ndarray[Any, np.dtype[np.int64]] | None = None
         if kind == "text":
             texts = [_text(self.label_root / path) for path in self.label_paths]
@@ -238,24 +238,17 @@ def _check_mask_options(
         )
     if kind == "image" and classes is not None:
         raise ArgumentError("pictures have no classes", got='kind="image"', expected="no classes", fix="leave them out")
-    if ignore is not None and (type(ignore) is not int or not 0 <= ignore < _LEVELS):
+    if mask_values is not None and not isinstance(mask_values, Iterable):
         raise ArgumentError(
-            "ignore cannot be used",
-            got=repr(ignore),
-            expected=f"a whole number from 0 to {_LEVELS - 1:,} that the masks hold",
-            fix="save the masks with 255 there, and pass ignore=255 here and ignore_index=255 to the loss",
+            "mask_values cannot be used", got=repr(mask_values), expected="one a class", fix="e.g. mask_values=(0, 255)"
         )
-    if ignore is not None and ignore < len(list(mask_values or classes or ())):
-        raise ArgumentError(
-            "ignore is the number of a class",
-            got=f"ignore={ignore}, {len(list(mask_values or classes or ()))} classes",
-            expected="a value beyond the classes' numbers",
-            fix="save the masks with another value there, e.g. 255",
-        )
+    _check_ignore(ignore, mask_values if mask_values is not None else classes)
     if mask_values is None:
         return
     values = list(mask_values)
-    whole = all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < _LEVELS for one in values)
+    whole = all(
+        isinstance(one, int | np.integer) and not isinstance(one, bool) and 0 <= one < _LEVELS for one in values
+    )
     if not values or not whole or len(set(values)) != len(values) or ignore in values:
         raise ArgumentError(
             "mask_values cannot be used",
@@ -269,6 +262,24 @@ def _check_mask_options(
             got=f"{len(list(classes))} classes, {len(values)} values",
             expected="one value a class",
             fix="name a class for each value",
+        )
+
+
+def _check_ignore(ignore: int | None, names: Sequence[Any] | None) -> None:
+    if ignore is not None and (type(ignore) is not int or not 0 <= ignore < _LEVELS):
+        raise ArgumentError(
+            "ignore cannot be used",
+            got=repr(ignore),
+            expected=f"a whole number from 0 to {_LEVELS - 1:,} that the masks hold",
+            fix="save the masks with 255 there, and pass ignore=255 here and ignore_index=255 to the loss",
+        )
+    count = len(list(names)) if names is not None else 0
+    if ignore is not None and ignore < count:
+        raise ArgumentError(
+            "ignore is the number of a class",
+            got=f"ignore={ignore}, {count} classes",
+            expected="a value beyond the classes' numbers",
+            fix="save the masks with another value there, e.g. 255",
         )
 
 

@@ -219,7 +219,11 @@ def _check_columns(name: str, rows: Sequence[tuple[str, Row]], columns: Sequence
             f"{name} has no column {', '.join(map(repr, missing))}",
             got=f"columns {', '.join(there)}",
             expected="the columns that image= and label= name",
-            fix=f"pass image={there[0]!r}" + (f", label={there[1]!r}, or whichever they are" if len(there) > 1 else ""),
+            fix="pass "
+            + ", ".join(f"{option}={one!r}" for option, one in zip(("image", "label"), there, strict=False))
+            + ", or whichever they are"
+            if there
+            else "see how the table was made",
         )
 
 
@@ -231,6 +235,13 @@ def _cell(name: str, line: str, row: Row, column: str) -> Any:
             got="an empty cell",
             expected="a value",
             fix="fill it in, or take the row out",
+        )
+    if isinstance(value, bytes | Sequence | Mapping | set | np.ndarray | torch.Tensor) and not isinstance(value, str):
+        raise DataError(
+            f"{name}, {line}: {column} is no single value",
+            got=f"{type(value).__name__}: {value!r:.60}",
+            expected="a text or a number",
+            fix='take its text or number out; several numbers a picture go into columns: label=[…], kind="value"',
         )
     return value.strip() if isinstance(value, str) else value
 
