@@ -71,12 +71,14 @@ class Fetched:
         images: ``(B, …)``.
         targets: ``(B, …)``.
         skipped: The message of each sample that was left out, by index.
+        finished: The batch after the transform's batch stage, where that has been done already.
     """
 
     indices: list[int]
     images: Tensor
     targets: Tensor
     skipped: dict[int, str]
+    finished: tuple[Tensor, Tensor] | None = None
 
 
 class Fetcher:

@@ -13,7 +13,7 @@ from cvkit import seeding
 from cvkit.data.arrays import in_memory
 from cvkit.data.cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
 from cvkit.data.dataset import Dataset, fingerprint_of, is_deterministic
-from cvkit.data.fetch import Fetcher, TwoStage
+from cvkit.data.fetch import Fetched, Fetcher, TwoStage
 from cvkit.data.order import batches_of, epoch_order
 from cvkit.data.pictures import Pictures, estimate
 from cvkit.data.prefetch import RawBatch, ahead
@@ -213,7 +213,7 @@ class Loader:
             CvkitError: A sample that cannot be loaded; it is named.
         """
         self._settle(device)
-        return ahead(self._batches(start), device)
+        return ahead(self._batches(start, on_host=device is None or device.type == "cpu"), device)
 
     def _settle(self, device: torch.device | None) -> None:
         """Moves what is kept to the device, once it is complete, where that is wanted and there is room."""
@@ -228,15 +228,18 @@ class Loader:
                 return
         cache.move(device)
 
-    def _batches(self, start: int) -> Iterator[RawBatch]:
+    def _batches(self, start: int, *, on_host: bool) -> Iterator[RawBatch]:
         epoch = self.epoch
         wanted = list(enumerate(self._order(epoch)))[start:]
         held = [self._cache is not None and self._cache.holds(indices) for _, indices in wanted]
         if wanted and all(held):
             self._makers.close()  # they would only take memory from here on
-        fresh = self._makers.load(
-            [(epoch, part.tolist()) for (_, part), is_held in zip(wanted, held, strict=True) if not is_held]
-        )
+        to_load = [(place, part) for (place, part), is_held in zip(wanted, held, strict=True) if not is_held]
+
+        def finish(fetched: Fetched, number: int) -> tuple[Tensor, Tensor]:
+            return self.finish(RawBatch(fetched.images, fetched.targets, epoch, to_load[number][0]))
+
+        fresh = self._makers.load([(epoch, part.tolist()) for _, part in to_load], finish if on_host else None)
         for (place, indices), is_held in zip(wanted, held, strict=True):
             if is_held and self._cache is not None:
                 kept = self._cache.get(indices)
@@ -248,7 +251,7 @@ class Loader:
             if self._cache is not None:
                 self._cache.put(fetched)
             if fetched.indices:
-                yield RawBatch(fetched.images, fetched.targets, epoch, place)
+                yield RawBatch(fetched.images, fetched.targets, epoch, place, fetched.finished)
 
     def _order(self, epoch: int) -> list[Tensor]:
         order = epoch_order(len(self.dataset), self.seed, epoch, shuffle=self.shuffle, weights=self.weights)
@@ -280,6 +283,8 @@ class Loader:
         Returns:
             Inputs and targets.
         """
+        if raw.finished is not None:
+            return raw.finished
         if isinstance(self.transform, TwoStage):
             generator = torch.Generator().manual_seed(seeding.derive(self.seed, "batch", raw.epoch, raw.place))
             return self.transform.batch(raw.images, raw.targets, generator)

@@ -19,12 +19,14 @@ class RawBatch(NamedTuple):
         targets: ``(B, …)``.
         epoch: The epoch that it belongs to.
         place: Its place in the epoch, from 0.
+        finished: The batch after that stage, where it has been through it already.
     """
 
     images: Tensor
     targets: Tensor
     epoch: int
     place: int
+    finished: tuple[Tensor, Tensor] | None = None
 
 
 def ahead(batches: Iterator[RawBatch], device: torch.device | None) -> Iterator[RawBatch]:

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
@@ -23,6 +23,9 @@ __all__ = ["Makers", "StartMethod", "Threads", "Token", "Workers", "choose_threa
 
 Token = tuple[int, list[int]]
 """What a batch is made from: its epoch and the indices of its samples."""
+
+Finish = Callable[[Fetched, int], Any]
+"""What is still done to a batch, and the place of its token; its result goes into the batch."""
 
 StartMethod = Literal["auto", "fork", "spawn", "forkserver"]
 
@@ -39,8 +42,8 @@ class Makers(Protocol):
 
     count: int
 
-    def load(self, tokens: list[Token]) -> Iterator[Fetched]:
-        """Returns the batches of these tokens."""
+    def load(self, tokens: list[Token], finish: Finish | None = None) -> Iterator[Fetched]:
+        """Returns the batches of these tokens; ``finish`` is used where that saves the caller's time."""
 
     def close(self) -> None:
         """Lets processes or threads go; the next :meth:`load` starts new ones."""
@@ -59,24 +62,24 @@ class Threads:
         self.count = count
         self._pool: ThreadPoolExecutor | None = None
 
-    def load(self, tokens: list[Token]) -> Iterator[Fetched]:
-        """Returns the batches of these tokens.
+    def load(self, tokens: list[Token], finish: Finish | None = None) -> Iterator[Fetched]:
+        """Returns the batches of these tokens, finished by the threads too.
 
         Raises:
             CvkitError: By the iterator, for a sample that fails.
         """
         if self.count == 0 or not tokens:
             return (self.fetcher(*token) for token in tokens)
-        return self._take(iter(tokens))
+        return self._take(tokens, finish)
 
-    def _take(self, tokens: Iterator[Token]) -> Iterator[Fetched]:
+    def _take(self, tokens: list[Token], finish: Finish | None) -> Iterator[Fetched]:
         if self._pool is None:
             # one core a thread: torch's own threads inside of each would only be in one another's way
             self._pool = ThreadPoolExecutor(self.count, "cvkit", initializer=torch.set_num_threads, initargs=(1,))
         coming: deque[Future[Fetched]] = deque()
         try:
-            for token in tokens:
-                coming.append(self._pool.submit(self.fetcher, *token))
+            for number, token in enumerate(tokens):
+                coming.append(self._pool.submit(self._make, token, number, finish))
                 if len(coming) > 2 * self.count:
                     yield coming.popleft().result()
             while coming:
@@ -84,6 +87,12 @@ class Threads:
         finally:
             for future in coming:
                 future.cancel()
+
+    def _make(self, token: Token, number: int, finish: Finish | None) -> Fetched:
+        fetched = self.fetcher(*token)
+        if finish is not None and fetched.indices:
+            fetched.finished = finish(fetched, number)
+        return fetched
 
     def close(self) -> None:
         """Lets the threads go; the next :meth:`load` starts new ones."""
@@ -117,8 +126,8 @@ class Workers:
         self._processes: DataLoader[Fetched | CvkitError] | None = None
         self._turn = 0
 
-    def load(self, tokens: list[Token]) -> Iterator[Fetched]:
-        """Returns the batches of these tokens; the workers begin at once.
+    def load(self, tokens: list[Token], finish: Finish | None = None) -> Iterator[Fetched]:
+        """Returns the batches of these tokens; the workers begin at once. Finishing is left to the caller: floats are large.
 
         Raises:
             CvkitError: By the iterator, for a sample that fails, or a worker that dies or hangs.

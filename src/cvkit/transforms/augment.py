@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ __all__ = ["Augmented", "check_probability", "draw_erased", "draw_mixed"]
 
 POLICIES = ("autoaugment", "randaugment", "trivialaugment")
 """Policies per image by name; torchvision's own, with their published settings."""
+
+_COLOURS = ("brightness", "contrast", "saturation", "hue")
+"""What changes colours, in this order."""
 
 _ERASE_SCALE, _ERASE_RATIO = (0.02, 0.33), (0.3, 3.3)  # Zhong et al., 2017, section 4.1, as in torchvision
 _ERASE_TRIES = 10
@@ -46,6 +49,9 @@ def check_probability(name: str, argument: str, value: float) -> None:
 @dataclass(frozen=True, repr=False)
 class Augmented(Framed):
     """A training preset; what each field means is said where presets are built."""
+
+    flips_late: ClassVar[bool] = True
+    """Whether mirror images are made where pictures are normalised, if nothing comes between."""
 
     flip: float
     vertical_flip: float
@@ -112,8 +118,11 @@ class Augmented(Framed):
 
     def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mirrors, changes colours, normalises, erases and mixes, in this order."""
-        images, targets = self.moved(images, targets, draws)
-        images = self.coloured(images, draws)
+        late = draws.get("flip") if self.flips_late and not any(name in draws for name in _COLOURS) else None
+        images, targets = self.moved(images, targets, {**draws, "flip": None} if late is not None else draws)
+        images = (
+            ops.normalize(images, self.mean, self.std, flip=late) if late is not None else self.coloured(images, draws)
+        )
         if "erase" in draws:
             images = ops.erase(images, draws["erase"])
         if "share" in draws:
@@ -121,9 +130,9 @@ class Augmented(Framed):
             targets = self._mixed(targets, draws["share"])
         return images, targets
 
-    def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Moves the pixels of uint8 pictures, and those of targets that are pictures."""
-        if "flip" in draws:
+        if draws.get("flip") is not None:
             images = ops.horizontal_flip(images, draws["flip"])
         if "vertical_flip" in draws:
             images = ops.vertical_flip(images, draws["vertical_flip"])
@@ -131,7 +140,7 @@ class Augmented(Framed):
 
     def coloured(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """Changes the colours of uint8 pictures, and normalises them."""
-        chosen = [name for name in ("brightness", "contrast", "saturation", "hue") if name in draws]
+        chosen = [name for name in _COLOURS if name in draws]
         if not chosen:
             return ops.normalize(images, self.mean, self.std)
         levels = images.float().div_(255)

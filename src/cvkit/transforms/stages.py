@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -131,6 +131,8 @@ class _Whole(Framed):
 class _PaddedCrop(Augmented):
     """The whole picture; in the batch, a crop at a random place of the zero-padded picture, and a random mirror image."""
 
+    flips_late: ClassVar[bool] = False  # a crop mirrors for nothing
+
     padding: int
 
     def __post_init__(self) -> None:
@@ -158,7 +160,7 @@ class _PaddedCrop(Augmented):
         top, left = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator)
         return {"top": top, "left": left, **super().draw(count, generator)}
 
-    def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Crops and mirrors in one gather."""
         if self.padding or self.flip:
             padded = ops.pad(images, self.padding)
@@ -228,7 +230,7 @@ class SegmentationTrain(_WithMask, _RandomCrop):
     num_classes: int | None = field(default=None, init=False)
     augment: str | None = field(default=None, init=False)
 
-    def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Mirrors pictures and masks alike; masks of whole numbers become class indices."""
         if targets.ndim == 3:
             targets, _ = super().moved(targets, targets, draws)
