@@ -551,3 +551,15 @@ def test_an_error_of_a_target_names_the_sample_too(tmp_path):
     with pytest.raises(DataError, match=r"^sample 4: the mask .*masks/4\.png holds values that are no class: 9\n"):
         case.build(classes=["0", "1", "2"])[4]
     assert list(case.build(classes=["0", "1", "2"]).verify().bad) == ["4.png"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_worker_of_a_users_own_loader_names_file_and_index(name, tmp_path):
+    case = CASES[name](tmp_path)
+    data = case.build()
+    case.picture_of(3).write_bytes(b"no picture")
+    loader = DataLoader(data, 1, num_workers=1, collate_fn=list, multiprocessing_context="fork", timeout=60)
+    taken = []
+    with pytest.raises(ImageError, match=f"sample 3: cannot decode the picture {case.picture_of(3)}"):
+        taken.extend(loader)
+    assert len(taken) == 3

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cvkit.seeding import derive
 
-__all__ = ["batches_of", "epoch_order"]
+__all__ = ["batches_of", "epoch_order", "share_of"]
 
 
 def epoch_order(count: int, seed: int, epoch: int, *, shuffle: bool, weights: Tensor | None = None) -> Tensor:
@@ -42,3 +42,20 @@ def batches_of(order: Tensor, size: int, *, drop_last: bool) -> list[Tensor]:
     """
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     return parts[:-1] if drop_last and len(parts[-1]) < size else parts
+
+
+def share_of(batch: Tensor, rank: int, ranks: int) -> Tensor:
+    """Returns the part of a global batch that one of several processes takes.
+
+    The parts of all ranks, one after the other, are the batch; their sizes differ by one at most, so that a batch with
+    fewer samples than there are ranks leaves some of them without.
+
+    Args:
+        batch: int64 ``(B,)``.
+        rank: Which process, from 0.
+        ranks: How many there are.
+
+    Returns:
+        int64, ``B // ranks`` or one more.
+    """
+    return batch[rank * len(batch) // ranks : (rank + 1) * len(batch) // ranks]
