@@ -17,7 +17,8 @@ from cvkit.models import from_config
 from cvkit.training import Runtime, load_checkpoint
 from cvkit.training.feed import check_loader
 from cvkit.training.runtime import Precision
-from cvkit.transforms import Transform
+from cvkit.transforms import Framed, Transform
+from cvkit.transforms.sample import Frame
 
 __all__ = ["Prediction", "Predictor", "load", "predict"]
 
@@ -83,23 +84,37 @@ class Predictor:
             ImageError: A file that is missing, damaged, or no picture.
             ArgumentError: Something that is no picture.
         """
-        if isinstance(picture, str | Path):
-            picture = decode(picture)
-        if not isinstance(picture, Image.Image):
-            raise ArgumentError(
-                "predict cannot look at this",
-                got=type(picture).__name__,
-                expected="a path or a PIL image",
-                fix="pass a path",
-            )
         # the same two stages as a batch in validation goes through
-        pixels = self.runtime.place(self.transform.sample(picture).unsqueeze(0))
+        pixels = self.runtime.place(_first_stage(self.transform, picture).unsqueeze(0))
         inputs, _ = self.transform.batch(pixels, torch.zeros(1, dtype=torch.long), torch.Generator())
         with torch.no_grad(), self.runtime.autocast():
             outputs = self.model(inputs)
         probabilities = _probabilities(outputs[0].float().cpu(), len(self.classes))
         ranked = sorted(zip(self.classes, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
         return Prediction(ranked[0][0], ranked[0][1], dict(ranked))
+
+
+def _first_stage(transform: Transform, picture: Picture) -> Tensor:
+    """Takes a picture through the first stage as a loader does: a large JPEG is decoded no larger than is needed."""
+    if isinstance(picture, Image.Image):
+        return transform.sample(picture)
+    if not isinstance(picture, str | Path):
+        raise ArgumentError(
+            "predict cannot look at this",
+            got=type(picture).__name__,
+            expected="a path or a PIL image",
+            fix="pass a path",
+        )
+    if not isinstance(transform, Framed):
+        return transform.sample(decode(picture))
+    asked: list[Frame] = []
+
+    def enough(width: int, height: int) -> tuple[int, int]:
+        asked.append(transform.frame(width, height))
+        return asked[0].enough
+
+    image = decode(picture, enough=enough)
+    return transform.cut(image, asked[0] if asked else transform.frame(*image.size))
 
 
 def _probabilities(logits: Tensor, classes: int) -> Tensor:

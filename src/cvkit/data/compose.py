@@ -56,7 +56,7 @@ def from_folder(
         val: The validation folder's name, or the share of each class that is split off for it, e.g. 0.2.
         preset: Which pair of transforms: ``"classification"`` (photos), ``"small_image"`` or ``"digits"``; ``"auto"`` takes
             ``"small_image"`` up to 64 pixels and ``"classification"`` above.
-        transform: A training preset in place of that one, e.g. ``small_image_train(32, cutmix=1.0, num_classes=10)``; validation
+        transform: A training preset in place of that one, e.g. ``small_image_train(32, erase=0.25)``; validation
             goes through its evaluation twin.
         workers: As in :class:`Loader`.
         cache: As in :class:`Loader`.

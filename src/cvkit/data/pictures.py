@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
+
 from cvkit.errors import CvkitError
 
 __all__ = ["Pictures", "estimate"]

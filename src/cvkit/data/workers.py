@@ -180,9 +180,9 @@ class Workers:
     def _died(self, error: RuntimeError, codes: set[int]) -> DataError:
         said = str(error)
         if -signal.SIGBUS in codes or "bus error" in said.lower():
-            likely = "shared memory is full: give a container more (--shm-size=2g), or take fewer workers or a smaller batch_size"
+            likely = "shared memory is full: give a container more (--shm-size=2g), or take fewer workers"
         elif -signal.SIGKILL in codes or "killed by signal: killed" in said.lower():
-            likely = "the system ran out of memory and ended it: take fewer workers (workers=0 for none), or a smaller batch_size"
+            likely = "the system ran out of memory and ended it: take fewer workers (workers=0 for none)"
         elif codes & {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE}:
             likely = "native code crashed, most often a decoder on a damaged file: workers=0 shows at which sample"
         else:

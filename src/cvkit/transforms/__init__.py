@@ -18,12 +18,12 @@ from cvkit.transforms.presets import (
     denoise,
     digits_eval,
     digits_train,
-    from_weights,
     segmentation_eval,
     segmentation_train,
     small_image_eval,
     small_image_train,
 )
+from cvkit.transforms.weights import from_weights
 
 __all__ = [
     "Framed",
