@@ -193,6 +193,28 @@ def test_a_share_of_cutmix_is_exactly_what_lies_outside_of_its_box(size, seed, a
         assert share[k] == pytest.approx(float(outside.double().mean()), abs=1e-7)
 
 
+def test_the_area_of_cutmix_is_what_the_other_one_is_given():
+    _, box = draw_mixed(500, 400, 0.0, 1e4, seeded())  # a share of a half, but for what the borders cut off
+    sides = box[:, 2:].max(1).values.float() / 400
+    assert sides.max() == pytest.approx(0.5**0.5, abs=0.02)
+    top, left, high, wide = draw_mixed(4000, 400, 0.0, 1.0, seeded())[1].unbind(1)
+    whole = (top > 0) & (left > 0) & (top + high < 400) & (left + wide < 400)
+    assert 0.1 < whole.float().mean() < 0.6
+    assert (high[whole] == wide[whole]).all()
+
+
+def test_cutmix_takes_each_pixel_from_one_of_the_two():
+    transform = small_image_train(16, flip=0, padding=0, cutmix=1.0, num_classes=5)
+    images = uint8(12)
+    plain = small_image_train(16, flip=0, padding=0)
+    made, _ = transform.batch(images, torch.arange(12) % 5, seeded(3))
+    own = plain.batch(images, torch.zeros(12), seeded())[0]
+    inside = torch.zeros(12, 1, 16, 16, dtype=torch.bool)
+    for k, (top, left, high, wide) in enumerate(transform.draw(12, seeded(3))["box"].tolist()):
+        inside[k, :, top : top + high, left : left + wide] = True
+    assert torch.equal(made, torch.where(inside, own.roll(1, 0), own))
+
+
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_a_share_of_mixup_is_of_a_beta_distribution(alpha):
     share, box = draw_mixed(8000, 32, alpha, 0.0, seeded())

@@ -178,8 +178,9 @@ def test_a_vertical_flip_is_bitwise_that_of_torchvision(dtype):
     assert torch.equal(batch.vertical_flip(images, torch.tensor(flags)), torch.stack(expected))
 
 
-def test_a_default_type_of_the_users_does_not_change_the_result():
-    images = pictures()
+@pytest.mark.parametrize("side", [9, 190])
+def test_a_default_type_of_the_users_does_not_change_the_result(side):
+    images = pictures(2, 3, side, side)
     expected = batch.normalize(images, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     batch._constants.cache_clear()
     torch.set_default_dtype(torch.float64)
@@ -188,3 +189,21 @@ def test_a_default_type_of_the_users_does_not_change_the_result():
     finally:
         torch.set_default_dtype(torch.float32)
         batch._constants.cache_clear()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [16, 190])  # small pictures are normalised together, large ones one by one
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_normalising_and_mirroring_at_once_is_one_after_the_other(channels, side, form):
+    mean, std = (0.1, 0.2, 0.3)[:channels], (0.4, 0.5, 0.6)[:channels]
+    images = pictures(5, channels, side, side + 1).contiguous(memory_format=form)
+    before, threads = images.clone(), torch.get_num_threads()
+    flags = torch.tensor([True, False, False, True, True])
+    expected = torch.stack([batch.normalize(one, mean, std) for one in batch.horizontal_flip(images, flags)])
+    assert torch.equal(batch.normalize(images, mean, std, flip=flags), expected)
+    assert torch.equal(
+        batch.normalize(images, mean, std), torch.stack([batch.normalize(one, mean, std) for one in images])
+    )
+    assert batch.normalize(images, mean, std).dtype == torch.float32
+    assert torch.equal(images, before)
+    assert torch.get_num_threads() == threads

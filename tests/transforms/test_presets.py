@@ -20,7 +20,7 @@ from cvkit.registry import presets
 from cvkit.transforms import Transform
 from cvkit.transforms.sample import to_tensor
 
-NAMES = [name for name in transforms.__all__ if name not in ("Framed", "Transform", "from_weights")]
+NAMES = [name for name in transforms.__all__ if name not in ("Frame", "Framed", "Transform", "from_weights")]
 TRAIN = [name for name in NAMES if name.endswith("_train")]
 CROPPED = ["classification_train", "segmentation_train"]
 each = pytest.mark.parametrize("name", NAMES)
@@ -164,8 +164,9 @@ def test_processes_that_share_the_draws_of_a_batch_make_the_same_batch(name):
     assert torch.equal(torch.cat(halves), whole)
 
 
-def test_classification_train_mirrors_and_normalises_as_torchvision_does():
-    transform = transforms.classification_train(24)
+@pytest.mark.parametrize("size", [24, 128])  # a large one goes another way
+def test_classification_train_mirrors_and_normalises_as_torchvision_does(size):
+    transform = transforms.classification_train(size)
     images, targets = ready(transform, 8)
     flags = torch.rand(8, generator=seeded(3)) < 0.5
     assert 0 < flags.sum() < 8

@@ -184,6 +184,14 @@ def test_random_boxes_reach_every_corner_and_their_areas_are_uniform():
     assert torch.allclose(areas, torch.linspace(0.1, 0.5, 2000), atol=0.03)
 
 
+def test_the_logarithm_of_the_ratio_is_uniform():
+    torch.manual_seed(0)
+    boxes = torch.tensor([sample.random_box(1000, 1000, (0.01, 0.1), (0.25, 4.0)) for _ in range(2000)])
+    left, top, right, bottom = boxes.unbind(1)
+    logs = ((right - left) / (bottom - top)).log2().sort().values
+    assert torch.allclose(logs, torch.linspace(-2, 2, 2000), atol=0.2)
+
+
 @pytest.mark.parametrize(
     ("size", "ratio", "box"), [((10, 100), (1, 2), (0, 45, 10, 55)), ((100, 10), (0.5, 1), (45, 0, 55, 10))]
 )

@@ -7,7 +7,7 @@
 ``segmentation_train``, ``…_eval``          pictures and masks, moved together
 ``denoise``                                 a noisy picture as input, the clean one as target
 ``from_weights``                            the preprocessing that pretrained weights expect
-``Transform``, ``Framed``                   what they all are
+``Transform``, ``Framed``, ``Frame``        what they all are, and what they take of a picture
 ==========================================  ==============================================================
 """
 
@@ -23,9 +23,11 @@ from cvkit.transforms.presets import (
     small_image_eval,
     small_image_train,
 )
+from cvkit.transforms.sample import Frame
 from cvkit.transforms.weights import from_weights
 
 __all__ = [
+    "Frame",
     "Framed",
     "Transform",
     "classification_eval",

@@ -50,8 +50,8 @@ def check_probability(name: str, argument: str, value: float) -> None:
 class Augmented(Framed):
     """A training preset; what each field means is said where presets are built."""
 
-    flips_late: ClassVar[bool] = True
-    """Whether mirror images are made where pictures are normalised, if nothing comes between."""
+    flips_late: ClassVar[bool] = False
+    """Whether mirror images are made where pictures are normalised: if nothing comes between, and no target moves with them."""
 
     flip: float
     vertical_flip: float

@@ -140,7 +140,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], *, fl
     """
     factor, offset = _constants(tuple(mean), tuple(std), images.device)
     if images.ndim == 4 and images.device.type == "cpu" and images[:1].numel() >= _LARGE:
-        made = torch.empty(images.shape)
+        made = torch.empty(images.shape, dtype=torch.float32)
         flags = flip.tolist() if flip is not None else [False] * len(images)
         with _one_thread():
             for one, image, mirrored in zip(made, images, flags, strict=True):

@@ -84,6 +84,7 @@ class ClassificationTrain(_RandomCrop):
     """A random resized crop; in the batch, mirror images and what else is asked for."""
 
     name = "classification_train"
+    flips_late: ClassVar[bool] = True
 
     def evaluation(self) -> Transform:
         """Returns the preset of the same pictures that draws nothing."""
@@ -130,8 +131,6 @@ class _Whole(Framed):
 @dataclass(frozen=True, repr=False)
 class _PaddedCrop(Augmented):
     """The whole picture; in the batch, a crop at a random place of the zero-padded picture, and a random mirror image."""
-
-    flips_late: ClassVar[bool] = False  # a crop mirrors for nothing
 
     padding: int
 
@@ -222,6 +221,7 @@ class SegmentationTrain(_WithMask, _RandomCrop):
     """The same random resized crop of picture and mask; in the batch, the same mirror images."""
 
     name: ClassVar[str] = "segmentation_train"
+    flips_late: ClassVar[bool] = False  # masks are mirrored by the same draw, and are not normalised
 
     # what would leave the masks behind is no argument
     erase: float = field(default=0.0, init=False)
