@@ -34,6 +34,10 @@ def test_bytes_are_pictures_of_any_layout(images, mode, first, kind):
     assert image.getpixel((3, 2)) == first(images)
 
 
+def test_pictures_three_high_are_still_channels_last():
+    assert ArrayDataset(levels(2, 3, 5, 3), [0, 1])[0][0].size == (5, 3)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_numbers_are_features_as_they_are(dtype):
     data = ArrayDataset(np.ones((2, 7), dtype), [0, 1])

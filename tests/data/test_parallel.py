@@ -485,6 +485,12 @@ def test_mask_values_may_be_an_array(tmp_path):
         mask_of(tmp_path, np.array([[0, 255]], np.uint8), mask_values=255)
 
 
+def test_the_fingerprint_of_masks_sees_what_their_values_mean(tmp_path):
+    options = ({}, {"ignore": 255}, {"mask_values": (0, 1)}, {"mask_values": (1, 0)}, {"classes": ["a", "b"]})
+    found = {mask_of(tmp_path, np.array([[0, 1]], np.uint8), **one).fingerprint for one in options}
+    assert len(found) == len(options)
+
+
 def test_options_that_do_not_go_together_are_refused(texts):
     with pytest.raises(UnknownNameError, match=r"^unknown kind 'masks'\n.*\n  fix: did you mean 'mask'\?$"):
         parallel(texts, kind="masks")
