@@ -207,3 +207,15 @@ def test_normalising_and_mirroring_at_once_is_one_after_the_other(channels, side
     assert batch.normalize(images, mean, std).dtype == torch.float32
     assert torch.equal(images, before)
     assert torch.get_num_threads() == threads
+
+
+def test_the_number_of_threads_is_as_before_and_changes_no_value():
+    images = pictures(3, 3, 190, 190)
+    expected = batch.normalize(images, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert torch.equal(batch.normalize(images, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), expected)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
