@@ -194,7 +194,7 @@ def in_memory(dataset: Any) -> tuple[Tensor, Tensor] | None:
         Images, uint8 ``(N, C, H, W)`` for pictures, and targets ``(N, …)``; ``None`` for any other data set. No copy is made
         but for coloured pictures and parts.
     """
-    if isinstance(dataset, Subset) or type(dataset) is TorchSubset:
+    if type(dataset) in (Subset, TorchSubset):  # a class derived from one may do more
         whole = in_memory(dataset.dataset)
         chosen = torch.as_tensor(list(dataset.indices), dtype=torch.long)
         return (whole[0][chosen], whole[1][chosen]) if whole is not None else None

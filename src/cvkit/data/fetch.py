@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from cvkit import seeding
-from cvkit.data.dataset import is_deterministic
+from cvkit.data.dataset import is_deterministic, reads
 from cvkit.data.pictures import Pictures
 from cvkit.errors import CvkitError, DataError, ImageError
 from cvkit.pixels import eight_bit
@@ -147,8 +148,8 @@ class Fetcher:
         generator = self._seeded(epoch, index) if self.random else None
         if self.pictures is not None:
             image, target = self.pictures.get(index) or self._keep(index)
-            if not self.framed:
-                return self._staged(image, target, index)
+            if not self.framed:  # a transform may change in place what it is given
+                return self._staged(_twin(image), _twin(target), index)
             size = (image.shape[2], image.shape[1])
             return self._framed(image, target, self.transform.frame(*size, generator), index)
         if not self.framed:
@@ -183,7 +184,7 @@ class Fetcher:
     def _load(self, index: int, enough: Any = None) -> tuple[Any, Any]:
         """Returns a sample of the data set, whose picture may come smaller if the data set can do that."""
         try:
-            read = getattr(self.dataset, "read", None) if enough is not None else None
+            read = self.dataset.read if enough is not None and reads(self.dataset) else None
             item = self.dataset[index] if read is None else read(index, enough)
         except CvkitError:
             raise
@@ -275,6 +276,14 @@ class Fetcher:
         return {**self.__dict__, "pictures": None}  # a worker decodes its own
 
 
+def _twin(part: Any) -> Any:
+    """Returns a copy that may be changed; of a TIFF with its tags, which say how many bits its levels have."""
+    twin = copy.deepcopy(part)
+    if hasattr(part, "tag_v2"):
+        twin.tag_v2 = part.tag_v2
+    return twin
+
+
 def _draws(dataset: Any, transform: Any) -> bool:
     """Whether fetching a sample may draw random numbers; what is not known to be deterministic may."""
     stage_draws = transform.sample_random if isinstance(transform, TwoStage) else transform is not None
@@ -285,7 +294,7 @@ def _stands_threads(dataset: Any) -> bool:
     """Whether a data set is known to be read by several threads at a time: this room's own, and parts of them."""
     while hasattr(dataset, "dataset"):
         dataset = dataset.dataset
-    return hasattr(dataset, "read") or type(dataset).__module__.split(".")[0] == __name__.split(".")[0]
+    return reads(dataset) or type(dataset).__module__.split(".")[0] == __name__.split(".")[0]
 
 
 def _is_own(transform: Any) -> bool:
@@ -303,7 +312,7 @@ def _name(dataset: Any, index: int) -> str:
 
 def _to_tensor(image: Any) -> Tensor:
     if isinstance(image, Tensor):
-        return image
+        return image.detach()  # no graph leaves a worker, and none is wanted here
     if isinstance(image, Image.Image):
         pixels = torch.from_numpy(np.array(eight_bit(image)))
         return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)

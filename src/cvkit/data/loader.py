@@ -189,7 +189,8 @@ class Loader:
         for raw in self.batches(self._position):
             if self.epoch == epoch:  # unless set_epoch has said otherwise meanwhile
                 self._position = raw.place + 1
-            yield self.finish(raw)
+            inputs, targets = self.finish(raw)
+            yield _unshared(inputs), _unshared(targets)
         if self.epoch == epoch:
             self.set_epoch(epoch + 1)
 
@@ -387,7 +388,12 @@ def _check_weights(weights: Sequence[float] | Tensor | str | None, dataset: Any)
     if isinstance(weights, str):
         return _balanced(weights, dataset)
     count = len(dataset)
-    values = torch.as_tensor(weights, dtype=torch.float64)
+    try:
+        values = torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentError(
+            "weights cannot be used", got=error, expected=f"{count} numbers", fix="weights=[…], one a sample"
+        ) from error
     if values.shape != (count,) or not bool(torch.isfinite(values).all()) or values.min() < 0 or values.sum() == 0:
         raise ArgumentError(
             "weights cannot be used",
@@ -418,6 +424,11 @@ def _limit(cache: str) -> int | None:
     """Returns how many bytes a cache may take; ``None`` where the system does not say what is free."""
     free = free_memory()
     return int(free * (AUTO_SHARE if cache == "auto" else MOST_SHARE)) if free is not None else None
+
+
+def _unshared(batch: Tensor) -> Tensor:
+    """Returns a batch that may be kept: in shared memory each holds a file open, and there is little of it."""
+    return batch.clone() if batch.is_shared() and batch.device.type == "cpu" else batch
 
 
 def _to_unit(images: Tensor) -> Tensor:

@@ -6,11 +6,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pickle import PicklingError
 from typing import Any, Literal, Protocol
 
 import torch
@@ -74,8 +77,7 @@ class Threads:
 
     def _take(self, tokens: list[Token], finish: Finish | None) -> Iterator[Fetched]:
         if self._pool is None:
-            # one core a thread: torch's own threads inside of each would only be in one another's way
-            self._pool = ThreadPoolExecutor(self.count, "cvkit", initializer=torch.set_num_threads, initargs=(1,))
+            self._pool = _one_core_each(self.count)
         coming: deque[Future[Fetched]] = deque()
         try:
             for number, token in enumerate(tokens):
@@ -102,6 +104,22 @@ class Threads:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None}
+
+
+def _one_core_each(count: int) -> ThreadPoolExecutor:
+    """Returns threads on one core each: torch's own threads inside of them would only be in one another's way."""
+    pool, all_there = ThreadPoolExecutor(count, "cvkit"), threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        all_there.wait()
+
+    before = torch.get_num_threads()
+    for _ in range(count):
+        pool.submit(begin)
+    all_there.wait()
+    torch.set_num_threads(before)  # what any later thread of the script begins with
+    return pool
 
 
 class Workers:
@@ -136,13 +154,33 @@ class Workers:
             return (self.fetcher(*token) for token in tokens)
         self._turn += 1
         self._tokens[:] = tokens
-        if self._processes is None:
-            self._processes = self._start()
-        return self._take(iter(self._processes), tokens, self._turn)
+        return self._take(self._open(), tokens, self._turn)
 
     def close(self) -> None:
         """Lets the processes go; the next :meth:`load` starts new ones."""
         self._processes = None
+
+    def _open(self) -> Iterator[Fetched | CvkitError]:
+        """Has the processes begin with the tokens; where they have died since, or hang in what was abandoned, new ones."""
+        if self._processes is not None:
+            try:
+                return iter(self._processes)
+            except RuntimeError:
+                self.close()
+        self._processes = self._start()
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Got pickle error")  # torch's advice on what is raised here
+                return iter(self._processes)
+        except (PicklingError, AttributeError, TypeError) as error:
+            self.close()
+            raise DataError(
+                "a worker process cannot be given the data set and the transform",
+                got=f"{type(error).__name__}: {error}",
+                expected=f"what pickles, as start_method={_method(self.method) or multiprocessing.get_start_method()!r} needs",
+                fix="define functions and classes at the top of a module, instead of in a function or as a lambda; or take "
+                "workers=0",
+            ) from error
 
     def _take(self, stream: Iterator[Fetched | CvkitError], tokens: list[Token], turn: int) -> Iterator[Fetched]:
         for token in tokens:
@@ -159,12 +197,17 @@ class Workers:
         while True:
             try:
                 return next(stream)
-            except RuntimeError as error:  # what a fetcher raises comes as a value: this is torch on a lost process
+            except RuntimeError as error:  # what a fetcher says comes as a value: this is torch on a lost process
+                if str(error).startswith("Caught "):
+                    raise  # a fault of the fetcher's own
                 waited = time.monotonic() - start
                 slow = "timed out" in str(error)
                 if slow and waited < self.timeout:
                     continue  # torch has only looked whether the processes live
-                ended = {code for code in (p.exitcode for p in getattr(stream, "_workers", ())) if code}
+                processes = getattr(stream, "_workers", ())
+                ended = {code for code in (process.exitcode for process in processes) if code}
+                for process in processes:
+                    process.kill()  # what hangs does not end by itself, and may not hear of anything less
                 self.close()
                 raise (self._hangs(waited) if slow else self._died(error, ended)) from error
 
@@ -185,6 +228,13 @@ class Workers:
             likely = "the system ran out of memory and ended it: take fewer workers (workers=0 for none)"
         elif codes & {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE}:
             likely = "native code crashed, most often a decoder on a damaged file: workers=0 shows at which sample"
+        elif "open files" in said:
+            likely = "batches are kept, each of which holds a file of shared memory: keep clones, or raise ulimit -n"
+        elif 1 in codes and _method(self.method) in ("spawn", "forkserver"):
+            likely = (
+                "the script starts itself again in each process: put what it does under if __name__ == '__main__'; the "
+                "process's own message is further up"
+            )
         else:
             likely = (
                 "memory ran out, shared memory is full (--shm-size), or code of the data set ended it: try workers=0"
