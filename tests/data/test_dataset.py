@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, TensorDataset
 from torch.utils.data import Subset as TorchSubset
 
-from cvkit.data import ArrayDataset, Subset, split
+from cvkit.data import ArrayDataset, FolderDataset, Loader, Subset, split, write_shapes
 from cvkit.data.dataset import class_names, fingerprint_of, is_deterministic
-from cvkit.errors import ArgumentError
+from cvkit.errors import ArgumentError, DataError
+from cvkit.transforms import segmentation_train, small_image_eval
 
 
 def labelled(targets, **options):
@@ -228,3 +229,38 @@ def test_a_fingerprint_tells_parts_apart():
         fingerprint_of(["a\udcff"]),
     ]
     assert len(set(found)) == len(found)
+
+
+def test_a_part_is_verified_and_names_its_own_files_only(tmp_path):
+    data = FolderDataset(write_shapes(tmp_path, per_class=2))
+    (tmp_path / data.paths[1]).write_bytes(b"no picture")
+    assert Subset(data, [0, 2]).verify()
+    found = Subset(data, [1, 2]).verify()
+    assert (found.count, list(found.bad)) == (2, [data.paths[1]])
+    with pytest.raises(ArgumentError, match="^these samples cannot be verified\n  got: part of a list"):
+        Subset([1, 2], [0]).verify()
+
+
+def test_a_getitem_of_the_users_own_wins_over_read(tmp_path):
+    class Inverted(FolderDataset):
+        def __getitem__(self, index):
+            image, target = super().__getitem__(index)
+            return image, 2 - target
+
+    whole = Inverted(write_shapes(tmp_path, per_class=2))
+    for data in (whole, Subset(whole, range(6))):
+        _, targets = next(iter(Loader(data, 6, transform=small_image_eval(16))))
+        assert targets.tolist() == [2, 2, 1, 1, 0, 0]
+
+
+def test_a_mask_that_is_no_picture_would_stay_behind_and_is_refused(tmp_path):
+    class Masked(FolderDataset):
+        def __getitem__(self, index):
+            image, _ = super().__getitem__(index)
+            return image, torch.zeros(image.height, image.width, dtype=torch.long)
+
+    data = Masked(write_shapes(tmp_path, per_class=1))
+    with pytest.raises(
+        DataError, match=r"gives a mask as Tensor, which stays behind its picture\n  got: a target of shape \(32, 32\)"
+    ):
+        next(iter(Loader(data, 2, transform=segmentation_train(16))))

@@ -95,7 +95,7 @@ boxes = st.tuples(st.integers(0, 39), st.integers(0, 29), st.integers(1, 40), st
 )
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", ["bilinear"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @given(box=boxes, wide=st.integers(1, 60), high=st.integers(1, 60))
 @settings(max_examples=40)
@@ -121,7 +121,7 @@ def test_bilinear_is_pillows_to_a_level(box, wide, high):
     assert far(ours, theirs) <= 1
 
 
-@pytest.mark.parametrize("interpolation", ["nearest", "lanczos"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bicubic", "lanczos"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @given(box=boxes, wide=st.integers(1, 60), high=st.integers(1, 60))
 @settings(max_examples=25)

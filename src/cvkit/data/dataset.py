@@ -14,7 +14,7 @@ from torch.utils.data import Subset as TorchSubset
 from cvkit import seeding
 from cvkit.errors import ArgumentError
 
-__all__ = ["Dataset", "Subset", "class_names", "fingerprint_of", "is_deterministic", "split"]
+__all__ = ["Dataset", "Subset", "class_names", "fingerprint_of", "is_deterministic", "reads", "split"]
 
 
 class Dataset(Protocol):
@@ -72,6 +72,16 @@ def is_deterministic(dataset: Any) -> bool:
             return bool(dataset.deterministic)
         if "__getitem__" in vars(kind):
             return False
+    return False
+
+
+def reads(dataset: Any) -> bool:
+    """Whether a data set's ``read`` gives its samples; a subclass with a ``__getitem__`` of its own gives others."""
+    if isinstance(dataset, Subset):
+        return reads(dataset.dataset)
+    for kind in type(dataset).__mro__:
+        if "read" in vars(kind) or "__getitem__" in vars(kind):
+            return "read" in vars(kind)
     return False
 
 
@@ -133,12 +143,29 @@ class Subset:
 
     def __getattr__(self, name: str) -> Any:
         """Offers what not every whole has: a ``kind``, ``read`` and ``size``, by which a loader saves work."""
-        if name not in ("kind", "read", "size") or "dataset" not in self.__dict__:
+        whole = self.__dict__.get("dataset")
+        if name not in ("kind", "read", "size") or whole is None or (name == "read" and not reads(whole)):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        offered = getattr(self.dataset, name)
+        offered = getattr(whole, name)
         if name == "kind":
             return offered
-        return lambda index, *arguments: offered(int(self._places[index]), *arguments)
+        return lambda index, *arguments, **named: offered(int(self._places[index]), *arguments, **named)
+
+    def verify(self) -> Any:
+        """Reads these samples, whole, and reports those that cannot be read, as the whole's ``verify`` does.
+
+        Raises:
+            ArgumentError: The whole is a data set that cannot do that.
+        """
+        found = getattr(self.dataset, "found_bad", None)
+        if found is None:
+            raise ArgumentError(
+                "these samples cannot be verified",
+                got=f"part of a {type(self.dataset).__name__}",
+                expected="part of a data set of cvkit.data",
+                fix="read them one by one: for i in range(len(part)): part[i]",
+            )
+        return found([int(place) for place in self._places])
 
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {self.dataset!r})"

@@ -102,7 +102,7 @@ class Fetcher:
         self.transform = transform
         self.seed = seed
         self.random = _draws(dataset, transform)
-        self.framed = isinstance(transform, FramedStage)
+        self.framed = isinstance(transform, FramedStage) and getattr(transform, "by_frame", True)
         same = is_deterministic(dataset)
         self.explicit = self.framed and same and not transform.draws_global
         # what is not cvkit's own may draw from Python's and NumPy's generators as well
@@ -219,6 +219,13 @@ class Fetcher:
             made = self.transform.cut(image, frame)
             if isinstance(target, Image.Image):
                 target = self.transform.cut_target(target, frame)
+            elif getattr(self.transform, "takes_pairs", False) and np.ndim(target) >= 2:
+                raise DataError(
+                    f"{type(self.dataset).__name__} gives a mask as {type(target).__name__}, which stays behind its picture",
+                    got=f"a target of shape {tuple(np.shape(target))}",
+                    expected="masks as PIL images, which are cut and mirrored with their pictures",
+                    fix="return Image.fromarray(mask) from the data set",
+                )
             return made, target
 
     def _staged(self, image: Any, target: Any, index: int) -> tuple[Tensor, Any]:

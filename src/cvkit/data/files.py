@@ -150,10 +150,14 @@ class FileDataset(ABC):
 
     def verify(self) -> Verification:
         """Reads every sample, whole, and reports those that cannot be read."""
+        return self.found_bad(range(len(self)))
+
+    def found_bad(self, indices: Sequence[int]) -> Verification:
+        """Does what :meth:`verify` does for some samples."""
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            answers = pool.map(self._why_bad, range(len(self)))
-            bad = {self.paths[index]: why for index, why in enumerate(answers) if why is not None}
-        return Verification(len(self), bad)
+            answers = pool.map(self._why_bad, indices)
+            bad = {self.paths[index]: why for index, why in zip(indices, answers, strict=True) if why is not None}
+        return Verification(len(indices), bad)
 
     def _why_bad(self, index: int) -> str | None:
         try:

@@ -218,6 +218,12 @@ class Framed(Transform):
     """
 
     filter: ClassVar[str] = "bilinear"
+
+    @property
+    def by_frame(self) -> bool:
+        """Whether ``frame`` and ``cut`` are the whole first stage; a class with a ``sample`` of its own is taken at that."""
+        return type(self).sample is Framed.sample
+
     draws_global: ClassVar[bool] = False
     """Whether the first stage also draws from torch's global generator, so that no two of it may run at a time."""
 

@@ -39,10 +39,9 @@ INTERPOLATIONS = {
 }
 """Filters by name; all but ``nearest`` are antialiased when a picture gets smaller."""
 
-_BY_TORCH = (
-    "bilinear",
-    "bicubic",
-)  # its uint8 kernels are three times as fast as Pillow's; on photos one and two levels away
+_BY_TORCH = ("bilinear",)
+# torch's uint8 kernel is three times as fast as Pillow's and on photos within one level of it; for bicubic, which many
+# pretrained weights ask for, it is up to 26 away
 _TRIES = 10
 
 Box = tuple[int, int, int, int]
