@@ -428,7 +428,8 @@ def _limit(cache: str) -> int | None:
 
 def _unshared(batch: Tensor) -> Tensor:
     """Returns a batch that may be kept: in shared memory each holds a file open, and there is little of it."""
-    return batch.clone() if batch.is_shared() and batch.device.type == "cpu" else batch
+    shared = batch.device.type == "cpu" and batch.is_shared()  # type: ignore[no-untyped-call]
+    return batch.clone() if shared else batch
 
 
 def _to_unit(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pickle import PicklingError
 from typing import Any, Literal, Protocol
@@ -206,8 +207,7 @@ class Workers:
                     continue  # torch has only looked whether the processes live
                 processes = getattr(stream, "_workers", ())
                 ended = {code for code in (process.exitcode for process in processes) if code}
-                for process in processes:
-                    process.kill()  # what hangs does not end by itself, and may not hear of anything less
+                _end(processes)
                 self.close()
                 raise (self._hangs(waited) if slow else self._died(error, ended)) from error
 
@@ -292,6 +292,16 @@ def _as_is(made: Fetched | CvkitError) -> Fetched | CvkitError:
 def _ignore_interrupt(worker: int) -> None:
     """Leaves Ctrl-C, which a terminal sends to every process, to the main one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end(processes: Iterable[multiprocessing.process.BaseProcess]) -> None:
+    """Ends processes of which one hangs or has died; what hangs may not hear of anything less than a kill."""
+    for process in processes:
+        try:
+            process.kill()
+            process.join(_LOOK)
+        except RuntimeError:  # torch's handler of signals tells that a process has died; it is known
+            continue
 
 
 def _exit(code: int) -> str:
