@@ -181,8 +181,8 @@ def too_large(size: int, limit: int) -> DataError:
     """Returns the error of a cache that was asked for and would not fit."""
     return DataError(
         "the cache would not fit into memory",
-        got=f"about {size / 2**30:,.1f} GiB of samples",
-        expected=f"at most {limit / 2**30:,.1f} GiB, which is {MOST_SHARE:.0%} of what is free",
+        got=f"about {size / 2**20:,.0f} MiB of samples",
+        expected=f"at most {limit / 2**20:,.0f} MiB, which is {MOST_SHARE:.0%} of what is free",
         fix='pass cache="auto" or None, or smaller pictures',
     )
 

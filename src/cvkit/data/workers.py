@@ -112,6 +112,7 @@ def _one_core_each(count: int) -> ThreadPoolExecutor:
     pool, all_there = ThreadPoolExecutor(count, "cvkit"), threading.Barrier(count + 1)
 
     def begin() -> None:
+        torch.get_num_threads()  # else torch sets the number once more, when the thread first asks
         torch.set_num_threads(1)
         all_there.wait()
 
