@@ -7,6 +7,7 @@ digest has been verified.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import uuid
@@ -16,6 +17,7 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from cvkit.errors import CheckpointError
 
@@ -41,7 +43,7 @@ def plain(content: Any, where: str = "content") -> Any:
         _check_readable(content, where)
         return content
     if isinstance(content, Tensor):
-        return content.detach()
+        return _plain_tensor(content, where)
     if isinstance(content, Mapping):
         for key in content:
             if type(key) not in (str, int):
@@ -50,6 +52,22 @@ def plain(content: Any, where: str = "content") -> Any:
     if type(content) in (list, tuple):
         return type(content)(plain(value, f"{where}[{index}]") for index, value in enumerate(content))
     raise _not_plain(where, content)
+
+
+def _plain_tensor(tensor: Tensor, where: str) -> Tensor:
+    """Returns a tensor detached and of no subclass; a subclass would be written but not be read back."""
+    wraps = type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__  # its values are in other tensors
+    empty = is_lazy(tensor) or (tensor.is_meta and not wraps)
+    if empty or wraps or tensor.is_nested:
+        what = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+        raise CheckpointError(
+            f"{where} cannot go into a checkpoint",
+            got=f"no values: {what}" if empty else f"values in other tensors: {what}",
+            expected="tensors that hold their own values",
+            fix="run one batch through a lazy model first" if empty else "take it apart into plain tensors",
+        )
+    tensor = tensor.detach()
+    return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
 def _check_readable(value: object, where: str) -> None:
@@ -74,15 +92,20 @@ def _not_plain(where: str, value: object) -> CheckpointError:
 
 
 class _Hashing:
-    """A file to write to that also feeds a hash."""
+    """A file to write to that also feeds a hash, and remembers what it could not do."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.digest = hashlib.sha256()
+        self.error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         self.digest.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except BaseException as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()
@@ -108,30 +131,53 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> Path:
     path = Path(path)
     checked = plain(content)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    stands = f"the file before it is {'untouched' if os.path.exists(path) else 'not there'}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "xb") as file:
-                hashing = _Hashing(file)
-                torch.save(checked, hashing)  # type: ignore[arg-type]
-                file.seek(-2, os.SEEK_END)  # the length of the archive's comment, 0 until now, ends the file
-                file.write(_COMMENT.to_bytes(2, "little") + _MAGIC + hashing.digest.hexdigest().encode())
-                file.flush()
-                os.fsync(file.fileno())
-            _verify(temporary)
+            _write(temporary, checked)
+            _verify_written(temporary, path, stands)
             os.replace(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what failed first is what is told
+                temporary.unlink(missing_ok=True)
             raise
+        stands = "the new file is under its name, but might not survive a power cut"
         sync_directory(path.parent)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"cannot write the checkpoint {path}",
             got=f"{type(error).__name__}: {error}",
-            expected=f"a directory that takes it; the file before it is {'untouched' if path.exists() else 'not there'}",
+            expected=f"a directory that takes it; {stands}",
             fix="see whether the disk is full or the directory is read-only",
         ) from error
     return path
+
+
+def _write(temporary: Path, content: Any) -> None:
+    with open(temporary, "xb") as file:
+        hashing = _Hashing(file)
+        try:
+            torch.save(content, hashing)  # type: ignore[arg-type]
+        finally:
+            if hashing.error is not None:  # of which torch's writer says "unexpected pos" instead
+                raise hashing.error
+        file.seek(-2, os.SEEK_END)  # the length of the archive's comment, 0 until now, ends the file
+        file.write(_COMMENT.to_bytes(2, "little") + _MAGIC + hashing.digest.hexdigest().encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _verify_written(temporary: Path, path: Path, stands: str) -> None:
+    try:
+        _verify(temporary)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"cannot write the checkpoint {path}",
+            got="other bytes read back than were written",
+            expected=f"a directory that takes it; {stands}",
+            fix="check the disk; nothing more should be written to it until then",
+        ) from error
 
 
 def sync_directory(directory: Path) -> None:
