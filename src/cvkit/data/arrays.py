@@ -203,7 +203,12 @@ def in_memory(dataset: Any) -> tuple[Tensor, Tensor] | None:
         if not dataset.pictures:
             return images, targets
     elif _is_torchvision(dataset) and is_deterministic(dataset):
-        images, targets = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets).long()
+        try:
+            images, targets = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
+        except (TypeError, ValueError, RuntimeError):
+            return None  # a batch of them will say what is wrong
+        if type(dataset).__getitem__.__module__ == "torchvision.datasets.mnist":
+            targets = targets.long()  # as its samples are, whatever the array is of
     else:
         return None
     if images.dtype != torch.uint8 or len(images) != len(targets):
