@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import runpy
 import signal
 import subprocess
@@ -448,7 +449,7 @@ def test_a_killed_process_goes_on_by_the_same_command_bit_by_bit(tmp_path, scrip
     assert_same(load_checkpoint(tmp_path / "best.pt"), load_checkpoint(whole / "best.pt"))
 
 
-def killed(callback, state):
+def killed(callback, content, step):
     """Stands for a kill between best.pt and last.pt: nothing after it runs."""
     raise KeyboardInterrupt
 
@@ -458,7 +459,7 @@ def test_a_kill_between_the_newest_and_the_best_file_loses_no_best(tmp_path, mon
 
     train(tmp_path / "a")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.Checkpoint, "_save_last", killed)
+        patch.setattr(checkpoint.Checkpoint, "_write_last", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "b")
     train(tmp_path / "b")
@@ -471,7 +472,7 @@ def test_a_kill_between_the_newest_and_the_best_file_of_the_last_epoch_loses_no_
     from cvkit.callbacks import checkpoint
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.Checkpoint, "_save_last", killed)
+        patch.setattr(checkpoint.Checkpoint, "_write_last", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, epochs=1)
     result, _ = train(tmp_path, epochs=1)
@@ -524,6 +525,7 @@ def test_a_path_to_resume_from_needs_no_checkpoint_callback(tmp_path):
             data(shuffle=False, seed=4),
             epochs=2,
             accumulate=ACCUMULATE,
+            optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.05),
             callbacks=[EarlyStopping("val_loss", patience=5)],
             progress=False,
             resume=tmp_path / "last.pt",
@@ -616,7 +618,7 @@ def test_a_damaged_file_that_was_asked_for_by_name_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"train": 3}, "batches: 5 then, 6 now, batch size: 4 then, 3 now"),
+        ({"train": 3}, "batches: 5 then, 6 now; batch size: 4 then, 3 now"),
         ({"accumulate": 1}, "accumulate: 2 then, 1 now"),
     ],
 )
@@ -626,18 +628,40 @@ def test_other_data_in_the_middle_of_an_epoch_are_refused(tmp_path, change, said
     with pytest.raises(CheckpointError) as caught:
         train(tmp_path, **change)
     assert str(caught.value) == (
-        f"{tmp_path / 'last.pt'} was saved in the middle of an epoch over other data\n"
+        f"the run in {tmp_path / 'last.pt'} is another one than this\n"
         f"  got: {said}\n"
-        "  expected: the same data, batch size, seed and accumulate until that epoch is over\n"
-        "  fix: undo the change, or start a new run in another directory"
+        "  expected: the same data, batch size, seed, loss, optimizer and schedule; the number of epochs, of workers, the device "
+        "and the cache may change\n"
+        "  fix: undo the change; or start a new run in another directory from these weights: "
+        "model.load_state_dict(cvkit.load_checkpoint(path)['model'])"
     )
 
 
-def test_other_data_between_epochs_are_told(tmp_path):
-    train(tmp_path, epochs=1, schedule=None)
-    with pytest.warns(CvkitWarning, match="batches: 5 then, 6 now, batch size: 4 then, 3 now"):
-        result, _ = train(tmp_path, epochs=2, schedule=None, train=data(3))
-    assert result.epochs == 2
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train": data(3)}, "batches: 5 then, 6 now; batch size: 4 then, 3 now"),
+        ({"accumulate": 1}, "accumulate: 2 then, 1 now"),
+        ({"clip_norm": 1.0}, "clip_norm: None then, 1.0 now"),
+        ({"loss": nn.functional.multi_margin_loss}, "loss: cross_entropy then, multi_margin_loss now"),
+        ({"optimizer": lambda p: torch.optim.AdamW(p, lr=0.5)}, "AdamW's lr: 0.05 then, 0.5 now"),
+        ({"optimizer": "momentum"}, "optimizer: AdamW then, SGD now"),
+        ({"schedule": None}, "schedule: CosineAnnealingLR then, none now"),
+    ],
+)
+def test_another_run_is_refused_between_epochs_too_and_told_by_its_difference(tmp_path, change, said):
+    train(tmp_path, epochs=1)
+    with pytest.raises(
+        CheckpointError, match=re.escape(f"the run in {tmp_path / 'last.pt'} is another one than this\n  got: {said}\n")
+    ):
+        train(tmp_path, epochs=1, **change)
+
+
+def test_another_seed_is_refused(tmp_path):
+    train(tmp_path, epochs=1, seed=5)
+    with pytest.raises(CheckpointError, match=r"has another seed\n  got: seed=6\n  expected: seed=5, or none"):
+        train(tmp_path, epochs=1, seed=6)
+    assert train(tmp_path, epochs=1, seed=5)[0].epochs == 1
 
 
 def test_another_model_is_refused_by_name(tmp_path):
@@ -652,7 +676,7 @@ def test_another_optimizer_is_refused_by_name(tmp_path):
     def pair(parameters):
         return [torch.optim.SGD(parameters[:2]), torch.optim.SGD(parameters[2:])]
 
-    with pytest.raises(CheckpointError, match="1 optimizers in the file, 2 given to fit"):
+    with pytest.raises(CheckpointError, match="optimizer: AdamW then, SGD, SGD now"):
         train(tmp_path, optimizer=pair)
 
 

@@ -4,6 +4,7 @@
 ``Checkpoint``       the newest and the best state of the run, on disk
 ``EarlyStopping``    ends a run that has stopped improving
 ``LRSchedule``       steps a scheduler that you have built
+``EMA``              an average of the weights, which is validated and saved
 ``TensorBoard``      scalars for TensorBoard
 ``CSVLogger``        one line an epoch
 ``Progress``         a bar, or one line an epoch; ``fit`` adds it by itself
@@ -13,8 +14,9 @@
 from cvkit.callbacks.checkpoint import Checkpoint
 from cvkit.callbacks.csv_logger import CSVLogger
 from cvkit.callbacks.early_stopping import EarlyStopping
+from cvkit.callbacks.ema import EMA
 from cvkit.callbacks.progress import Progress
 from cvkit.callbacks.schedule import LRSchedule
 from cvkit.callbacks.tensorboard import TensorBoard
 
-__all__ = ["CSVLogger", "Checkpoint", "EarlyStopping", "LRSchedule", "Progress", "TensorBoard"]
+__all__ = ["EMA", "CSVLogger", "Checkpoint", "EarlyStopping", "LRSchedule", "Progress", "TensorBoard"]

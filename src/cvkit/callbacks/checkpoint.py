@@ -6,13 +6,16 @@ import math
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cvkit.errors import ArgumentError
 from cvkit.training import snapshot
+from cvkit.training.background import Buffers, Writer
 from cvkit.training.checkpoint import save_checkpoint, sync_directory
 from cvkit.training.hooks import LAST, Callback
+from cvkit.training.lock import claimed
 from cvkit.training.monitor import Monitor
 from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import TrainState
@@ -33,9 +36,13 @@ class Checkpoint(Callback):
         every_epochs: Save ``last.pt`` after this many epochs.
         every_steps: Save ``last.pt`` also after this many updates, in the middle of an epoch.
         keep_last: How many of the newest states are kept; those before ``last.pt`` as ``step-00000120.pt``.
+        background: Whether files are written while the training goes on: it waits only until the state has been copied, into
+            memory that is used again (as much as the file is large). One file is written at a time; what goes wrong is raised
+            at the next save, at the latest at the end of the run.
 
     Raises:
         ArgumentError: A number below 1, or, when the run starts, a monitor that will never be logged.
+        CheckpointError: Another run is at work in the directory, or a file cannot be written.
     """
 
     order: ClassVar[int] = LAST
@@ -49,6 +56,7 @@ class Checkpoint(Callback):
         every_epochs: int = 1,
         every_steps: int | None = None,
         keep_last: int = 1,
+        background: bool = False,
     ) -> None:
         for name, value in (("every_epochs", every_epochs), ("every_steps", every_steps), ("keep_last", keep_last)):
             if value is not None and value < 1:
@@ -60,7 +68,14 @@ class Checkpoint(Callback):
         self.every_epochs = every_epochs
         self.every_steps = every_steps
         self.keep_last = keep_last
+        self.background = background
         self._saved_step = -1
+        self._writer = Writer()
+        self._buffers = Buffers()
+
+    def claim(self) -> AbstractContextManager[None]:
+        """Keeps other runs out of the directory while inside; ``fit`` does so from before it looks for a checkpoint."""
+        return claimed(self.directory)
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -91,7 +106,7 @@ class Checkpoint(Callback):
         """Saves in the middle of an epoch, where asked to."""
         due = self.every_steps is not None and not state.group_open and state.step % self.every_steps == 0
         if due and state.step != self._saved_step and state.batch_index < len(state.train):
-            self._save_last(state)
+            self._save(state, last=True)
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Saves the newest state, and the best."""
@@ -101,22 +116,41 @@ class Checkpoint(Callback):
             or state.epoch + 1 == state.epochs
             or state.stop_reason is not None
         )
-        if improved:  # first, and as a file of its own: last.pt must never know of a best that is not on the disk
-            save_checkpoint(self.directory / "best.pt", snapshot.capture(state))
-        if due:
-            self._save_last(state)
+        self._save(state, best=improved, last=due)
 
     def on_fit_end(self, state: TrainState) -> None:
-        """Saves a run that was stopped in the middle of an epoch."""
+        """Saves a run that was stopped in the middle of an epoch, and waits until everything is written."""
         stopped = state.stop_reason is not None and state.exception is None and state.epochs_done == state.epoch
-        if stopped and (state.step != self._saved_step or state.stop_reason in SIGNALLED):
-            self._save_last(state)
+        try:
+            if stopped and (state.step != self._saved_step or state.stop_reason in SIGNALLED):
+                self._save(state, last=True)
+        finally:
+            self._writer.wait()
 
-    def _save_last(self, state: TrainState) -> None:
-        last = save_checkpoint(self.directory / "last.pt", snapshot.capture(state))
-        self._saved_step = state.step
+    def _save(self, state: TrainState, *, best: bool = False, last: bool = False) -> None:
+        if not (best or last):
+            return
+        content, step = snapshot.capture(state), state.step
+
+        def write() -> None:
+            if best:  # first, and as a file of its own: last.pt must never know of a best that is not on the disk
+                save_checkpoint(self.directory / "best.pt", content)
+            if last:
+                self._write_last(content, step)
+
+        if self.background:
+            self._writer.wait()  # its buffers are those that are filled now
+            content = self._buffers.copy(content)
+            self._writer.start(write)
+        else:
+            write()
+        if last:
+            self._saved_step = step
+
+    def _write_last(self, content: Mapping[str, Any], step: int) -> None:
+        path = save_checkpoint(self.directory / "last.pt", content)
         if self.keep_last > 1:
-            _link(last, self.directory / f"step-{state.step:08d}.pt")
+            _link(path, self.directory / f"step-{step:08d}.pt")
             for old in sorted(self.directory.glob("step-*.pt"), reverse=True)[self.keep_last :]:
                 old.unlink()
 

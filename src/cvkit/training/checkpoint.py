@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from cvkit.errors import CheckpointError
+from cvkit.training import archive
 
 __all__ = ["load_checkpoint", "plain", "save_checkpoint"]
 
@@ -208,8 +209,12 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     """
     path = Path(path)
     try:
-        _verify(path)
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with open(path, "rb") as file:  # once: what is verified is what is read, whatever happens to the name
+            _compare(file, path)
+            if excess := archive.excess(file, os.fstat(file.fileno()).st_size):
+                raise _unreadable(path, excess)
+            file.seek(0)
+            content = torch.load(file, map_location=map_location, weights_only=True, mmap=False)
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
         raise CheckpointError(
@@ -222,15 +227,19 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         raise
     # a pickle made to do harm makes the reader raise whatever it stumbles over
     except Exception as error:
-        raise CheckpointError(
-            f"cannot read the checkpoint {path}",
-            got=_reason(error),
-            expected="tensors and plain types",
-            fix="use another checkpoint of the run",
-        ) from error
+        raise _unreadable(path, _reason(error)) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no checkpoint", got=type(content).__name__, expected="a dict")
     return content
+
+
+def _unreadable(path: Path, got: str) -> CheckpointError:
+    return CheckpointError(
+        f"cannot read the checkpoint {path}",
+        got=got,
+        expected="tensors and plain types, as save_checkpoint writes them",
+        fix="use another checkpoint of the run, and do not trust this one if it comes from elsewhere",
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -246,27 +255,35 @@ def _verify(path: Path) -> None:
     Raises:
         CheckpointError: Not written by cvkit, cut off, or changed since.
     """
-    size = path.stat().st_size
     with open(path, "rb") as file:
-        file.seek(max(0, size - _COMMENT))
-        comment = file.read(_COMMENT)
-        if not comment.startswith(_MAGIC):
-            raise CheckpointError(
-                f"{path} is no whole checkpoint of cvkit's",
-                got=f"{size} bytes that do not end in a checksum",
-                expected="a file written by a Checkpoint callback or save_checkpoint, complete to its last byte",
-                fix="use another checkpoint of the run; plain weights load with "
-                "model.load_state_dict(torch.load(path, weights_only=True))",
-            )
-        digest = hashlib.sha256()
-        file.seek(0)
-        left = size - _COMMENT - 2
-        while left > 0:
-            chunk = file.read(min(_CHUNK, left))
-            digest.update(chunk)
-            left -= len(chunk)
-        length = file.read(2)
-        digest.update(b"\0\0")
+        _compare(file, path)
+
+
+def _compare(file: IO[bytes], path: Path) -> None:
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, size - _COMMENT))
+    comment = file.read(_COMMENT)
+    if not comment.startswith(_MAGIC):
+        got, fix = archive.foreign(path) or (
+            f"{size} bytes that do not end in a checksum",
+            "use another checkpoint of the run; plain weights load with "
+            "model.load_state_dict(torch.load(path, weights_only=True))",
+        )
+        raise CheckpointError(
+            f"{path} is no whole checkpoint of cvkit's",
+            got=got,
+            expected="a file written by a Checkpoint callback or save_checkpoint, complete to its last byte",
+            fix=fix,
+        )
+    digest = hashlib.sha256()
+    file.seek(0)
+    left = size - _COMMENT - 2
+    while left > 0:
+        chunk = file.read(min(_CHUNK, left))
+        digest.update(chunk)
+        left -= len(chunk)
+    length = file.read(2)
+    digest.update(b"\0\0")
     if digest.hexdigest().encode() != comment[len(_MAGIC) :] or length != _COMMENT.to_bytes(2, "little"):
         raise CheckpointError(
             f"the checkpoint {path} is damaged",

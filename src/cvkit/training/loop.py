@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,12 @@ def fit(
     """
     build.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
     callbacks = build.with_progress(callbacks, progress)
-    sources = resume_.find(callbacks, resume)
+    resume_.find(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
     with deterministic_kernels(deterministic):
-        seed = build.start_seed(seed)
+        start = build.start_seed(seed)
         state = build.state(model, train, val, runtime, loss=loss, metrics=metrics, own_step=step is not None)
-        state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, seed, accumulate, clip_norm
+        state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, start, accumulate, clip_norm
         hooks = state.hooks = Hooks(callbacks)
         build.add_optimizers(state, optimizer, lr)
         build.add_schedules(state, schedule)
@@ -116,9 +117,10 @@ def fit(
         if preflight:
             preflight_.warn(preflight_.inspect(state, compute, own_step=step is not None))
         state.resumed = resume is not False
-        resume_.enter(state, sources)
-        with feed.explained(), graceful(state), hooks.running(state):
-            _train(state, hooks, compute)
+        with resume_.claimed(callbacks):
+            resume_.enter(state, resume_.find(callbacks, resume), seed)
+            with feed.explained(), graceful(state), hooks.running(state):
+                _train(state, hooks, compute)
     state.model.eval()
     return build.result(state)
 
@@ -207,7 +209,7 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
     state.meters.reset()
     state.model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _with_averages(state):
             for batch in state.runtime.feed(state.val, state):
                 state.batch = batch
                 state.runtime.forward(step, batch, state)
@@ -217,6 +219,20 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
         return state.meters.values()
     finally:
         state.training, state.meters = True, state.train_meters
+
+
+@contextmanager
+def _with_averages(state: TrainState) -> Iterator[None]:
+    """Puts averaged weights into the model, where there are any, and its own back afterwards."""
+    if state.averaged is None:
+        yield
+        return
+    own = {name: value.clone() for name, value in state.model.state_dict().items()}
+    state.model.load_state_dict(state.averaged)
+    try:
+        yield
+    finally:
+        state.model.load_state_dict(own)
 
 
 def _report_nonfinite(state: TrainState) -> None:

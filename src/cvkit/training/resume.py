@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cvkit.training import snapshot
 from cvkit.training.checkpoint import load_checkpoint
 from cvkit.training.state import TrainState
 
-__all__ = ["enter", "find", "settle"]
+__all__ = ["claimed", "enter", "find", "settle"]
 
 
 def find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
@@ -59,8 +60,27 @@ def find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
     return [source] if source is not None else []
 
 
-def enter(state: TrainState, sources: Sequence[Path]) -> None:
+@contextmanager
+def claimed(callbacks: Sequence[Any]) -> Iterator[None]:
+    """Keeps other runs out of the directories that the callbacks write to; one says so by a method ``claim()``.
+
+    Raises:
+        CheckpointError: Another run is at work there.
+    """
+    with ExitStack() as stack:
+        for callback in callbacks:
+            if hasattr(callback, "claim"):
+                stack.enter_context(callback.claim())
+        yield
+
+
+def enter(state: TrainState, sources: Sequence[Path], seed: int | None = None) -> None:
     """Continues from the first file that is sound.
+
+    Args:
+        state: A state as freshly built.
+        sources: The files, the newest first; none for a new run.
+        seed: The seed that was asked for, if one was: it must be that of the run.
 
     Warns:
         CvkitWarning: A newer file is damaged; both are named.
@@ -79,6 +99,13 @@ def enter(state: TrainState, sources: Sequence[Path]) -> None:
             first = str(refusal).splitlines()[0]
             warnings.warn(f"{first}: {path} is left out, the run continues from {source}", CvkitWarning, stacklevel=3)
         snapshot.restore(state, content, source)
+        if seed is not None and seed != state.seed:
+            raise CheckpointError(
+                f"the run in {source} has another seed",
+                got=f"seed={seed}",
+                expected=f"seed={state.seed}, or none: a continued run goes on with its own",
+                fix="leave seed as it was, or start a new run in another directory",
+            )
         return
     if damaged:
         raise damaged[0][1]

@@ -30,13 +30,16 @@ def capture(state: TrainState) -> dict[str, Any]:
         CheckpointError: A callback's or metric's state holds something that is neither tensor nor plain type.
     """
     finished = state.epochs_done > state.epoch
+    weights = {name: value.detach() for name, value in state.model.state_dict().items()}
     training = {
+        "weights": weights if state.averaged is not None else None,
         "epoch": state.epochs_done,
         "batch": 0 if finished else state.batch_index,
         "step": state.step,
         "epochs": state.epochs,
         "seed": state.seed,
         "data": fingerprint(state),
+        "settings": settings(state),
         "rng": seeding.capture(),
         "epoch_rng": None if finished else state.epoch_rng,
         "loader_rng": [_loader_rng(state.train), _loader_rng(state.val)],
@@ -54,7 +57,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "format": FORMAT,
         "cvkit": version("cvkit"),
         "torch": str(torch.__version__),
-        "model": {name: value.detach() for name, value in state.model.state_dict().items()},
+        "model": dict(state.averaged) if state.averaged is not None else weights,
         "description": describe(state),
         "training": plain(training, "training"),
     }
@@ -79,7 +82,7 @@ def describe(state: TrainState) -> dict[str, Any]:
 
 
 def fingerprint(state: TrainState) -> dict[str, Any]:
-    """Returns what must be the same for an epoch to be continued in its middle."""
+    """Returns what must be the same for a run to be continued on the same data; ``None`` for what a loader does not tell."""
     own = getattr(state.train, "fingerprint", None)
     return {
         "batches": len(state.train),
@@ -102,16 +105,10 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
         CheckpointError: The file is of a newer format, holds no training state, or does not fit this run.
     """
     saved = _training_part(content, source)
+    weights = saved["weights"] or content["model"]
+    _check_weights(state.model, weights, content, source)
     _check_fit(state, saved, source)
-    try:
-        state.model.load_state_dict(content["model"])
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights in {source} do not fit the model",
-            got=" ".join(str(error).split())[:400],
-            expected=f"the model that the run was made with: {content['description'].get('model')}",
-            fix="build the same model, or start a new run in another directory",
-        ) from error
+    state.model.load_state_dict(weights)
     _restore_optimizers(state, saved, source)
     if state.runtime.scaler is not None and saved["scaler"] is not None:
         state.runtime.scaler.load_state_dict(saved["scaler"])
@@ -154,30 +151,56 @@ def _training_part(content: Mapping[str, Any], source: object) -> Mapping[str, A
     return training
 
 
+def _check_weights(model: nn.Module, weights: Mapping[str, Any], content: Mapping[str, Any], source: object) -> None:
+    there = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    saved = {name: tuple(value.shape) for name, value in weights.items()}
+    if there == saved:
+        return
+    lost, new = [name for name in saved if name not in there], [name for name in there if name not in saved]
+    other = [
+        f"{name} {saved[name]} then, {there[name]} now" for name in saved if there.get(name, saved[name]) != saved[name]
+    ]
+    parts = [
+        f"{what}: {', '.join(names[:5])}" for what, names in (("gone", lost), ("new", new), ("other", other)) if names
+    ]
+    raise CheckpointError(
+        f"the weights in {source} do not fit the model",
+        got="; ".join(parts),
+        expected=f"the model that the run was made with: {content['description'].get('model')}",
+        fix="build the same model, or start a new run in another directory",
+    )
+
+
+def settings(state: TrainState) -> dict[str, str]:
+    """Returns what decides the updates besides the data, as text; where it runs and how fast does not belong here."""
+    found = {"loss": state.loss_spec.name, "clip_norm": str(state.clip_norm), "processes": "1"}
+    found["optimizer"] = ", ".join(type(optimizer).__name__ for optimizer in state.optimizers)
+    for optimizer in state.optimizers:
+        options = {key: value for key, value in optimizer.defaults.items() if key not in _HOW}
+        found |= {f"{type(optimizer).__name__}'s {key}": str(value) for key, value in options.items()}
+    found["schedule"] = ", ".join(type(schedule).__name__ for schedule in state.schedules) or "none"
+    return found
+
+
+_HOW = {"foreach", "fused", "capturable", "differentiable"}
+"""Settings of an optimizer that say how it computes, not what."""
+
+
 def _check_fit(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
-    now = fingerprint(state)
-    changed = {
-        name: (was, now.get(name))
-        for name, was in saved["data"].items()
-        if was is not None and now.get(name) is not None and was != now.get(name)
-    }
-    if changed and saved["batch"] > 0:
-        raise CheckpointError(
-            f"{source} was saved in the middle of an epoch over other data",
-            got=", ".join(f"{name}: {was} then, {new} now" for name, (was, new) in changed.items()),
-            expected="the same data, batch size, seed and accumulate until that epoch is over",
-            fix="undo the change, or start a new run in another directory",
-        )
+    now, then = {**fingerprint(state), **settings(state)}, {**saved["data"], **saved["settings"]}
+    changed = [
+        f"{name}: {then[name]} then, {now[name]} now"
+        for name in then
+        if name in now and None not in (then[name], now[name]) and then[name] != now[name]
+    ]
     if changed:
-        what = ", ".join(f"{name}: {was} then, {new} now" for name, (was, new) in changed.items())
-        warnings.warn(f"the run continued from {source} is not the one it was: {what}", CvkitWarning, stacklevel=2)
-    count = len(saved["optimizers"])
-    if count != len(state.optimizers):
         raise CheckpointError(
-            f"{source} does not fit the optimizers",
-            got=f"{count} optimizers in the file, {len(state.optimizers)} given to fit",
-            expected="the same optimizers",
-            fix="pass the optimizers that the run was made with, or start a new run in another directory",
+            f"the run in {source} is another one than this",
+            got="; ".join(changed),
+            expected="the same data, batch size, seed, loss, optimizer and schedule; the number of epochs, of workers, the "
+            "device and the cache may change",
+            fix="undo the change; or start a new run in another directory from these weights: "
+            "model.load_state_dict(cvkit.load_checkpoint(path)['model'])",
         )
 
 

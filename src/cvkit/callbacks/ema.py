@@ -1,0 +1,97 @@
+"""``EMA``: an exponential moving average of the weights, which is what is validated and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvkit.errors import ArgumentError, CheckpointError
+from cvkit.training.hooks import Callback
+from cvkit.training.state import TrainState
+
+__all__ = ["EMA"]
+
+
+class EMA(Callback):
+    """Averages the weights over the updates; validation uses the average, and checkpoints and the result hold it.
+
+    After each update ``average = d * average + (1 - d) * weights`` with ``d = min(decay, (1 + n) / (10 + n))`` after ``n``
+    updates, so that the first weights are soon forgotten. Buffers of floats, as of batch norms, are averaged too; all else is
+    taken as it is. The weights that are trained are in the checkpoint beside the average, so that a resume is exact.
+
+    Source: Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992; the warm-up is TensorFlow's
+    ``ExponentialMovingAverage(num_updates=…)``.
+
+    Args:
+        decay: How much of the average an update keeps, from 0 to below 1; 0.999 remembers about a thousand updates.
+
+    Raises:
+        ArgumentError: A decay out of range.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
+            raise ArgumentError(
+                "decay cannot be used", got=repr(decay), expected="a number from 0 to below 1", fix="EMA(decay=0.999)"
+            )
+        self.decay = decay
+        self.updates = 0
+        self._average: dict[str, Tensor] = {}
+        self._seen = 0
+
+    def on_fit_start(self, state: TrainState) -> None:
+        """Begins with the weights as they are, unless a resumed run has brought its average."""
+        if state.step == 0:
+            self.updates, self._average = 0, {}
+        now = state.model.state_dict()
+        if self._average and {k: v.shape for k, v in self._average.items()} != {k: v.shape for k, v in now.items()}:
+            raise CheckpointError(
+                "the averaged weights do not fit the model",
+                got=f"{len(self._average)} averages, {len(now)} weights",
+                expected="one average of each weight, of its shape",
+                fix="build the model that the run was made with",
+            )
+        average = self._average or {name: value.detach().clone() for name, value in now.items()}
+        self._average = {name: value.to(now[name].device) for name, value in average.items()}
+        state.averaged = self._average
+        self._seen = state.step
+
+    def on_batch_end(self, state: TrainState) -> None:
+        """Averages after an update."""
+        if state.step != self._seen:
+            self._seen = state.step
+            self._update(state)
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Takes in an update that came after the last batch, where a loader has given fewer than it said."""
+        self.on_batch_end(state)
+
+    @torch.no_grad()
+    def _update(self, state: TrainState) -> None:
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        averages, values = [], []
+        for name, value in state.model.state_dict().items():
+            if value.is_floating_point():
+                averages.append(self._average[name])
+                values.append(value)
+            else:
+                self._average[name].copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+    def on_fit_end(self, state: TrainState) -> None:
+        """Leaves the average in the model, which has been saved by now."""
+        if state.averaged is not None and state.exception is None:
+            state.model.load_state_dict(self._average)
+        state.averaged = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the average and the number of updates in it."""
+        return {"updates": self.updates, "average": self._average} if self._average else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back a saved average."""
+        self.updates, self._average = state["updates"], dict(state["average"])
