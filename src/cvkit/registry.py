@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from cvkit.errors import ArgumentError, unknown_name
 
-__all__ = ["Registry", "default_callbacks", "presets"]
+__all__ = ["Registry", "default_callbacks", "model_tools", "presets"]
 
 T = TypeVar("T")
 
@@ -75,3 +75,6 @@ presets: Registry[Callable[..., Any]] = Registry("preset")
 
 default_callbacks: Registry[Callable[[], Any]] = Registry("default callback")
 """Callbacks that ``fit`` adds by itself, filled by :mod:`cvkit.callbacks`."""
+
+model_tools: Registry[Callable[..., Any]] = Registry("model tool")
+"""What callbacks do to models (``freeze``, ``unfreeze``, ``find_blocks``), filled by :mod:`cvkit.models`."""

@@ -62,11 +62,12 @@ def resolve_optimizers(
         UnknownNameError: A name that is not known.
         ArgumentError: Nothing to train, a learning rate that would have no effect, or an optimizer of another model.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    if not trainable:
+    # frozen ones too: without a gradient an optimizer leaves them as they are, and it has them when they are unfrozen
+    parameters = list(model.parameters())
+    if not any(p.requires_grad for p in parameters):
         raise ArgumentError(
             "the model has nothing to train",
-            got=f"{type(model).__name__} with {sum(1 for _ in model.parameters())} parameters, none with requires_grad",
+            got=f"{type(model).__name__} with {len(parameters)} parameters, none with requires_grad",
             expected="at least one trainable parameter",
             fix="unfreeze a part of it, e.g. model.requires_grad_(True)",
         )
@@ -76,7 +77,7 @@ def resolve_optimizers(
             raise ArgumentError(
                 "lr cannot be used", got=repr(lr), expected="a number of at least 0", fix="pass e.g. lr=1e-3"
             )
-        return [build(trainable, lr)]
+        return [build(parameters, lr)]
     if lr != DEFAULT_LR:
         raise ArgumentError(
             "lr has no effect beside an optimizer that brings its own",
@@ -84,7 +85,7 @@ def resolve_optimizers(
             expected="lr only with an optimizer given by name",
             fix="set the learning rate where the optimizer is built, e.g. optimizer=lambda p: torch.optim.SGD(p, lr=0.1)",
         )
-    built = given(trainable) if callable(given) and not isinstance(given, Optimizer | Sequence) else given
+    built = given(parameters) if callable(given) and not isinstance(given, Optimizer | Sequence) else given
     found = list(built) if isinstance(built, Sequence) else [built]
     for one in found:
         if not isinstance(one, Optimizer):
