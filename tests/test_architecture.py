@@ -8,9 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "cvkit"
 
-LEAVES = {"errors", "pixels", "registry", "seeding"}
+LEAVES = {"archive", "errors", "pixels", "registry", "seeding", "state_dicts"}
 ALLOWED = {
     "errors": set(),
+    "archive": set(),
+    "state_dicts": {"archive", "errors"},
     "pixels": {"errors"},
     "registry": {"errors"},
     "seeding": {"errors"},
@@ -20,12 +22,13 @@ ALLOWED = {
     "training": LEAVES,
     "metrics": {"training"},
     "callbacks": {"training", *LEAVES},
-    "inference": {"data", "transforms", "models", "training", *LEAVES},
+    "export": LEAVES,
+    "inference": {"data", "transforms", "models", "training", "export", *LEAVES},
     "plots": {"data", "transforms", "models", "training", "inference", *LEAVES},
 }
 """What each room may import; the root, the map of the house, may import them all."""
 
-OPTIONAL = {"matplotlib", "timm", "torchmetrics", "safetensors", "tensorboard"}
+OPTIONAL = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "timm", "torchmetrics", "safetensors", "tensorboard"}
 LATE = OPTIONAL | {"tensorboardX", "tqdm"}
 """Imported where they are used: they are slow, or may be missing."""
 

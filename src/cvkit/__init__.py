@@ -4,8 +4,8 @@
 stop, log and show; ``load`` turns a checkpoint into predictions.
 """
 
-from cvkit import callbacks, data, errors, metrics, models, transforms
-from cvkit.inference import Prediction, Predictor, load, predict
+from cvkit import callbacks, data, errors, export, metrics, models, transforms
+from cvkit.inference import Prediction, Predictions, Predictor, load, predict
 from cvkit.training import (
     Callback,
     FitResult,
@@ -15,8 +15,10 @@ from cvkit.training import (
     evaluate,
     fit,
     load_checkpoint,
+    load_weights,
     preflight,
     save_checkpoint,
+    save_weights,
 )
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "FitResult",
     "History",
     "Prediction",
+    "Predictions",
     "Predictor",
     "Runtime",
     "TrainState",
@@ -31,13 +34,16 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "export",
     "fit",
     "load",
     "load_checkpoint",
+    "load_weights",
     "metrics",
     "models",
     "predict",
     "preflight",
     "save_checkpoint",
+    "save_weights",
     "transforms",
 ]

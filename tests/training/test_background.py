@@ -149,7 +149,7 @@ def test_a_disk_that_is_full_ends_the_run_at_the_next_save_or_at_the_end_and_kee
     monkeypatch.setattr(checkpoint, "save_checkpoint", full)
     with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
         train(tmp_path, background=True)
-    left = [path for path in tmp_path.glob("*.pt")]
+    left = list(tmp_path.glob("*.pt"))
     assert all(load_checkpoint(path) for path in left)
     assert bool(left) == (step == 8)
     assert not any(thread.name == "cvkit-save" for thread in threading.enumerate())

@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cvkit import archive as archive_
 from cvkit.errors import CheckpointError
 from cvkit.training import checkpoint as checkpoint_
 from cvkit.training import load_checkpoint, save_checkpoint
@@ -337,8 +338,7 @@ def test_a_file_that_cvkit_did_not_write_is_refused_with_advice(tmp_path):
         f"{path} is no whole checkpoint of cvkit's\n"
         f"  got: {path.stat().st_size} bytes that do not end in a checksum\n"
         "  expected: a file written by a Checkpoint callback or save_checkpoint, complete to its last byte\n"
-        "  fix: use another checkpoint of the run; plain weights load with "
-        "model.load_state_dict(torch.load(path, weights_only=True))"
+        "  fix: use another checkpoint of the run; plain weights load with cvkit.load_weights(model, path)"
     )
 
 
@@ -379,9 +379,9 @@ def test_a_sealed_file_that_is_no_dict_is_refused(tmp_path, content):
 
 def reseal(archive: bytes) -> bytes:
     """Puts a right digest under changed bytes."""
-    body = archive[: -(checkpoint_._COMMENT + 2)]
+    body = archive[: -(archive_.COMMENT + 2)]
     digest = hashlib.sha256(body + b"\0\0").hexdigest().encode()
-    return body + checkpoint_._COMMENT.to_bytes(2, "little") + checkpoint_._MAGIC + digest
+    return body + archive_.COMMENT.to_bytes(2, "little") + archive_.MAGIC + digest
 
 
 def test_garbage_under_a_right_checksum_is_refused_by_name_or_read(tmp_path, sound):
@@ -407,7 +407,7 @@ def test_a_broken_pickle_under_a_right_checksum_is_refused_by_name(tmp_path, str
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", stream)
         archive.writestr("archive/version", "3\n")
-    path.write_bytes(reseal(path.read_bytes() + b" " * checkpoint_._COMMENT))
+    path.write_bytes(reseal(path.read_bytes() + b" " * archive_.COMMENT))
     with pytest.raises(CheckpointError, match=str(path)):
         load_checkpoint(path)
 

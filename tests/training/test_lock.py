@@ -72,9 +72,8 @@ def test_two_runs_of_one_process_are_kept_apart(tmp_path):
 
 
 def test_it_is_given_back_after_an_error_and_other_directories_are_free(tmp_path):
-    with pytest.raises(ValueError, match="inside"), claimed(tmp_path / "a"):
-        with claimed(tmp_path / "b"):
-            raise ValueError("inside")
+    with pytest.raises(ValueError, match="inside"), claimed(tmp_path / "a"), claimed(tmp_path / "b"):
+        raise ValueError("inside")
     with claimed(tmp_path / "a"), claimed(tmp_path / "b"):
         assert (tmp_path / "a" / NAME).read_text().startswith(f"process {os.getpid()} on ")
     assert list((tmp_path / "a").iterdir()) == []
@@ -146,7 +145,7 @@ def test_a_directory_that_takes_no_file_is_named(tmp_path):
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(CheckpointError, match="^cannot write to .*file/run\n  got: NotADirectoryError"),
+        pytest.raises(CheckpointError, match=r"^cannot write to .*file/run\n  got: NotADirectoryError"),
         claimed(tmp_path / "file" / "run"),
     ):
         pass

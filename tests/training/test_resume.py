@@ -630,7 +630,7 @@ def test_other_data_in_the_middle_of_an_epoch_are_refused(tmp_path, change, said
     assert str(caught.value) == (
         f"the run in {tmp_path / 'last.pt'} is another one than this\n"
         f"  got: {said}\n"
-        "  expected: the same data, batch size, seed, loss, optimizer and schedule; the number of epochs, of workers, the device "
+        "  expected: the same data, transform, batch size, seed, loss, optimizer and schedule; the number of epochs, of workers, the device "
         "and the cache may change\n"
         "  fix: undo the change; or start a new run in another directory from these weights: "
         "model.load_state_dict(cvkit.load_checkpoint(path)['model'])"

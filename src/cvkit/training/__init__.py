@@ -11,6 +11,7 @@
 ``metrics``        what is computed beside the loss, summed exactly
 ``optimizers``     optimizers and schedules by name
 ``checkpoint``     one file, written and read
+``weights``        plain weights in and out, for other programs
 ``snapshot``       a run as a plain dict, and back
 ``resume``         which file a run continues from
 ``signals``        Ctrl-C and SIGTERM
@@ -23,6 +24,7 @@ from cvkit.training.hooks import HOOKS, Callback
 from cvkit.training.loop import evaluate, fit, preflight
 from cvkit.training.runtime import Runtime
 from cvkit.training.state import FitResult, History, TrainState
+from cvkit.training.weights import load_weights, save_weights
 
 __all__ = [
     "HOOKS",
@@ -34,6 +36,8 @@ __all__ = [
     "evaluate",
     "fit",
     "load_checkpoint",
+    "load_weights",
     "preflight",
     "save_checkpoint",
+    "save_weights",
 ]

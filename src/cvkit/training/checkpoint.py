@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,14 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from cvkit import archive
 from cvkit.errors import CheckpointError
-from cvkit.training import archive
 
-__all__ = ["load_checkpoint", "plain", "save_checkpoint"]
-
-_MAGIC = b"cvkit-sha256:"
-_COMMENT = len(_MAGIC) + 64
-_CHUNK = 1 << 20
+__all__ = ["load_checkpoint", "place", "plain", "save_checkpoint"]
 
 
 def plain(content: Any, where: str = "content") -> Any:
@@ -129,15 +125,32 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> Path:
         CheckpointError: Content that is neither tensor nor plain type (named by its key), or a disk that does not take
             it (the old file is left as it was).
     """
-    path = Path(path)
     checked = plain(content)
+    return place(Path(path), lambda temporary: _write(temporary, checked), _verify)
+
+
+def place(path: Path, write: Callable[[Path], None], verify: Callable[[Path], None], what: str = "checkpoint") -> Path:
+    """Puts a file in the place of an older one, if there is one, once it is whole on the disk.
+
+    Args:
+        path: The file's name; its directory is made if missing.
+        write: Writes the file under the name that it gets, flushed to the disk.
+        verify: Reads the file back and raises ``CheckpointError`` where it is not what was written.
+        what: What the file is, for messages.
+
+    Raises:
+        CheckpointError: A disk that does not take it.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     stands = f"the file before it is {'untouched' if os.path.exists(path) else 'not there'}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write(temporary, checked)
-            _verify_written(temporary, path, stands)
+            write(temporary)
+            try:
+                verify(temporary)
+            except CheckpointError as error:
+                raise _changed(path, what, stands) from error
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):  # what failed first is what is told
@@ -147,7 +160,7 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> Path:
         sync_directory(path.parent)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"cannot write the checkpoint {path}",
+            f"cannot write the {what} {path}",
             got=f"{type(error).__name__}: {error}",
             expected=f"a directory that takes it; {stands}",
             fix="see whether the disk is full or the directory is read-only",
@@ -164,21 +177,18 @@ def _write(temporary: Path, content: Any) -> None:
             if hashing.error is not None:  # of which torch's writer says "unexpected pos" instead
                 raise hashing.error
         file.seek(-2, os.SEEK_END)  # the length of the archive's comment, 0 until now, ends the file
-        file.write(_COMMENT.to_bytes(2, "little") + _MAGIC + hashing.digest.hexdigest().encode())
+        file.write(archive.COMMENT.to_bytes(2, "little") + archive.MAGIC + hashing.digest.hexdigest().encode())
         file.flush()
         os.fsync(file.fileno())
 
 
-def _verify_written(temporary: Path, path: Path, stands: str) -> None:
-    try:
-        _verify(temporary)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"cannot write the checkpoint {path}",
-            got="other bytes read back than were written",
-            expected=f"a directory that takes it; {stands}",
-            fix="check the disk; nothing more should be written to it until then",
-        ) from error
+def _changed(path: Path, what: str, stands: str) -> CheckpointError:
+    return CheckpointError(
+        f"cannot write the {what} {path}",
+        got="other bytes read back than were written",
+        expected=f"a directory that takes it; {stands}",
+        fix="check the disk; nothing more should be written to it until then",
+    )
 
 
 def sync_directory(directory: Path) -> None:
@@ -260,14 +270,11 @@ def _verify(path: Path) -> None:
 
 
 def _compare(file: IO[bytes], path: Path) -> None:
-    size = os.fstat(file.fileno()).st_size
-    file.seek(max(0, size - _COMMENT))
-    comment = file.read(_COMMENT)
-    if not comment.startswith(_MAGIC):
+    sealed = archive.seal(file)
+    if sealed is None:
         got, fix = archive.foreign(path) or (
-            f"{size} bytes that do not end in a checksum",
-            "use another checkpoint of the run; plain weights load with "
-            "model.load_state_dict(torch.load(path, weights_only=True))",
+            f"{os.fstat(file.fileno()).st_size} bytes that do not end in a checksum",
+            "use another checkpoint of the run; plain weights load with cvkit.load_weights(model, path)",
         )
         raise CheckpointError(
             f"{path} is no whole checkpoint of cvkit's",
@@ -275,19 +282,10 @@ def _compare(file: IO[bytes], path: Path) -> None:
             expected="a file written by a Checkpoint callback or save_checkpoint, complete to its last byte",
             fix=fix,
         )
-    digest = hashlib.sha256()
-    file.seek(0)
-    left = size - _COMMENT - 2
-    while left > 0:
-        chunk = file.read(min(_CHUNK, left))
-        digest.update(chunk)
-        left -= len(chunk)
-    length = file.read(2)
-    digest.update(b"\0\0")
-    if digest.hexdigest().encode() != comment[len(_MAGIC) :] or length != _COMMENT.to_bytes(2, "little"):
+    if not archive.intact(file, sealed):
         raise CheckpointError(
             f"the checkpoint {path} is damaged",
             got="bytes that do not fit its checksum",
-            expected=f"SHA-256 {comment[len(_MAGIC) :].decode(errors='replace')}",
+            expected=f"SHA-256 {sealed}",
             fix="use another checkpoint of the run, or copy the file again from where it came",
         )

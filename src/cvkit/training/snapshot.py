@@ -78,6 +78,30 @@ def describe(state: TrainState) -> dict[str, Any]:
         "classes": [str(name) for name in classes] if classes is not None else None,
         "transform": transform.to_config() if hasattr(transform, "to_config") else None,
         "loss": state.loss_spec.name,
+        "pictures": _pictures(state.val if state.val is not None else state.train),
+    }
+
+
+def _pictures(loader: Any) -> dict[str, Any]:
+    """Returns how a loader's pictures come about, so that a prediction can go the same way; ``None`` for what is not known.
+
+    The batch size; what kind of label stands beside each; how files are decoded, and whether always in their full size.
+    """
+    data: Any = getattr(loader, "dataset", None)
+    while hasattr(data, "dataset"):  # the whole of a part
+        data = data.dataset
+    size, kind, most = (
+        getattr(loader, "batch_size", None),
+        getattr(data, "kind", None),
+        getattr(data, "max_pixels", None),
+    )
+    background = getattr(data, "background", None)
+    return {
+        "batch_size": size if isinstance(size, int) else None,
+        "kind": kind if isinstance(kind, str) else None,
+        "whole": kind in ("mask", "image") or not hasattr(data, "read"),
+        "background": [int(level) for level in background] if isinstance(background, tuple) else None,
+        "max_pixels": most if isinstance(most, int) else None,
     }
 
 
@@ -179,6 +203,9 @@ def settings(state: TrainState) -> dict[str, str]:
         options = {key: value for key, value in optimizer.defaults.items() if key not in _HOW}
         found |= {f"{type(optimizer).__name__}'s {key}": str(value) for key, value in options.items()}
     found["schedule"] = ", ".join(type(schedule).__name__ for schedule in state.schedules) or "none"
+    transform: Any = getattr(state.train, "transform", None)
+    if hasattr(transform, "to_config"):
+        found |= {f"the transform's {key}": str(value) for key, value in transform.to_config().items()}
     return found
 
 
@@ -197,8 +224,8 @@ def _check_fit(state: TrainState, saved: Mapping[str, Any], source: object) -> N
         raise CheckpointError(
             f"the run in {source} is another one than this",
             got="; ".join(changed),
-            expected="the same data, batch size, seed, loss, optimizer and schedule; the number of epochs, of workers, the "
-            "device and the cache may change",
+            expected="the same data, transform, batch size, seed, loss, optimizer and schedule; the number of epochs, of "
+            "workers, the device and the cache may change",
             fix="undo the change; or start a new run in another directory from these weights: "
             "model.load_state_dict(cvkit.load_checkpoint(path)['model'])",
         )

@@ -8,7 +8,9 @@ any amount of memory. So a checkpoint is looked through before it is read.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import os
 import pickletools
 import struct
 import zipfile
@@ -18,11 +20,37 @@ from typing import IO
 
 import torch
 
-__all__ = ["excess", "foreign"]
+__all__ = ["COMMENT", "MAGIC", "excess", "foreign", "intact", "seal"]
 
+MAGIC = b"cvkit-sha256:"
+COMMENT = len(MAGIC) + 64
+"""Bytes at the end of a file of cvkit's: the comment of the archive, which holds the SHA-256 of all before it."""
+
+_CHUNK = 1 << 20
 _ENOUGH = 1 << 24  # bytes of a foreign pickle that are looked through
 _TYPES = ("collections.OrderedDict", "_codecs.encode", "torch.serialization._get_layout", "torch.Size", "torch.device")
 _TORCH = (torch.dtype, torch.qscheme)
+
+
+def seal(file: IO[bytes]) -> str | None:
+    """Returns the digest in the last bytes of a file; ``None`` where cvkit did not write it, or not to its end."""
+    file.seek(max(0, os.fstat(file.fileno()).st_size - COMMENT))
+    comment = file.read(COMMENT)
+    return comment[len(MAGIC) :].decode(errors="replace") if comment.startswith(MAGIC) else None
+
+
+def intact(file: IO[bytes], sealed: str) -> bool:
+    """Whether the bytes of a file are those that its digest was taken of."""
+    digest = hashlib.sha256()
+    left = os.fstat(file.fileno()).st_size - COMMENT - 2
+    file.seek(0)
+    while left > 0:
+        chunk = file.read(min(_CHUNK, left))
+        digest.update(chunk)
+        left -= len(chunk)
+    length = file.read(2)  # of the comment; it was 0 when the digest was taken
+    digest.update(b"\0\0")
+    return digest.hexdigest() == sealed and length == COMMENT.to_bytes(2, "little")
 
 
 def excess(file: IO[bytes], size: int) -> str | None:

@@ -1,0 +1,181 @@
+"""Plain weights in files, as the ecosystem writes them: read without running anything in them, and checked as far as can be."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+from cvkit import archive
+from cvkit.errors import MissingDependencyError, ModelError
+
+__all__ = ["bare", "matched", "read", "safetensors"]
+
+_WRITE_IT = "write it with cvkit.save_weights(model, path) or torch.save(model.state_dict(), path)"
+_NESTS = ("model", "state_dict", "model_state_dict")
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+def safetensors(path: Path) -> Any:
+    """Returns the package that reads and writes ``.safetensors`` files.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    try:
+        import safetensors.torch as package
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path} needs safetensors",
+            got=str(error),
+            expected="the package safetensors",
+            fix='pip install "cvkit[safetensors]"',
+        ) from error
+    return package
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a state dict from a file; nothing in the file is run.
+
+    It may be one that ``torch.save(model.state_dict(), path)`` wrote, a safetensors file, a checkpoint of ``fit``, or a
+    dictionary that holds the weights under ``"model"``, ``"state_dict"`` or ``"model_state_dict"``, as other trainers write it.
+    cvkit's own files are compared with their SHA-256, other archives of torch's with the CRC of each record. A file in torch's
+    format from before 1.6, and a safetensors file, hold no checksum.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The weights by their names in the file, on the CPU.
+
+    Raises:
+        ModelError: No such file, a damaged one, or one that holds no weights; it is named.
+        MissingDependencyError: A safetensors file, and the package is not installed.
+    """
+    try:
+        with open(path, "rb") as file:
+            if _is_safetensors(file):
+                content = safetensors(path).load(_whole(file))
+            else:
+                _check(file, path)
+                file.seek(0)
+                content = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+    except FileNotFoundError:
+        there = sorted(one.name for one in path.parent.iterdir() if one.is_file()) if path.parent.is_dir() else []
+        raise _unusable(
+            path,
+            "no such file" + (f"; beside it: {', '.join(there[:5])}" if there else ""),
+            "check the path",
+        ) from None
+    except (ModelError, MissingDependencyError):
+        raise
+    # a file made to do harm makes the readers raise whatever they stumble over
+    except Exception as error:
+        got, fix = (archive.foreign(path) if path.is_file() else None) or (_reason(error), _WRITE_IT)
+        raise _unusable(path, got, fix) from error
+    return _found(content, path)
+
+
+def _whole(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _is_safetensors(file: IO[bytes]) -> bool:
+    """Whether a file begins as the format does: the length of a header in JSON, and the header."""
+    start = file.read(9)
+    file.seek(0)
+    return start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= os.fstat(file.fileno()).st_size
+
+
+def _check(file: IO[bytes], path: Path) -> None:
+    """Compares an archive with its checksums; ``torch.load`` looks at none.
+
+    Raises:
+        ModelError: They do not fit.
+    """
+    sealed = archive.seal(file)
+    if sealed is not None and not archive.intact(file, sealed):
+        raise _damaged(path, "bytes that do not fit its checksum")
+    file.seek(0)
+    if file.read(4) != b"PK\x03\x04":
+        return
+    if excess := archive.excess(file, os.fstat(file.fileno()).st_size):
+        got, fix = archive.foreign(path) or (excess, _WRITE_IT)
+        raise _unusable(path, got, fix)
+    if sealed is None:
+        with zipfile.ZipFile(file) as records:
+            if wrong := records.testzip():
+                raise _damaged(path, f"bytes of {wrong!r} that do not fit their CRC")
+            if records.comment.startswith(archive.MAGIC):
+                raise _damaged(path, "its end is missing")
+
+
+def _damaged(path: Path, how: str) -> ModelError:
+    return _unusable(path, f"a damaged file: {how}", "copy it again from where it came")
+
+
+def _found(content: Any, path: Path) -> dict[str, Any]:
+    """Returns the weights in what a file holds."""
+    nests = [content, *(content.get(nest) for nest in _NESTS)] if isinstance(content, Mapping) else []
+    for one in nests:
+        if _is_state(one):
+            return dict(one)
+    held = f"a dictionary of {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, Mapping) else None
+    raise _unusable(path, held or type(content).__name__, _WRITE_IT)
+
+
+def _is_state(content: object) -> TypeGuard[Mapping[str, Any]]:
+    return (
+        isinstance(content, Mapping)
+        and all(isinstance(key, str) for key in content)
+        and any(isinstance(value, Tensor) for value in content.values())
+    )
+
+
+def _unusable(path: Path, got: str, fix: str) -> ModelError:
+    return ModelError(
+        f"the weights in {path} cannot be used",
+        got=got,
+        expected="a state dict: a dictionary of tensors by name, in torch's or the safetensors format",
+        fix=fix,
+    )
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    return f"{type(error).__name__}: {' '.join(said.partition('. Please use')[0].split())[:300]}"
+
+
+def bare(name: str) -> str:
+    """Returns the name of a weight without what ``DataParallel``, DDP and ``torch.compile`` put before it."""
+    while name.startswith(_WRAPPERS):
+        name = name.partition(".")[2]
+    return name.replace("._orig_mod.", ".")
+
+
+def matched(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+    """Returns weights by the names that a model has for them.
+
+    What wrappers put before a name goes. Where the names then fit no better than by chance, because the model was an attribute
+    of something, as Lightning's ``self.model``, the prefix goes that makes the most of them fit.
+
+    Args:
+        state: Weights by the names in the file.
+        wanted: The names that the model has.
+    """
+    named = {bare(name): value for name, value in state.items()}
+    names = set(wanted)
+    if len(named) != len(state) or names & named.keys():
+        return named if len(named) == len(state) else dict(state)
+    prefixes = {name[: place + 1] for name in named for place, sign in enumerate(name) if sign == "."}
+    scores = {prefix: sum(f"{prefix}{name}" in named for name in names) for prefix in prefixes}
+    best = max(sorted(scores), key=lambda prefix: scores[prefix], default="")
+    if not best or not scores[best]:
+        return named
+    return {name.removeprefix(best): value for name, value in named.items()}
