@@ -10,15 +10,16 @@ import pytest
 
 import cvkit
 
-MODULES = ["callbacks", "data", "errors", "metrics", "models", "transforms"]
+MODULES = ["callbacks", "data", "errors", "export", "metrics", "models", "transforms"]
 PINNED = {
     "cvkit": [
-        *("Callback", "FitResult", "History", "Prediction", "Predictor", "Runtime", "TrainState"),
+        *("Callback", "FitResult", "History", "Prediction", "Predictions", "Predictor", "Runtime", "TrainState"),
         *("evaluate", "fit", "load", "load_checkpoint", "predict", "preflight", "save_checkpoint", *MODULES),
     ],
     "cvkit.callbacks": ["CSVLogger", "Checkpoint", "EarlyStopping", "LRSchedule", "Progress", "TensorBoard"],
     "cvkit.data": ["ArrayDataset", "FolderDataset", "Loader", "from_folder", "write_shapes"],
     "cvkit.errors": ["ArgumentError", "CvkitError", "CvkitWarning", "DataError", "ImageError", "UnknownNameError"],
+    "cvkit.export": ["read_metadata", "write"],
     "cvkit.metrics": ["Accuracy", "Mean", "Metric"],
     "cvkit.models": ["create", "names", "register"],
     "cvkit.transforms": [
@@ -176,7 +177,7 @@ before = random.getstate()
 import torch
 threads, state = torch.get_num_threads(), torch.get_rng_state()
 import cvkit
-late = {"matplotlib", "timm", "torchmetrics", "safetensors", "tensorboard", "tensorboardX", "tqdm.auto", "pandas"}
+late = {"matplotlib", "timm", "torchmetrics", "safetensors", "tensorboard", "tensorboardX", "tqdm.auto", "pandas", "onnx", "onnxruntime", "onnxscript"}
 assert not late & set(sys.modules), late & set(sys.modules)
 assert random.getstate() == before and torch.equal(torch.get_rng_state(), state)
 assert torch.get_num_threads() == threads and not torch.cuda.is_initialized()

@@ -1,0 +1,271 @@
+"""What a model's outputs mean: probabilities, masks or values; and the views of test-time augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from cvkit.errors import ArgumentError, ModelError, unknown_name
+
+__all__ = [
+    "TASKS",
+    "VIEWS",
+    "Reader",
+    "Task",
+    "View",
+    "Views",
+    "gives_logits",
+    "mask_of",
+    "resize_map",
+    "task_of_run",
+    "tensor_of",
+    "views_of",
+]
+
+Task: TypeAlias = Literal["classification", "multilabel", "segmentation", "regression", "pictures"]
+TASKS: tuple[str, ...] = get_args(Task)
+
+Views: TypeAlias = "str | int | Sequence[str] | None"
+
+_REGRESSION = {
+    *("mse", "l1", "smooth_l1", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
+    *("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"),
+}
+_OF_PROBABILITIES = {"BCELoss", "binary_cross_entropy"}
+_SEPARATE = {
+    *_OF_PROBABILITIES,
+    *("bce", "BCEWithLogitsLoss", "binary_cross_entropy_with_logits", "MultiLabelSoftMarginLoss"),
+}
+"""Losses by what ``fit`` calls them: their names, and those of torch's modules and functions."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A picture mirrored left and right or not, and then turned by quarters counter-clockwise.
+
+    Attributes:
+        mirrored: Whether it is mirrored, before it is turned.
+        quarters: How many quarter turns.
+    """
+
+    mirrored: bool
+    quarters: int
+
+    def of(self, images: Tensor) -> Tensor:
+        """Returns pictures ``(N, C, H, W)`` seen in this way."""
+        seen = images.flip(-1) if self.mirrored else images
+        return seen.rot90(self.quarters, (-2, -1)) if self.quarters else seen
+
+    def undo(self, maps: Tensor) -> Tensor:
+        """Returns what a model says of each place ``(N, C, H, W)`` at the places of the picture itself."""
+        back = maps.rot90(-self.quarters, (-2, -1)) if self.quarters else maps
+        return back.flip(-1) if self.mirrored else back
+
+
+VIEWS = {
+    "original": View(False, 0),
+    "flip": View(True, 0),
+    "vertical_flip": View(True, 2),
+    "rotate180": View(False, 2),
+    "rotate90": View(False, 1),
+    "rotate270": View(False, 3),
+    "transpose": View(True, 1),
+    "transverse": View(True, 3),
+}
+"""The eight ways to lay a square on itself."""
+
+
+def views_of(tta: Views) -> list[View]:
+    """Returns the views that test-time augmentation averages over.
+
+    Args:
+        tta: ``None`` for the picture alone; the name of a view that is added to it; how many of :data:`VIEWS`, from the first;
+            or the names of all views, ``"original"`` among them or not.
+
+    Raises:
+        UnknownNameError: A name that is no view's.
+        ArgumentError: A number out of range, or something else.
+    """
+    if tta is None:
+        return [VIEWS["original"]]
+    if isinstance(tta, int) and not isinstance(tta, bool) and 1 <= tta <= len(VIEWS):
+        return list(VIEWS.values())[:tta]
+    names = list(dict.fromkeys(["original", tta])) if isinstance(tta, str) else tta
+    if isinstance(names, bool | int) or not isinstance(names, Sequence) or len(names) == 0:
+        raise ArgumentError(
+            "tta cannot be used",
+            got=repr(tta),
+            expected=f"None, a view's name, how many views (1 to {len(VIEWS)}), or a list of names among {', '.join(VIEWS)}",
+            fix='pass tta="flip" for the picture and its mirror image',
+        )
+    for name in names:
+        if name not in VIEWS:
+            raise unknown_name("view", name, VIEWS)
+    return [VIEWS[name] for name in names]
+
+
+def tensor_of(outputs: Any) -> Tensor:
+    """Returns a model's outputs as a tensor; of torchvision's segmentation models, which give several, the main one.
+
+    Raises:
+        ModelError: No tensor.
+    """
+    made = outputs.get("out") if isinstance(outputs, Mapping) else outputs
+    if isinstance(made, Tensor):
+        return made
+    raise ModelError(
+        "the model's outputs cannot be read",
+        got=type(outputs).__name__ + (f" of {', '.join(map(str, outputs))}" if isinstance(outputs, Mapping) else ""),
+        expected='a tensor (N, …), or a dict that has one under "out"',
+        fix="wrap the model in a module that returns the tensor that is wanted",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How outputs are read.
+
+    Attributes:
+        task: What they are; ``"auto"`` tells by their shape: with classes probabilities ``(N, C)`` or masks
+            ``(N, C, H, W)``, without classes values ``(N, …)`` or pictures ``(N, C, H, W)``.
+        classes: The class names, or ``None``.
+        logits: Whether they are logits, of which probabilities are to be made; else they are probabilities.
+    """
+
+    task: Task | Literal["auto"]
+    classes: tuple[str, ...] | None
+    logits: bool = True
+
+    def task_of(self, outputs: Tensor) -> Task:
+        """Returns what these outputs ``(N, …)`` are.
+
+        Raises:
+            ModelError: They do not fit the task or the classes.
+        """
+        task = self.task if self.task != "auto" else self._guess(outputs)
+        if (
+            task == "multilabel"
+            and outputs.shape[1:].numel() == 1
+            and self.classes is not None
+            and len(self.classes) == 2
+        ):
+            task = "classification"  # one output says which of the two it is
+        if not self._fits(task, tuple(outputs.shape)):
+            raise self._mismatch(task, outputs)
+        return task
+
+    def _guess(self, outputs: Tensor) -> Task:
+        if self.classes is None:
+            return "pictures" if outputs.ndim == 4 else "regression"
+        one_each = outputs.shape[1:].numel() in self._channels(self.classes)
+        return "segmentation" if outputs.ndim == 4 and not one_each else "classification"
+
+    def _fits(self, task: Task, shape: tuple[int, ...]) -> bool:
+        if task in ("regression", "pictures"):
+            return True
+        if self.classes is None:
+            return False
+        allowed = self._channels(self.classes) if task != "multilabel" else {len(self.classes)}
+        if task == "segmentation":
+            return len(shape) == 4 and shape[1] in allowed
+        return torch.Size(shape[1:]).numel() in allowed
+
+    @staticmethod
+    def _channels(classes: Sequence[str]) -> set[int]:
+        """Returns how many outputs there may be for these classes: one may stand for the second of two."""
+        return {len(classes), 1} if len(classes) == 2 else {len(classes)}
+
+    def _mismatch(self, task: Task, outputs: Tensor) -> ModelError:
+        count = len(self.classes) if self.classes is not None else 0
+        wanted = {
+            "classification": f"one output for each of the {count} classes",
+            "multilabel": f"one output for each of the {count} classes",
+            "segmentation": f"maps (N, {count}, H, W), one for each of the {count} classes",
+        }[task]
+        return ModelError(
+            "the model's outputs do not fit its classes",
+            got=f"outputs of shape {tuple(outputs.shape[1:])} a picture",
+            expected=wanted,
+            fix="predict(model, data) gives the outputs of any model",
+        )
+
+    def scores(self, outputs: Tensor, task: Task) -> Tensor:
+        """Returns probabilities in the order of the classes, or the values themselves.
+
+        Args:
+            outputs: ``(N, …)``.
+            task: What they are.
+
+        Returns:
+            float32: ``(N, C)`` for classification, ``(N, C, H, W)`` for segmentation, else the shape of the outputs.
+        """
+        values = outputs.float()
+        if task in ("regression", "pictures"):
+            return values
+        if task != "segmentation":
+            values = values.flatten(1) if values.ndim > 1 else values.unsqueeze(1)
+        if task == "multilabel":
+            return values.sigmoid() if self.logits else values
+        if values.shape[1] == 1 and self.classes is not None and len(self.classes) == 2:
+            second = values.sigmoid() if self.logits else values
+            return torch.cat([1 - second, second], 1)
+        return values.softmax(1) if self.logits else values
+
+
+def task_of_run(loss: object, kind: object, preset: object, classes: Sequence[str] | None) -> Task | Literal["auto"]:
+    """Returns what the outputs of a run's model are, as far as its checkpoint tells; else ``"auto"``.
+
+    Args:
+        loss: The loss's name.
+        kind: What the labels of its data set were, as ``ParallelDataset`` names it.
+        preset: The name of its transform.
+        classes: Its class names.
+    """
+    if kind == "mask":
+        return "segmentation"
+    if kind == "image" or preset == "denoise":
+        return "pictures"
+    if classes is None:
+        return "auto"
+    return "regression" if loss in _REGRESSION else "multilabel" if loss in _SEPARATE else "auto"
+
+
+def gives_logits(loss: object) -> bool:
+    """Whether a run's model gives logits, as far as its loss tells: not where that takes probabilities."""
+    return loss not in _OF_PROBABILITIES
+
+
+def resize_map(probability: Tensor, height: int, width: int) -> Tensor:
+    """Returns a map ``(h, w)`` in another size, bilinear."""
+    if tuple(probability.shape) == (height, width):
+        return probability
+    made: Tensor = torch.nn.functional.interpolate(
+        probability[None, None], (height, width), mode="bilinear", align_corners=False
+    )
+    return made[0, 0]
+
+
+def mask_of(probabilities: Tensor, height: int, width: int) -> Tensor:
+    """Returns the most probable class at each place, in another size; one map at a time, so that it takes little memory.
+
+    Args:
+        probabilities: ``(C, h, w)``.
+        height: The mask's height in pixels.
+        width: The mask's width in pixels.
+
+    Returns:
+        ``(height, width)``, uint8, or int32 for more than 256 classes; of several that are equal, the first.
+    """
+    kind = torch.uint8 if len(probabilities) <= 256 else torch.int32
+    best = resize_map(probabilities[0], height, width)
+    mask = torch.zeros(height, width, dtype=kind, device=best.device)
+    for number in range(1, len(probabilities)):
+        one = resize_map(probabilities[number], height, width)
+        better = one > best
+        mask[better] = number
+        best = torch.where(better, one, best)
+    return mask

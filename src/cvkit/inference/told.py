@@ -1,0 +1,52 @@
+"""What is shown and said while many pictures are looked at."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from cvkit.errors import CvkitWarning
+
+__all__ = ["bar", "tell_skipped"]
+
+_SECONDS = 0.1
+"""The least time between two refreshes of a bar."""
+
+
+def bar(total: int, wanted: bool) -> Any:
+    """Returns a progress bar over so many pictures, or ``None`` where none is wanted or nobody would see it.
+
+    Args:
+        total: How many pictures.
+        wanted: Whether one is asked for; it is shown in a terminal or notebook only.
+    """
+    if not wanted or not (sys.stderr.isatty() or _in_notebook()):
+        return None
+    # tqdm.auto picks the notebook's widget where there is one; imported here, it costs 30 ms
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="predicting", unit="picture", leave=False, dynamic_ncols=True, mininterval=_SECONDS)
+
+
+def _in_notebook() -> bool:
+    """Whether this is a Jupyter kernel, whose output is no terminal but shows widgets."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
+
+
+def tell_skipped(skipped: Mapping[str, str], total: int) -> None:
+    """Warns of pictures that were left out.
+
+    Warns:
+        CvkitWarning: Some were.
+    """
+    if skipped:
+        first = next(iter(skipped.values())).splitlines()[0]
+        warnings.warn(
+            f"{len(skipped)} of {total} pictures were left out because they cannot be read, e.g. {first}",
+            CvkitWarning,
+            stacklevel=4,
+        )
