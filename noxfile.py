@@ -25,6 +25,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """Kills runs at every step, and while they save, and continues them; takes some minutes."""
+    session.install(".", *_group("test"))
+    session.run(
+        "python", "-m", "pytest", "-m", "slow", "tests/training/test_kills.py", *session.posargs, env=ONE_THREAD
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Checks style and formatting."""
     session.install(*_group("lint"))
