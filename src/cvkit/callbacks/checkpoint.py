@@ -131,6 +131,8 @@ class Checkpoint(Callback):
         if not (best or last):
             return
         content, step = snapshot.capture(state), state.step
+        if state.stop_reason == "nan":  # StopOnNaN, asked for its state, has looked at the weights: they are spoilt
+            return
 
         def write() -> None:
             if best:  # first, and as a file of its own: last.pt must never know of a best that is not on the disk

@@ -113,7 +113,7 @@ def fit(
         hooks = state.hooks = Hooks(callbacks)
         build.add_optimizers(state, optimizer, lr)
         build.add_schedules(state, schedule)
-        compute = step or build.usual_step(state)
+        compute = state.compute = step or build.usual_step(state)
         if preflight:
             preflight_.warn(preflight_.inspect(state, compute, own_step=step is not None))
         state.resumed = resume is not False

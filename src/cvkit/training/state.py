@@ -1,120 +1,26 @@
-"""What a run knows: the state that every hook gets, the history, and the result."""
+"""What a run knows: the state that every hook gets, and the result."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cvkit.errors import ArgumentError, unknown_name
+from cvkit.training.history import History
 from cvkit.training.losses import Loss, LossFunction
 from cvkit.training.metrics import Meters, Metric
 
 if TYPE_CHECKING:
     from cvkit.training.hooks import Hooks
-    from cvkit.training.runtime import Runtime
+    from cvkit.training.runtime import Runtime, Step
 
 __all__ = ["FitResult", "History", "TrainState"]
-
-
-class History(Sequence[Mapping[str, float]]):
-    """What was logged, one row an epoch.
-
-    ``history[-1]`` is the last row, ``history["val_loss"]`` a column, ``pandas.DataFrame(history.rows)`` a data frame, and
-    ``print(history)`` a table. ``epoch`` and ``step`` count what was finished when the row was written: the first
-    row's epoch is 1.
-    """
-
-    def __init__(self, rows: Sequence[Mapping[str, float]] = ()) -> None:
-        self.rows: list[dict[str, float]] = [dict(row) for row in rows]
-
-    @property
-    def columns(self) -> list[str]:
-        """Every name that was logged, in the order of first appearance."""
-        return list(dict.fromkeys(name for row in self.rows for name in row))
-
-    @overload
-    def __getitem__(self, key: int) -> dict[str, float]: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[dict[str, float]]: ...
-    @overload
-    def __getitem__(self, key: str) -> list[float]: ...
-    def __getitem__(self, key: int | slice | str) -> dict[str, float] | list[dict[str, float]] | list[float]:
-        """Returns a row, several rows, or the column of a name (NaN where a row lacks it)."""
-        if isinstance(key, str):
-            if key not in self.columns:
-                raise unknown_name("history column", key, self.columns)
-            return [row.get(key, math.nan) for row in self.rows]
-        return self.rows[key]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[dict[str, float]]:
-        return iter(self.rows)
-
-    def __eq__(self, other: object) -> bool:
-        return self.rows == other.rows if isinstance(other, History) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def best(self, name: str, mode: Literal["min", "max"] | None = None) -> dict[str, float]:
-        """Returns the row with the best finite value of a column.
-
-        Args:
-            name: The column, e.g. ``"val_accuracy"``.
-            mode: Which direction is better; by default ``"min"`` for a loss and ``"max"`` for anything else.
-
-        Raises:
-            UnknownNameError: No such column.
-            ArgumentError: The column holds no finite value.
-        """
-        mode = mode or ("min" if name.endswith("loss") else "max")
-        self[name]
-        rows = [row for row in self.rows if math.isfinite(row.get(name, math.nan))]
-        if not rows:
-            raise ArgumentError(
-                f"history column {name!r} holds no finite value", got=self[name], fix="see why it is not"
-            )
-        return (min if mode == "min" else max)(rows, key=lambda row: row[name])
-
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """Writes the rows as CSV, to a file if one is named, and returns the text."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        if path is not None:
-            Path(path).write_text(text.getvalue(), encoding="utf-8")
-        return text.getvalue()
-
-    def __str__(self) -> str:
-        if not self.rows:
-            return "(no epoch finished yet)"
-        names = self.columns
-        cells = [names, *([_shown(row.get(name)) for name in names] for row in self.rows)]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-        return "\n".join(
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells
-        )
-
-    def __repr__(self) -> str:
-        return f"History({len(self.rows)} epochs: {', '.join(self.columns)})"
-
-
-def _shown(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +82,7 @@ class TrainState:
         history: The rows of the epochs finished.
         stop_reason: Why the run is to end, or ``None`` while it goes on.
         exception: What ended the run, in ``on_exception``.
+        compute: What computes the loss of a batch: the usual step, or the user's own.
         hooks: The callbacks, checked and in order.
         epoch_rng: The random numbers that a foreign loader began this epoch with.
         resumed: Whether the run was asked to continue what its directory holds (``resume``); nothing there is lost to it.
@@ -217,6 +124,7 @@ class TrainState:
     history: History = field(default_factory=History)
     stop_reason: str | None = None
     exception: BaseException | None = None
+    compute: Step | None = None
     hooks: Hooks | None = None
     epoch_rng: dict[str, Any] | None = None
     resume_rng: dict[str, Any] | None = None
