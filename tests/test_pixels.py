@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from cvkit.errors import ImageError
-from cvkit.pixels import WHITE, eight_bit
+from cvkit.pixels import WHITE, eight_bit, picture
 
 BLUE = (0, 0, 200)
 EVERY_MODE = [
@@ -148,3 +149,55 @@ def test_whole_numbers_of_32_bits_are_taken_for_16_only_where_the_format_says_so
     image.format = "TIFF"
     with pytest.raises(ImageError, match="32-bit whole numbers"):
         eight_bit(image)
+
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
+COLOUR = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "expected"),
+    [
+        (GREY, "L", GREY),
+        (GREY[:, :, None], "L", GREY),
+        (COLOUR, "RGB", COLOUR),
+        (COLOUR[:, :, ::-1], "RGB", COLOUR[:, :, ::-1]),  # a view with strides that run backwards, as of OpenCV's BGR
+        (np.dstack([COLOUR, GREY]), "RGBA", np.dstack([COLOUR, GREY])),
+        (GREY.astype(np.uint16) * 1000, "I;16", GREY.astype(np.uint16) * 1000),
+        (torch.from_numpy(GREY), "L", GREY),
+        (torch.from_numpy(GREY)[None], "L", GREY),
+        (torch.from_numpy(COLOUR).movedim(-1, 0), "RGB", COLOUR),
+    ],
+)
+def test_arrays_and_tensors_of_levels_are_pictures(given, mode, expected):
+    made = picture(given)
+    assert (made.mode, made.size) == (mode, (4, 3))
+    assert (np.asarray(made) == expected).all()
+
+
+def test_a_picture_is_itself():
+    image = Image.new("P", (3, 2))
+    assert picture(image) is image
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (COLOUR / 255, "ndarray float64 (3, 4, 3)"),
+        (np.zeros((3, 4, 2), np.uint8), "ndarray uint8 (3, 4, 2)"),
+        (np.zeros((3, 4, 3), np.uint16), "ndarray uint16 (3, 4, 3)"),
+        (np.zeros((0, 4), np.uint8), "ndarray uint8 (0, 4)"),
+        (torch.zeros(3, 4, 4), "Tensor torch.float32 (3, 4, 4)"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "Tensor torch.uint8 (2, 3, 4, 4)"),
+        ("a.png", "str"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_refused(given, got):
+    with pytest.raises(ImageError) as caught:
+        picture(given)
+    assert str(caught.value) == (
+        f"this is no picture\n  got: {got}\n"
+        "  expected: a PIL image, a uint8 array (H, W) or (H, W, 3) in the order RGB, or a uint8 tensor (C, H, W)\n"
+        "  fix: scale floats from 0 to 1 by (255 * x).round().astype('uint8'), turn OpenCV's BGR round by x[:, :, ::-1]"
+    )

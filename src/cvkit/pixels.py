@@ -5,14 +5,15 @@ It is a leaf, like ``errors`` and ``registry``: both rooms need it, and neither 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from cvkit.errors import ImageError
 
-__all__ = ["WHITE", "eight_bit"]
+__all__ = ["WHITE", "eight_bit", "picture"]
 
 WHITE = (255, 255, 255)
 """What lies behind transparent pixels unless it is said otherwise."""
@@ -24,6 +25,39 @@ _WITH_ALPHA = {"La": "LA", "RGBa": "RGBA"}
 """What modes whose colours are multiplied by their alpha convert to; Pillow does nothing else with some of them."""
 
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF 6.0, section 8
+
+
+def picture(given: Any) -> Image.Image:
+    """Returns what is given as a picture.
+
+    Args:
+        given: A PIL image; an array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` (RGB) or ``(H, W, 4)`` of uint8, or ``(H, W)`` of uint16;
+            or a uint8 tensor ``(H, W)`` or ``(C, H, W)``.
+
+    Raises:
+        ImageError: Anything else.
+    """
+    if isinstance(given, Image.Image):
+        return given
+    array = given
+    if isinstance(given, Tensor):
+        array = given.detach().cpu()
+        array = (array.movedim(0, -1) if array.ndim == 3 else array).numpy()
+    if isinstance(array, np.ndarray) and array.size:
+        if array.ndim == 3 and array.shape[2] == 1:
+            array = array[:, :, 0]
+        coloured = array.ndim == 3 and array.shape[2] in (3, 4)
+        if (array.dtype == np.uint8 and (array.ndim == 2 or coloured)) or (
+            array.dtype == np.uint16 and array.ndim == 2
+        ):
+            return Image.fromarray(np.ascontiguousarray(array))
+    shape = getattr(given, "shape", None)
+    raise ImageError(
+        "this is no picture",
+        got=type(given).__name__ if shape is None else f"{type(given).__name__} {given.dtype} {tuple(shape)}",
+        expected="a PIL image, a uint8 array (H, W) or (H, W, 3) in the order RGB, or a uint8 tensor (C, H, W)",
+        fix="scale floats from 0 to 1 by (255 * x).round().astype('uint8'), turn OpenCV's BGR round by x[:, :, ::-1]",
+    )
 
 
 def eight_bit(

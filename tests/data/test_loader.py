@@ -499,3 +499,47 @@ def test_a_loader_pickles_and_shows_itself(shapes):
     assert len(pickle.dumps(cached)) < 5_000  # without the pictures that it keeps
     assert same(epoch(pickle.loads(pickle.dumps(cached))), first)
     assert copy.fingerprint == loader.fingerprint != Loader(shapes, 5).fingerprint
+
+
+class Levels:
+    """Pictures as a data set of one's own may give them."""
+
+    deterministic = True
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        array = np.random.default_rng(index).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        made = {
+            "picture": Image.fromarray(array),
+            "array": array,
+            "tensor": torch.from_numpy(array).movedim(-1, 0),
+            "floats": array / 255,
+        }
+        return made[self.kind], index % 2
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+@pytest.mark.parametrize("cache", [None, "ram"])
+def test_arrays_and_tensors_are_cut_as_pictures_are(kind, cache):
+    transform = classification_train(24)
+
+    def batches(kind, workers):
+        loader = Loader(Levels(kind), 4, transform=transform, shuffle=True, cache=cache, workers=workers)
+        return [inputs for _ in range(2) for inputs, _ in loader]
+
+    expected = batches("picture", 0)
+    for workers in (0, 1):
+        got = batches(kind, workers)
+        assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
+
+
+def test_floats_are_no_pictures_and_the_sample_is_named():
+    with pytest.raises(
+        ImageError, match=r"^sample 0: this is no picture\n  got: ndarray float64 \(40, 50, 3\)"
+    ):
+        next(iter(Loader(Levels("floats"), 4, transform=classification_train(24), workers=0)))

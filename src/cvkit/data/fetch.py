@@ -18,7 +18,7 @@ from cvkit import seeding
 from cvkit.data.dataset import is_deterministic, reads
 from cvkit.data.pictures import Pictures
 from cvkit.errors import CvkitError, DataError, ImageError
-from cvkit.pixels import eight_bit
+from cvkit.pixels import eight_bit, picture
 
 __all__ = ["Fetched", "Fetcher", "FramedStage", "TwoStage"]
 
@@ -164,8 +164,8 @@ class Fetcher:
             return size
 
         image, target = self._load(index, enough)
-        if not isinstance(image, Image.Image):
-            return self._staged(image, target, index)
+        with self._named(index):
+            image = picture(image)
         if frame is None:  # nobody asked before decoding
             frame = self.transform.frame(*image.size, generator)
         return self._framed(image, target, frame, index)

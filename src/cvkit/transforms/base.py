@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cvkit.errors import ArgumentError, DataError
+from cvkit.pixels import picture
 from cvkit.registry import presets
 from cvkit.transforms import batch as ops
 from cvkit.transforms import sample as one
@@ -162,8 +163,12 @@ class Transform(ABC):
         """
         return ops.denormalize(images, self.mean, self.std)
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Any) -> Tensor:
         """Takes one picture through both stages; what is random draws from torch's global generator.
+
+        Args:
+            image: A picture of any size and mode; presets also take a uint8 array ``(H, W)`` or ``(H, W, 3)`` (RGB), or a uint8
+                tensor ``(C, H, W)``.
 
         Returns:
             float32 ``(C, size, size)``.
@@ -266,6 +271,7 @@ class Framed(Transform):
         Raises:
             ImageError: A mode that has no right answer as an 8-bit picture.
         """
+        image = picture(image)
         pixels = one.to_tensor(one.to_channels(image, self.channels))
         return one.resize(pixels, *self.most(*image.size), self.filter)
 
@@ -275,10 +281,12 @@ class Framed(Transform):
 
     def sample(self, image: Image.Image) -> Tensor:
         """Chooses a frame and cuts it out."""
+        image = picture(image)
         return self.cut(image, self.frame(*image.size))
 
     def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
         """Takes a picture and the mask or picture that is its target through the first stage, both by the same frame."""
+        image = picture(image)
         frame = self.frame(*image.size)
         return self.cut(image, frame), self.cut_target(target, frame)
 
