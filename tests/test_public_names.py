@@ -10,11 +10,21 @@ import pytest
 
 import cvkit
 
-MODULES = ["callbacks", "data", "errors", "export", "metrics", "models", "transforms"]
+MODULES = ["callbacks", "data", "errors", "export", "metrics", "models", "plots", "transforms"]
 PINNED = {
     "cvkit": [
-        *("Callback", "FitResult", "History", "Prediction", "Predictions", "Predictor", "Runtime", "TrainState"),
-        *("evaluate", "fit", "load", "load_checkpoint", "predict", "preflight", "save_checkpoint", *MODULES),
+        *(
+            "Callback",
+            "FitResult",
+            "History",
+            "LRCurve",
+            "Prediction",
+            "Predictions",
+            "Predictor",
+            "Runtime",
+            "TrainState",
+        ),
+        *("evaluate", "find_lr", "fit", "load", "load_checkpoint", "predict", "preflight", "save_checkpoint", *MODULES),
     ],
     "cvkit.callbacks": ["CSVLogger", "Checkpoint", "EarlyStopping", "LRSchedule", "Progress", "TensorBoard"],
     "cvkit.data": ["ArrayDataset", "FolderDataset", "Loader", "from_folder", "write_shapes"],
@@ -22,6 +32,9 @@ PINNED = {
     "cvkit.export": ["read_metadata", "write"],
     "cvkit.metrics": ["Accuracy", "Mean", "Metric"],
     "cvkit.models": ["create", "names", "register"],
+    "cvkit.plots": [
+        *("confusion_matrix", "plot_history", "show_batch", "show_masks", "show_predictions", "top_losses"),
+    ],
     "cvkit.transforms": [
         *("Transform", "classification_eval", "classification_train", "digits_eval", "digits_train"),
         *("small_image_eval", "small_image_train"),

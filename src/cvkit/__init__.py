@@ -4,15 +4,17 @@
 stop, log and show; ``load`` turns a checkpoint into predictions.
 """
 
-from cvkit import callbacks, data, errors, export, metrics, models, transforms
+from cvkit import callbacks, data, errors, export, metrics, models, plots, transforms
 from cvkit.inference import Prediction, Predictions, Predictor, load, predict
 from cvkit.training import (
     Callback,
     FitResult,
     History,
+    LRCurve,
     Runtime,
     TrainState,
     evaluate,
+    find_lr,
     fit,
     load_checkpoint,
     load_weights,
@@ -25,6 +27,7 @@ __all__ = [
     "Callback",
     "FitResult",
     "History",
+    "LRCurve",
     "Prediction",
     "Predictions",
     "Predictor",
@@ -35,12 +38,14 @@ __all__ = [
     "errors",
     "evaluate",
     "export",
+    "find_lr",
     "fit",
     "load",
     "load_checkpoint",
     "load_weights",
     "metrics",
     "models",
+    "plots",
     "predict",
     "preflight",
     "save_checkpoint",

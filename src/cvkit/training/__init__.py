@@ -3,7 +3,10 @@
 =================  ==========================================================================================
 ``loop``           ``fit``, ``evaluate``, ``preflight``: the loop itself
 ``build``          from the arguments of ``fit`` to a complete state
-``state``          ``TrainState``, ``History``, ``FitResult``
+``state``          ``TrainState``, ``FitResult``
+``history``        ``History``: what was logged
+``find_lr``        which learning rate to begin with
+``undo``           training that leaves no trace
 ``hooks``          ``Callback`` and the dispatcher
 ``runtime``        device, precision, compilation: forward, backward, update
 ``feed``           batches from any loader, entered at any place
@@ -20,6 +23,7 @@
 """
 
 from cvkit.training.checkpoint import load_checkpoint, save_checkpoint
+from cvkit.training.find_lr import LRCurve, find_lr
 from cvkit.training.hooks import HOOKS, Callback
 from cvkit.training.loop import evaluate, fit, preflight
 from cvkit.training.runtime import Runtime
@@ -31,9 +35,11 @@ __all__ = [
     "Callback",
     "FitResult",
     "History",
+    "LRCurve",
     "Runtime",
     "TrainState",
     "evaluate",
+    "find_lr",
     "fit",
     "load_checkpoint",
     "load_weights",
