@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from cvkit.errors import ArgumentError, CheckpointError, CvkitWarning
 from cvkit.registry import model_tools
@@ -104,6 +106,8 @@ class GradualUnfreezing(Callback):
         """Unfreezes what is due with this epoch."""
         if state.epoch in self._due:
             _unfreeze(state.model, self._due[state.epoch])
+            for optimizer in state.optimizers:
+                _begin_momentum(optimizer)
 
     def _planned(self, model: nn.Module) -> dict[int, list[str] | int]:
         if self.plan is not None:
@@ -155,3 +159,15 @@ def _unfreeze(model: nn.Module, what: list[str] | int) -> None:
         unfreeze(model, what)
     else:
         unfreeze(model, depth=what)
+
+
+def _begin_momentum(optimizer: Optimizer) -> None:
+    """Begins the momentum of what was unfrozen at zero, where torch's fused SGD cannot: beside others that are under way."""
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        trained = [p for p in group["params"] if p.requires_grad] if group["fused"] and group["momentum"] else []
+        if any(optimizer.state[p].get("momentum_buffer") is not None for p in trained):
+            for parameter in trained:
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -119,7 +119,13 @@ class Summary:
         trained = sum(one.trainable for one in counted)
         name = "  " * layer.level + (layer.name.rpartition(".")[2] or self.model)
         many = f" ×{layer.calls}" if layer.calls > 1 else ""
-        came = _shown(layer.output_shape) if layer.output_shape is not None else "not reached"
+        came = (
+            _shown(layer.output_shape)
+            if layer.output_shape is not None
+            else "unfinished"
+            if layer.calls
+            else "not called"
+        )
         mark = "" if trained == parameters else " frozen" if trained == 0 else " part frozen"
         return (
             name,
@@ -334,15 +340,18 @@ def _listed(model: nn.Module, trace: _Trace) -> Iterator[Layer]:
     """
     called = trace.calls
     modules = dict(model.named_modules())
-    parents = {name for name in called if any(one != name and inside(one, name) for one in called)}
-    leaves = [name for name in called if name not in parents]
-    rest = [
+    above = {name: _above(name) for name in modules}
+    parents = {one for name in called for one in above[name]}
+    leaves = {name for name in called if name not in parents}
+    missed = [
         name
         for name, module in modules.items()
         if name not in called
         and next(module.parameters(recurse=False), None) is not None
-        and not any(inside(name, leaf) for leaf in leaves)
+        and not any(one in leaves for one in above[name])
     ]
+    around = {one for name in missed for one in above[name]} | set(missed)
+    rest = [name for name in modules if name in around and name not in called]
     counted: set[int] = set()
     for name in [*called, *rest]:
         module, call = modules[name], called.get(name, _Call(None))
@@ -360,6 +369,12 @@ def _listed(model: nn.Module, trace: _Trace) -> Iterator[Layer]:
             calls=call.calls,
             failed=trace.error is not None and name == trace.failed,
         )
+
+
+def _above(name: str) -> list[str]:
+    """Returns the paths of what holds a module, the model itself first."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[:end]) for end in range(len(parts))]
 
 
 def _shape(value: Any) -> Shape:

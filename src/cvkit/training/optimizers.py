@@ -39,9 +39,25 @@ def _fused(name: str, build: Callable[..., Optimizer], on: tuple[str, ...] = _FU
     optimizers.register(name)(make)
 
 
-_fused("sgd", torch.optim.SGD)
-_fused("momentum", torch.optim.SGD, momentum=0.9)
-_fused("nesterov", torch.optim.SGD, momentum=0.9, nesterov=True)
+class SGD(torch.optim.SGD):
+    """torch's, that also takes parameters which get their first gradient later than others, as those unfrozen in between.
+
+    Its fused step, as of torch 2.15, ends in a ``TypeError`` where some momentum is under way and some is not there yet; here
+    that begins at zero, to the same effect.
+    """
+
+    def _init_group(self, group: Any, params: Any, grads: Any, momentum_buffer_list: Any) -> bool:
+        sparse: bool = super()._init_group(group, params, grads, momentum_buffer_list)  # type: ignore[no-untyped-call]
+        missing = [index for index, buffer in enumerate(momentum_buffer_list) if buffer is None]
+        if 0 < len(missing) < len(momentum_buffer_list):
+            for index in missing:
+                momentum_buffer_list[index] = torch.zeros_like(params[index])
+        return sparse
+
+
+_fused("sgd", SGD)
+_fused("momentum", SGD, momentum=0.9)
+_fused("nesterov", SGD, momentum=0.9, nesterov=True)
 _fused("adam", torch.optim.Adam)
 _fused("adamw", torch.optim.AdamW)
 _fused("adagrad", torch.optim.Adagrad, on=("cpu",))
