@@ -222,6 +222,8 @@ class _Watch:
         over = phase == "data" and state.batch_index >= len(state.train)
         if phase is not None and (not state.training or over):
             phase = BETWEEN
+        if self._marks and self._marks[-1][0] == phase:
+            return
         if self._range is not None:
             self._range.__exit__(None, None, None)
             self._range = None

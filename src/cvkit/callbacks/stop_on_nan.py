@@ -169,7 +169,11 @@ def _bad_inputs(batch: Any, where: str = "the batch") -> list[str]:
             return []
         rows = (~torch.isfinite(batch)).reshape(batch.shape[0] if batch.ndim else 1, -1).any(1).nonzero().flatten()
         places = [str(place) for place in rows.tolist()]
-        return [f"{where} itself holds values that are not finite, in the samples {_some(places)} of {batch.shape[0]}"]
+        hold = "hold" if where.startswith("the ") and where.endswith("s") else "holds"
+        whole = batch.shape[0] if batch.ndim else 1
+        return [
+            f"{where} {hold} values that are not finite, in {len(places)} of {whole} samples: {_some(places)} (from 0)"
+        ]
     named: Any = ()
     if isinstance(batch, dict):
         named = ((f"{where}[{key!r}]", value) for key, value in batch.items())
