@@ -31,8 +31,8 @@ def picture(given: Any) -> Image.Image:
     """Returns what is given as a picture.
 
     Args:
-        given: A PIL image; an array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` (RGB) or ``(H, W, 4)`` of uint8, or ``(H, W)`` of uint16;
-            or a uint8 tensor ``(H, W)`` or ``(C, H, W)``.
+        given: A PIL image; a uint8 array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` (RGB) or ``(H, W, 4)``; a uint16 array
+            ``(H, W)``; or a uint8 tensor ``(H, W)`` or ``(C, H, W)``.
 
     Raises:
         ImageError: Anything else.
