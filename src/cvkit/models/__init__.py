@@ -1,20 +1,42 @@
 """Models by name, and helpers that change a model that is there.
 
 =================  =================================================================
-``create``         any model by name: built in, or torchvision's
+``create``         any model by name: built in, torchvision's or timm's
 ``names``          every name
 ``register``       a name for a builder of your own
 ``from_config``    the same architecture again, from ``model.cvkit_config``
-``freeze``         trains only the head
-``unfreeze``       trains everything again
 ``replace_head``   another number of classes
+``append_head``    a new layer behind a pretrained head
+``adapt_input``    another number of channels
+``freeze``         trains only the head
+``unfreeze``       trains everything again, or a part by name or by depth
+``param_groups``   no decay where it does harm, and a learning rate for each part
+``find_blocks``    the blocks that depth and rates go by
+``summary``        layers, shapes, parameters and multiply-adds
 =================  =================================================================
 """
 
-from cvkit.models import classifiers as _classifiers  # registers the built-in names
-from cvkit.models.adapt import freeze, replace_head, unfreeze
+from cvkit.models import autoencoder, classifiers, resnet, unet  # noqa: F401  importing them files the built-in names
+from cvkit.models.adapt import adapt_input, append_head, replace_head
+from cvkit.models.freezing import freeze, unfreeze
+from cvkit.models.groups import param_groups
+from cvkit.models.parts import find_blocks
 from cvkit.models.registry import create, from_config, names, register
+from cvkit.models.summary import Layer, Summary, summary
 
-__all__ = ["create", "freeze", "from_config", "names", "register", "replace_head", "unfreeze"]
-
-del _classifiers
+__all__ = [
+    "Layer",
+    "Summary",
+    "adapt_input",
+    "append_head",
+    "create",
+    "find_blocks",
+    "freeze",
+    "from_config",
+    "names",
+    "param_groups",
+    "register",
+    "replace_head",
+    "summary",
+    "unfreeze",
+]

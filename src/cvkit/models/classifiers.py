@@ -4,49 +4,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from copy import deepcopy
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cvkit.errors import ArgumentError, unknown_name
+from cvkit.models import blocks
+from cvkit.models.blocks import Size
 from cvkit.models.registry import register
 
-__all__ = ["cifar_quick", "cnn_mnist", "lenet5", "linear", "mlp", "resnet9"]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "leaky_relu": nn.LeakyReLU,
-}
-
-
-def _flat_features(layers: nn.Module, in_channels: int, size: int) -> int:
-    """Returns how many numbers ``layers`` make of one picture, by sending one through; it costs no arithmetic on ``meta``."""
-    return int(deepcopy(layers).to("meta")(torch.empty(1, in_channels, size, size, device="meta")).numel())
-
-
-def _in_features(in_features: int | None, in_channels: int, size: int) -> int:
-    count = in_features if in_features is not None else in_channels * size * size
-    if count < 1:
-        raise ArgumentError("in_features cannot be used", got=in_features, expected="at least 1", fix="leave it out")
-    return count
+__all__ = ["cifar_quick", "cnn_mnist", "lenet5", "linear", "mlp"]
 
 
 @register("linear")
-def linear(*, num_classes: int, in_channels: int = 3, size: int = 32, in_features: int | None = None) -> nn.Module:
+def linear(*, num_classes: int, in_channels: int = 3, size: Size = 32, in_features: int | None = None) -> nn.Module:
     """Linear or logistic regression: ``(N, …)`` flattened, then one linear layer to ``(N, num_classes)``.
+
+    With ``loss="mse"`` it is linear regression (Legendre, 1805), with ``"cross_entropy"`` multinomial logistic regression, with
+    one output and ``"bce"`` logistic regression (Cox, 1958), with ``"hinge"`` a linear support vector machine.
 
     Args:
         num_classes: Outputs; 1 for a regression of one number.
         in_channels: Channels of the pictures.
-        size: Side of the pictures in pixels.
-        in_features: Numbers a sample; ``in_channels * size * size`` by default.
+        size: Side of the pictures in pixels, or height and width.
+        in_features: Numbers a sample; by default those of a picture, ``in_channels * height * width``.
     """
-    features = _in_features(in_features, in_channels, size)
+    features = blocks.in_features(in_features, in_channels, size)
     return nn.Sequential(OrderedDict(flatten=nn.Flatten(), head=nn.Linear(features, num_classes)))
 
 
@@ -55,7 +36,7 @@ def mlp(
     *,
     num_classes: int,
     in_channels: int = 3,
-    size: int = 32,
+    size: Size = 32,
     in_features: int | None = None,
     hidden: Sequence[int] = (256, 128),
     activation: str = "relu",
@@ -63,25 +44,28 @@ def mlp(
 ) -> nn.Module:
     """A multi-layer perceptron on flattened input ``(N, …)``, to ``(N, num_classes)``.
 
+    Its layers are called ``hidden1``, ``relu1``, ``dropout1``, ``hidden2``, …, ``head``. Source: Rumelhart, Hinton and
+    Williams, Learning representations by back-propagating errors, 1986.
+
     Args:
         num_classes: Outputs.
         in_channels: Channels of the pictures.
-        size: Side of the pictures in pixels.
-        in_features: Numbers a sample; ``in_channels * size * size`` by default.
-        hidden: Width of each hidden layer.
-        activation: ``"relu"``, ``"gelu"``, ``"silu"``, ``"tanh"``, ``"sigmoid"`` or ``"leaky_relu"``.
+        size: Side of the pictures in pixels, or height and width.
+        in_features: Numbers a sample; by default those of a picture, ``in_channels * height * width``.
+        hidden: Width of each hidden layer; ``()`` for none.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"elu"``, ``"selu"``, ``"gelu"``, ``"silu"``, ``"mish"``, ``"softplus"``,
+            ``"tanh"``, ``"sigmoid"`` or ``"identity"``.
         dropout: Probability of dropping a hidden unit.
 
     Raises:
         UnknownNameError: An activation that is not known.
+        ArgumentError: A width that is none.
     """
-    if activation not in _ACTIVATIONS:
-        raise unknown_name("activation", activation, _ACTIVATIONS)
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-    width = _in_features(in_features, in_channels, size)
-    for index, units in enumerate(hidden, start=1):
+    width = blocks.in_features(in_features, in_channels, size)
+    for index, units in enumerate(blocks.wholes("mlp", "hidden", hidden), start=1):
         layers[f"hidden{index}"] = nn.Linear(width, units)
-        layers[f"{activation}{index}"] = _ACTIVATIONS[activation]()
+        layers[f"{activation}{index}"] = blocks.activation(activation)
         if dropout:
             layers[f"dropout{index}"] = nn.Dropout(dropout)
         width = units
@@ -89,33 +73,35 @@ def mlp(
     return nn.Sequential(layers)
 
 
-def _convolutional(features: nn.Sequential, dense: Sequence[nn.Module | int], in_channels: int, size: int) -> nn.Module:
+def _convolutional(
+    features: nn.Sequential, dense: Sequence[nn.Module | int], in_channels: int, size: Size
+) -> nn.Module:
     """Joins convolutions and dense layers; a number stands for a linear layer of that width."""
-    layers: list[nn.Module] = [features, nn.Flatten()]
-    try:
-        width = _flat_features(features, in_channels, size)
-    except (RuntimeError, TypeError) as error:
-        raise ArgumentError(
-            "size is too small for this model",
-            got=repr(size),
-            expected="the side of its pictures in pixels",
-            fix="size=32",
-        ) from error
+    width = blocks.flat_features(features, in_channels, size)
+    layers: list[nn.Module] = [nn.Flatten()]
     for layer in dense:
         if isinstance(layer, int):
             layers.append(nn.Linear(width, layer))
             width = layer
         else:
             layers.append(layer)
-    return nn.Sequential(OrderedDict([("features", layers[0]), ("classifier", nn.Sequential(*layers[1:]))]))
+    return nn.Sequential(OrderedDict([("features", features), ("classifier", nn.Sequential(*layers))]))
 
 
 @register("lenet5")
-def lenet5(*, num_classes: int, in_channels: int = 1, size: int = 28) -> nn.Module:
+def lenet5(*, num_classes: int, in_channels: int = 1, size: Size = 28) -> nn.Module:
     """LeNet-5 with ReLU and max pooling: ``(N, in_channels, size, size)`` to ``(N, num_classes)``.
 
     Source: LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998; its 32×32 input is the 28×28 digit
-    padded by 2, as here in the first convolution.
+    padded by 2, as here in the first convolution. For 28×28: 6 maps of 14×14, 16 of 5×5, then 120, 84 and the classes.
+
+    Args:
+        num_classes: Outputs.
+        in_channels: Channels of the pictures.
+        size: Side of the pictures in pixels, or height and width; at least 12.
+
+    Raises:
+        ArgumentError: Pictures that are too small.
     """
     features = nn.Sequential(
         nn.Conv2d(in_channels, 6, 5, padding=2),
@@ -129,10 +115,20 @@ def lenet5(*, num_classes: int, in_channels: int = 1, size: int = 28) -> nn.Modu
 
 
 @register("cnn_mnist")
-def cnn_mnist(*, num_classes: int, in_channels: int = 1, size: int = 28, dropout: float = 0.4) -> nn.Module:
+def cnn_mnist(*, num_classes: int, in_channels: int = 1, size: Size = 28, dropout: float = 0.4) -> nn.Module:
     """The tutorials' digit network: two 5×5 convolutions of 64 and 128 maps, 1,024 dense units with dropout.
 
-    ``(N, in_channels, size, size)`` to ``(N, num_classes)``.
+    ``(N, in_channels, size, size)`` to ``(N, num_classes)``; for 28×28: 64 maps of 14×14, 128 of 7×7, then 1,024 and the
+    classes. Source: TensorFlow's tutorial Build a Convolutional Neural Network using Estimators (32 and 64 maps there).
+
+    Args:
+        num_classes: Outputs.
+        in_channels: Channels of the pictures.
+        size: Side of the pictures in pixels, or height and width; at least 4.
+        dropout: Probability of dropping a dense unit.
+
+    Raises:
+        ArgumentError: Pictures that are too small.
     """
     features = nn.Sequential(
         nn.Conv2d(in_channels, 64, 5, padding=2),
@@ -146,11 +142,19 @@ def cnn_mnist(*, num_classes: int, in_channels: int = 1, size: int = 28, dropout
 
 
 @register("cifar_quick")
-def cifar_quick(*, num_classes: int, in_channels: int = 3, size: int = 32) -> nn.Module:
+def cifar_quick(*, num_classes: int, in_channels: int = 3, size: Size = 32) -> nn.Module:
     """Caffe's quick CIFAR-10 network: three 5×5 convolutions of 32, 32 and 64 maps, 64 dense units.
 
-    ``(N, in_channels, size, size)`` to ``(N, num_classes)``. Source: Krizhevsky's cuda-convnet, as in Caffe's
-    ``cifar10_quick``: max pooling once, average pooling twice, 3×3 windows of stride 2.
+    ``(N, in_channels, size, size)`` to ``(N, num_classes)``; for 32×32: maps of 16×16, 8×8 and 4×4. Source: Krizhevsky's
+    cuda-convnet, as in Caffe's ``cifar10_quick``: max pooling once, average pooling twice, 3×3 windows of stride 2.
+
+    Args:
+        num_classes: Outputs.
+        in_channels: Channels of the pictures.
+        size: Side of the pictures in pixels, or height and width; at least 8.
+
+    Raises:
+        ArgumentError: Pictures that are too small.
     """
     features = nn.Sequential(
         nn.Conv2d(in_channels, 32, 5, padding=2),
@@ -164,50 +168,3 @@ def cifar_quick(*, num_classes: int, in_channels: int = 3, size: int = 32) -> nn
         nn.AvgPool2d(3, stride=2, ceil_mode=True),
     )
     return _convolutional(features, [64, num_classes], in_channels, size)
-
-
-class _Residual(nn.Module):
-    """Two convolutions beside the identity: ``(N, C, H, W)`` to the same."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _conv_bn(channels, channels)
-        self.second = _conv_bn(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(self.first(x))
-        return out
-
-
-def _conv_bn(in_channels: int, out_channels: int, *, pool: bool = False) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    ]
-    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
-
-
-@register("resnet9")
-def resnet9(*, num_classes: int, in_channels: int = 3, width: int = 64) -> nn.Module:
-    """A small residual network for small pictures: ``(N, in_channels, H, W)``, at least 16×16, to ``(N, num_classes)``.
-
-    Source: David Page, How to Train Your ResNet, 2018 (DAWNBench); its 4×4 max pooling at the end is global here, so that any
-    size goes in.
-
-    Args:
-        num_classes: Outputs.
-        in_channels: Channels of the pictures.
-        width: Maps of the first convolution; 64, and twice, four and eight times as many further on.
-    """
-    return nn.Sequential(
-        OrderedDict(
-            stem=_conv_bn(in_channels, width),
-            layer1=nn.Sequential(_conv_bn(width, 2 * width, pool=True), _Residual(2 * width)),
-            layer2=_conv_bn(2 * width, 4 * width, pool=True),
-            layer3=nn.Sequential(_conv_bn(4 * width, 8 * width, pool=True), _Residual(8 * width)),
-            pool=nn.AdaptiveMaxPool2d(1),
-            flatten=nn.Flatten(),
-            head=nn.Linear(8 * width, num_classes),
-        )
-    )

@@ -12,12 +12,17 @@ from typing import Any, Literal
 from torch import nn
 
 from cvkit.errors import ArgumentError, CvkitWarning, ModelError, unknown_name
+from cvkit.models.adapt import append_head
 from cvkit.models.adapt import freeze as freeze_
+from cvkit.models.blocks import no_small_stem, whole
+from cvkit.models.weights import load_weights
 from cvkit.registry import Registry
 
 __all__ = ["create", "from_config", "names", "register"]
 
 _builders: Registry[Callable[..., nn.Module]] = Registry("model")
+
+_TIMM = "timm:"
 
 
 def register(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
@@ -36,7 +41,10 @@ def register(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn
 
 
 def names() -> list[str]:
-    """Returns every name that :func:`create` knows: the built-in ones and torchvision's classification models."""
+    """Returns every name that :func:`create` knows: the built-in ones and torchvision's.
+
+    timm's, where it is installed, are ``"timm:"`` and a name of ``timm.list_models()``.
+    """
     from cvkit.models import torchvision as zoo  # torchvision takes seconds to import: only where a name needs it
 
     return sorted({*_builders.names(), *zoo.names()})
@@ -45,7 +53,7 @@ def names() -> list[str]:
 def create(
     name: str,
     *,
-    num_classes: int,
+    num_classes: int | None = None,
     in_channels: int = 3,
     pretrained: bool | str | Path | Enum = False,
     freeze: bool = False,
@@ -55,14 +63,15 @@ def create(
     """Builds a model.
 
     Args:
-        name: A built-in name or torchvision's own; see :func:`names`.
-        num_classes: Outputs.
+        name: A built-in name, one of torchvision's, or ``"timm:"`` with one of timm's; see :func:`names`.
+        num_classes: Outputs; maps out of a segmentation model. Every model needs it but an autoencoder.
         in_channels: Channels of the input pictures: 3 for RGB, 1 for grey.
-        pretrained: ``True`` for torchvision's default weights (downloaded once), an entry of its weights enums, or the path of
-            a file with a state dict. Where the file has another number of classes, the head is new.
+        pretrained: ``True`` for torchvision's or timm's default weights (downloaded once), an entry of torchvision's weights
+            enums, or the path of a file with a state dict. Where the file has another number of classes, the head is new; the
+            first convolution is adapted to other channels.
         freeze: Whether everything but the head is frozen, batch-norm statistics too.
-        stem: ``"small"`` gives a torchvision ResNet a fresh 3×3 stem of stride 1 without pooling, for small pictures;
-            ``"auto"`` is the model's own.
+        stem: ``"small"`` takes stride and pooling out of the stem of a torchvision model, for small pictures (ResNet, DenseNet,
+            GoogLeNet, ShuffleNet, SqueezeNet, RegNet, MobileNet, MNASNet, EfficientNet); ``"auto"`` is the model's own.
         **kwargs: Arguments of the builder, e.g. ``size=32``.
 
     Returns:
@@ -73,29 +82,17 @@ def create(
         UnknownNameError: No such model, or no such argument of its builder.
         ArgumentError: A value out of range.
         ModelError: Weights that are not there or do not fit.
+        MissingDependencyError: A model of timm's, and timm is not installed.
     """
-    for label, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ArgumentError(
-                f"create({name!r}): {label} cannot be used",
-                got=repr(value),
-                expected="a whole number of 1 or more",
-                fix=f"pass e.g. {label}=3",
-            )
+    arguments: dict[str, Any] = {"in_channels": whole(f"create({name!r})", "in_channels", in_channels)}
+    if num_classes is not None:
+        arguments = {"num_classes": whole(f"create({name!r})", "num_classes", num_classes), **arguments}
     if stem not in ("auto", "small"):
         raise unknown_name("stem", stem, ("auto", "small"))
-    arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
     if stem != "auto":
         arguments["stem"] = stem
     arguments |= kwargs
-    if name in _builders:
-        model = _build(name, arguments, pretrained)
-    else:
-        from cvkit.models import torchvision as zoo
-
-        if name not in zoo.names():
-            raise unknown_name("model", name, names())
-        model = zoo.build(name, pretrained=pretrained, **arguments)
+    model = _build(name, arguments, pretrained)
     model.cvkit_config = _describe(name, arguments)  # type: ignore[assignment]
     return freeze_(model) if freeze else model
 
@@ -107,17 +104,41 @@ def from_config(config: Mapping[str, Any]) -> nn.Module:
         ModelError: No such configuration.
         UnknownNameError: A model that is not known, e.g. one registered by a script that has not been imported.
     """
-    if "name" not in config or "num_classes" not in config:
+    if "name" not in config:
         raise ModelError(
             "this is no configuration of a model",
             got=dict(config),
             expected="name, num_classes and the builder's arguments",
             fix="pass model.cvkit_config of a model that cvkit.models.create made",
         )
-    return create(**dict(config))
+    arguments = dict(config)
+    appended = arguments.pop("appended", [])  # by append_head, after the model was built
+    model = create(**arguments)
+    for outputs in appended:
+        append_head(model, outputs)
+    return model
 
 
 def _build(name: str, arguments: dict[str, Any], pretrained: bool | str | Path | Enum) -> nn.Module:
+    """Builds a model, and notes among the arguments what its weights decide."""
+    if name in _builders:
+        return _build_own(name, arguments, pretrained)
+    if name.startswith(_TIMM):
+        from cvkit.models import timm
+
+        _check_classes(name, arguments)
+        return timm.build(name, pretrained=pretrained, **arguments)
+    from cvkit.models import torchvision as zoo
+
+    if name not in zoo.names():
+        raise unknown_name("model", name, names())
+    _check_classes(name, arguments)
+    for key, value in zoo.settings(name, pretrained).items():
+        arguments.setdefault(key, value)
+    return zoo.build(name, pretrained=pretrained, **arguments)
+
+
+def _build_own(name: str, arguments: dict[str, Any], pretrained: bool | str | Path | Enum) -> nn.Module:
     """Builds a registered model, with arguments that its builder takes."""
     builder = _builders.get(name)
     accepted = inspect.signature(builder).parameters
@@ -130,8 +151,12 @@ def _build(name: str, arguments: dict[str, Any], pretrained: bool | str | Path |
         )
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
         for argument in arguments:
+            if argument == "stem" and argument not in accepted:
+                raise no_small_stem(name)
             if argument not in accepted:
                 raise unknown_name(f"argument of the model {name!r}:", argument, accepted)
+    if "num_classes" in accepted and accepted["num_classes"].default is inspect.Parameter.empty:
+        _check_classes(name, arguments)
     if "pretrained" in accepted:
         return builder(**arguments, pretrained=pretrained)
     model = builder(**arguments)
@@ -140,10 +165,18 @@ def _build(name: str, arguments: dict[str, Any], pretrained: bool | str | Path |
             f"{pretrained} are no weights of {name!r}", expected="the path of a state dict", fix="leave pretrained out"
         )
     if not isinstance(pretrained, bool):
-        from cvkit.models.torchvision import load_weights
-
-        load_weights(model, Path(pretrained))
+        load_weights(model, pretrained)
     return model
+
+
+def _check_classes(name: str, arguments: Mapping[str, Any]) -> None:
+    if "num_classes" not in arguments:
+        raise ArgumentError(
+            f"create({name!r}) needs num_classes",
+            got="no number of outputs",
+            expected="as many as there are classes, 1 for a regression of one number",
+            fix=f"create({name!r}, num_classes=len(data.classes))",
+        )
 
 
 def _describe(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
