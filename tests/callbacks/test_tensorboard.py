@@ -32,14 +32,14 @@ def test_training_and_validation_are_two_runs_that_share_their_tags(tiny, tmp_pa
     keep = tiny.Do("on_batch_end", lambda state, calls: losses.append((state.step, state.loss.item())))
     result = tiny.run(keep, TensorBoard(tmp_path, every_steps=2), epochs=2)
     train, val = read(tmp_path / "train"), read(tmp_path / "val")
-    assert set(train) == {"loss", "accuracy", "lr", "epoch", *STEP}
+    assert set(train) == {"loss", "accuracy", "lr", "step/epoch", *STEP}
     assert set(val) == {"loss", "accuracy"}
     steps = result.history["step"]
     for phase, name in ((train, "train"), (val, "val")):
         for tag in ("loss", "accuracy"):
             close(phase[tag], list(zip(steps, result.history[f"{name}_{tag}"], strict=True)))
     close(train["lr"], [(4, 1e-3), (8, 1e-3)])
-    close(train["epoch"], [(4, 1), (8, 2)])
+    close(train["step/epoch"], [(4, 1), (8, 2)])
     close(train["step/loss"], [one for one in losses if one[0] % 2 == 0])
     close(train["step/lr"], [(step, 1e-3) for step in (2, 4, 6, 8)])
 

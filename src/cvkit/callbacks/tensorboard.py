@@ -25,6 +25,8 @@ from cvkit.training.state import TrainState
 
 __all__ = ["TensorBoard"]
 
+_TAGS = {"epoch": "step/epoch"}
+
 
 class TensorBoard(Callback):
     """Writes what TensorBoard shows, by optimizer step.
@@ -255,7 +257,7 @@ class TensorBoard(Callback):
             phase, _, tag = name.partition("_")
             known = tag and (phase == "train" or (phase == "val" and state.val is not None))
             if name != "step":
-                rows[phase if known else "train"][tag if known else name] = value
+                rows[phase if known else "train"][tag if known else _TAGS.get(name, name)] = value
         for phase, row in rows.items():
             if row:
                 sink.scalars(phase, row, state.step)

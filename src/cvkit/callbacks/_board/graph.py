@@ -159,8 +159,8 @@ class _Recorder(TorchFunctionMode):
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             outer, above, _ = self._scopes[-1] if self._scopes else ("", "", "")
             relative = path[len(outer) + 1 if outer else 0 :] if path.startswith(outer) else path
-            name = "/".join([*filter(None, [above]), *filter(None, relative.split("."))]) or kind
-            self._scopes.append((path, self._free(f"{name}[{kind}]" if path else kind), said))
+            name = "/".join([*filter(None, [above]), *filter(None, relative.split("."))])
+            self._scopes.append((path, self._free(f"{name}[{kind}]") if name else "", said))
             given = [self._origin(tensor) for _, tensor in _named([*args, *kwargs.values()])]
             self._entered.append((len(self.nodes), [one for one in given if one]))
 

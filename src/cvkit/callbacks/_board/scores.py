@@ -123,15 +123,15 @@ def draw_confusion(counts: Counts, names: Sequence[str]) -> Pixels:
         uint8 ``(H, W, 3)``.
     """
     side = len(counts)
-    cell = max(1, min(44, 900 // side))
-    named, numbered = cell >= 12, cell >= 26
-    letters = font(13 if cell >= 20 else 10)
+    cell = max(1, min(72, 900 // side))
+    named, numbered = cell >= 12, cell >= 30
+    letters = font(18 if cell >= 56 else 13 if cell >= 18 else 10)
     room = round(max(letters.getlength(shortened(name, letters, 150)) for name in names)) + 12 if named else 8
-    top, left = room + 22, room + 24
+    top, left = room + 26, room + 28
     canvas = Image.new("RGB", (left + cell * side + 12, top + cell * side + 12), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((left, 4), "predicted", fill="black", font=font(13))
-    _sideways(canvas, "true", (4, top), font(13))
+    draw.text((left, 4), "predicted", fill=(90, 90, 90), font=font(16))
+    _sideways(canvas, "true", (2, top + 2), font(16), fill=(90, 90, 90))
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     for row in range(side):
         for column in range(side):
@@ -145,7 +145,8 @@ def draw_confusion(counts: Counts, names: Sequence[str]) -> Pixels:
         if named:
             name = shortened(names[row], letters, 150)
             draw.text((left - 6, top + row * cell + cell / 2), name, fill="black", font=letters, anchor="rm")
-            _sideways(canvas, name, (left + row * cell + (cell - 14) // 2, top - 6), letters, upwards=True)
+            middle = left + row * cell + (cell - round(letters.size) - 4) // 2
+            _sideways(canvas, name, (middle, top - 6), letters, upwards=True)
     return np.asarray(canvas)
 
 
@@ -160,9 +161,17 @@ def _short_number(count: int) -> str:
     return str(count) if count < 10_000 else f"{count / 1000:.0f}k" if count < 1_000_000 else f"{count / 1e6:.0f}M"
 
 
-def _sideways(canvas: Image.Image, text: str, place: tuple[int, int], letters: Any, *, upwards: bool = False) -> None:
+def _sideways(
+    canvas: Image.Image,
+    text: str,
+    place: tuple[int, int],
+    letters: Any,
+    *,
+    upwards: bool = False,
+    fill: tuple[int, int, int] = (0, 0, 0),
+) -> None:
     """Writes from bottom to top; ``place`` is the upper left corner, or the lower left one if ``upwards``."""
-    strip = Image.new("RGB", (round(letters.getlength(text)) + 2, 16), "white")
-    ImageDraw.Draw(strip).text((1, 1), text, fill="black", font=letters)
+    strip = Image.new("RGB", (round(letters.getlength(text)) + 2, round(letters.size) + 6), "white")
+    ImageDraw.Draw(strip).text((1, 1), text, fill=fill, font=letters)
     strip = strip.rotate(90, expand=True)
     canvas.paste(strip, (place[0], place[1] - strip.height if upwards else place[1]))
