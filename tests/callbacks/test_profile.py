@@ -327,7 +327,7 @@ def test_outside_of_its_window_nothing_stands_around_the_loop(tiny, tmp_path):
         before.append(dict(vars(state.hooks))) if calls == 1 else None
         seen.append(bool(instrumented(state)))
         if not seen[-1]:
-            assert {key: value for key, value in vars(state.hooks).items()} == before[0]
+            assert dict(vars(state.hooks)) == before[0]
 
     tiny.run(Profile(tmp_path, wait=4, batches=4, trace=0), tiny.Do("on_batch_end", look), epochs=4)
     assert seen == [False] * 4 + [True] * 4 + [False] * 8

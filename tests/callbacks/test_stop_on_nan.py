@@ -247,7 +247,7 @@ def test_no_checkpoint_holds_anything_that_is_not_finite(tmp_path, kind, call, s
         assert training["step"] < call
         for state in training["optimizers"][0]["state"].values():
             assert state["exp_avg"].isfinite().all()
-    if steps == 1 and call > 2 or call > 4:
+    if (steps == 1 and call > 2) or call > 4:
         assert (tmp_path / "last.pt").exists(), "the good ones are kept"
 
 
