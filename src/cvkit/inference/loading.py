@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.errors import CheckpointError, CvkitError, UnknownNameError
-from cvkit.inference.outputs import gives_logits, task_of_run
+from cvkit.inference.outputs import Task, gives_logits, is_classification, task_of_run
 from cvkit.inference.predictor import Predictor
 from cvkit.models import from_config
 from cvkit.pixels import WHITE
@@ -25,6 +25,7 @@ __all__ = ["load"]
 
 _REASONS = {
     "model": "was not made by cvkit.models.create",
+    "classes": "are not known to its train loader",
     "transform": "is no preset of cvkit.transforms",
 }
 _BATCH_SIZE = 32
@@ -36,6 +37,7 @@ def load(
     model: nn.Module | None = None,
     classes: Sequence[str] | None = None,
     transform: Transform | Callable[[Image.Image], Tensor] | None = None,
+    task: Task | Literal["auto"] = "auto",
     device: str | torch.device = "auto",
     precision: Precision = "fp32",
 ) -> Predictor:
@@ -49,6 +51,7 @@ def load(
         model: A model that takes the file's weights, in place of the one that the file describes.
         classes: Class names, in place of the file's.
         transform: The preprocessing, in place of the file's.
+        task: What the outputs are, as in :class:`Predictor`, in place of what the run's loss, data and transform tell.
         device: ``"auto"`` or a device.
         precision: As in ``fit``.
 
@@ -68,12 +71,15 @@ def load(
     preset = looks.name if isinstance(looks, Transform) else None
     pictures = known.get("pictures")
     how: Mapping[str, Any] = pictures if isinstance(pictures, Mapping) else {}
+    found = task if task != "auto" else task_of_run(known.get("loss"), how.get("kind"), preset, names)
+    if names is None and found == "auto" and is_classification(known.get("loss")):
+        raise _missing("classes", path)
     _load_weights(made, content, path)
     return Predictor(
         made,
         names,
         looks,
-        task=task_of_run(known.get("loss"), how.get("kind"), preset, names),
+        task=found,
         outputs="logits" if gives_logits(known.get("loss")) else "probabilities",
         device=device,
         precision=precision,
@@ -142,7 +148,7 @@ def _missing(name: str, path: str | Path) -> CheckpointError:
     return CheckpointError(
         f"{path} does not describe its {name}",
         got=f"a run whose {name} {_REASONS[name]}",
-        expected="a run of a model made by cvkit.models.create, on a cvkit loader with a preset",
+        expected="a run of a model made by cvkit.models.create, on a cvkit loader with classes and a preset",
         fix=f"pass it: cvkit.load(path, {name}=…)",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cvkit.errors import ArgumentError
+from cvkit.errors import ArgumentError, CvkitWarning, DataError
 from cvkit.training import Runtime
-from cvkit.training.feed import can_skip, check_loader
+from cvkit.training.feed import can_skip, check_loader, explained
 from cvkit.training.runtime import Precision
 
 __all__ = ["evaluating", "predict"]
@@ -37,7 +38,7 @@ def predict(
     Args:
         model: Any module; it is moved to the device, its mode is as before afterwards.
         data: A loader or any sized iterable of batches ``(inputs, targets)`` or ``inputs``; or one tensor ``(N, …)``, which is
-            one batch.
+            one batch. One that shuffles gives its own order.
         device: ``"auto"`` or a device.
         precision: As in ``fit``.
 
@@ -46,7 +47,11 @@ def predict(
 
     Raises:
         ArgumentError: A model that is no module, data that cannot be walked, or outputs that are no tensor.
+        DataError: Data that gave no batch.
         DeviceError: A device or precision that is not there.
+
+    Warns:
+        CvkitWarning: Samples that the loader has left out (``on_error="skip"``) and that have no row.
     """
     if not isinstance(model, nn.Module):
         raise ArgumentError(
@@ -60,7 +65,7 @@ def predict(
     runtime = Runtime(device, precision)
     model = runtime.prepare(model)
     outputs: list[Tensor] = []
-    with evaluating(model), torch.no_grad(), runtime.autocast():
+    with evaluating(model), torch.no_grad(), runtime.autocast(), explained():
         for inputs in _inputs(batches, runtime):
             made = model(inputs)
             if not isinstance(made, Tensor):
@@ -71,6 +76,20 @@ def predict(
                     fix="wrap the model in a module that returns the one that is wanted",
                 )
             outputs.append(made.cpu())
+    if skipped := getattr(batches, "skipped", None):
+        warnings.warn(
+            f"{len(skipped)} samples have no row in the outputs because they cannot be read, e.g. "
+            f"{next(iter(skipped.values())).splitlines()[0]}",
+            CvkitWarning,
+            stacklevel=2,
+        )
+    if not outputs:
+        raise DataError(
+            "data gave no batch",
+            got=f"an iteration of {type(batches).__name__} that ends at once",
+            expected=f"{len(batches)} batches, as its length says",
+            fix="it is probably used up, or none of its samples can be read",
+        )
     return torch.cat(outputs)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "View",
     "Views",
     "gives_logits",
+    "is_classification",
     "mask_of",
     "resize_map",
     "task_of_run",
@@ -39,6 +40,10 @@ _OF_PROBABILITIES = {"BCELoss", "binary_cross_entropy"}
 _SEPARATE = {
     *_OF_PROBABILITIES,
     *("bce", "BCEWithLogitsLoss", "binary_cross_entropy_with_logits", "MultiLabelSoftMarginLoss"),
+}
+_ONE_A_CLASS = {
+    *("cross_entropy", "nll", "hinge", "nll_loss", "multi_margin_loss"),
+    *("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss"),
 }
 """Losses by what ``fit`` calls them: their names, and those of torch's modules and functions."""
 
@@ -232,6 +237,11 @@ def task_of_run(loss: object, kind: object, preset: object, classes: Sequence[st
     if classes is None:
         return "auto"
     return "regression" if loss in _REGRESSION else "multilabel" if loss in _SEPARATE else "auto"
+
+
+def is_classification(loss: object) -> bool:
+    """Whether a loss compares one output a class with the right class."""
+    return loss in _ONE_A_CLASS
 
 
 def gives_logits(loss: object) -> bool:

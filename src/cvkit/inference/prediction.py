@@ -91,7 +91,7 @@ class Prediction:
     @property
     def label(self) -> str:
         """The name of the most probable class."""
-        return self._names("a label")[int(self.scores.argmax())]
+        return self._names("a label")[int(self._given("a label", self._scores).argmax())]
 
     @property
     def index(self) -> int:

@@ -190,13 +190,13 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> tuple[list[Item], boo
         return [array], True
     if array.ndim in (3, 4) and shape[-1] in _CHANNELS and shape[-3] not in _CHANNELS and array.size:
         return ([array], True) if array.ndim == 3 else (list(array), False)
-    if array.ndim in (3, 4) and shape[-3] in _CHANNELS:
+    if array.ndim in (3, 4) and shape[-3] in _CHANNELS and array.size:
         both = shape[-1] in _CHANNELS
         raise ArgumentError(
-            f"the shape of {name} {'can be read in two ways' if both else 'is no array’s that holds a picture'}",
+            f"the shape of {name} can be read in two ways" if both else f"{name} has its channels first",
             got=f"an array {shape}",
             expected="channels last: (H, W), (H, W, C) or (N, H, W, C) with C 1, 3 or 4",
-            fix="pass Image.fromarray(array)" if both else "pass torch.from_numpy(array), which has its channels first",
+            fix="pass Image.fromarray(array)" if both else "pass torch.from_numpy(array): tensors have them first",
         )
     raise ArgumentError(
         f"the shape of {name} is no picture's",
@@ -214,7 +214,7 @@ def _from_tensor(tensor: Tensor, name: str) -> tuple[list[Item], bool]:
     plain = tensor.ndim == 2 and tensor.numel() > 0
     if not plain and (not first or shape[-1] in _CHANNELS):
         raise ArgumentError(
-            f"the shape of {name} {'can be read in two ways' if first else 'is no picture’s'}",
+            f"the shape of {name} can be read in two ways" if first else f"the shape of {name} is no picture's",
             got=f"a tensor {shape}",
             expected="channels first: (H, W), (C, H, W) or (N, C, H, W) with C 1, 3 or 4",
             fix="pass a PIL image, which says what it is"

@@ -27,7 +27,15 @@ def bar(total: int, wanted: bool) -> Any:
     # tqdm.auto picks the notebook's widget where there is one; imported here, it costs 30 ms
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc="predicting", unit="picture", leave=False, dynamic_ncols=True, mininterval=_SECONDS)
+    return tqdm(
+        total=total,
+        desc="predicting",
+        unit="picture",
+        file=sys.stderr,
+        leave=False,
+        dynamic_ncols=True,
+        mininterval=_SECONDS,
+    )
 
 
 def _in_notebook() -> bool:
@@ -48,5 +56,5 @@ def tell_skipped(skipped: Mapping[str, str], total: int) -> None:
         warnings.warn(
             f"{len(skipped)} of {total} pictures were left out because they cannot be read, e.g. {first}",
             CvkitWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
