@@ -1,7 +1,7 @@
 """A model's graph, recorded while it runs: every function it calls, in which module, and what flows between them.
 
 Nothing is traced or compiled, so control flow, outputs of any kind and inputs by keyword are no obstacle; what is drawn is what
-was run. A module whose inside cannot be seen (a scripted one, say) is one node.
+was run. Scripted modules run outside of Python and cannot be seen; a module that gives something from nowhere is one node.
 """
 
 from __future__ import annotations
@@ -88,12 +88,15 @@ def record(model: nn.Module, call: Call) -> list[Node]:
         stack.enter_context(undisturbed(model))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         for path, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                continue
             stack.callback(module.register_forward_pre_hook(recorder.enter(path, module), with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(recorder.leave).remove)
         for name, tensor in _named([*call.args, *call.kwargs.values()]):
             recorder.add_input(name, tensor)
         with recorder:
             outputs = model(*call.args, **call.kwargs)
+    recorder.add_unseen(type(model).__name__, [node.name for node in recorder.nodes if node.kind == "Input"], outputs)
     for name, tensor in _named(outputs):
         recorder.add_output(name, tensor)
     return recorder.nodes
@@ -151,10 +154,16 @@ class _Recorder(TorchFunctionMode):
         origin = self._origin(tensor)
         self._add("Output", [origin] if origin else [], [tensor], name=f"output{name}")
 
+    def add_unseen(self, kind: str, given: list[str], result: Any) -> None:
+        """Adds one node for all tensors of a result that come from nowhere."""
+        unseen = [tensor for _, tensor in _named(result) if tensor not in self._source]
+        if unseen:
+            self._add(kind, given, unseen)
+
     def enter(self, path: str, module: nn.Module) -> Any:
         """Returns the hook that opens a module's scope."""
         kind = getattr(module, "original_name", type(module).__name__)
-        said = module.extra_repr() if isinstance(module, nn.Module) else ""
+        said = module.extra_repr()
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             outer, above, _ = self._scopes[-1] if self._scopes else ("", "", "")
@@ -169,9 +178,7 @@ class _Recorder(TorchFunctionMode):
     def leave(self, module: nn.Module, args: Any, result: Any) -> None:
         """Closes a module's scope; what is in it and could not be seen becomes one node."""
         _, given = self._entered.pop()
-        unseen = [tensor for _, tensor in _named(result) if tensor not in self._source]
-        if unseen:
-            self._add(type(module).__name__, given, unseen)
+        self.add_unseen(type(module).__name__, given, result)
         self._scopes.pop()
 
     def _add(self, kind: str, inputs: list[str], made: list[Tensor], *, name: str = "") -> None:
