@@ -15,6 +15,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "myst_parser",
 ]
 exclude_patterns = ["_build"]
 
@@ -33,6 +34,8 @@ default_role = "any"
 nitpicky = True
 # Names of other libraries have no page here, nor have type aliases; every other reference of cvkit's must resolve.
 nitpick_ignore_regex = [("py:.*", r"(?!cvkit\b).*")]
+
+nitpick_ignore = [("py:class", "cvkit.training.weights.M")]  # a type variable
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"cvkit {release}"

@@ -68,7 +68,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_ones():
 
 
 def test_a_name_like_no_other_is_answered_with_the_list():
-    assert str(unknown_name("loss", 3, ["mse"])).endswith("fix: choose one of the known loss names")
+    assert str(unknown_name("loss", 3, ["mse"])).endswith("fix: choose one of these")
 
 
 def test_a_long_list_is_cut_and_counted():

@@ -104,6 +104,6 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
     """
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    fix = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"choose one of the known {kind} names"
+    fix = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else "choose one of these"
     shown = ", ".join(names) if len(names) <= 40 else ", ".join(names[:40]) + f", … ({len(names)} in all)"
     return UnknownNameError(f"unknown {kind} {name!r}", expected=f"one of: {shown}", fix=fix)

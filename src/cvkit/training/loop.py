@@ -76,8 +76,8 @@ def fit(
         lr: Learning rate, for an optimizer given by name.
         schedule: ``"cosine"``, ``"onecycle"``, ``"poly"``, ``"step"``, ``"linear"``, or a factory
             ``(optimizer, total_steps) -> LRScheduler``; stepped at each update.
-        metrics: Names or objects with ``update(outputs, targets)``, ``compute()`` and ``reset()``. ``None`` means accuracy
-            for a classification loss.
+        metrics: Names (``"accuracy"``, ``"dice"``, ``"iou"``) or objects with ``update(outputs, targets)``, ``compute()`` and
+            ``reset()``. ``None`` means accuracy for a classification loss.
         callbacks: Objects with ``on_…`` hooks; see :class:`cvkit.Callback`.
         step: ``step(model, batch, state) -> loss`` or ``(loss, outputs, targets)`` in place of the usual
             ``loss(model(inputs), targets)``.
