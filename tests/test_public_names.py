@@ -26,7 +26,10 @@ PINNED = {
         ),
         *("evaluate", "find_lr", "fit", "load", "load_checkpoint", "predict", "preflight", "save_checkpoint", *MODULES),
     ],
-    "cvkit.callbacks": ["CSVLogger", "Checkpoint", "EarlyStopping", "LRSchedule", "Progress", "TensorBoard"],
+    "cvkit.callbacks": [
+        *("CSVLogger", "Checkpoint", "EarlyStopping", "GradientNorm", "LRSchedule", "Profile", "Progress"),
+        *("StopOnNaN", "TensorBoard", "Timer"),
+    ],
     "cvkit.data": ["ArrayDataset", "FolderDataset", "Loader", "from_folder", "write_shapes"],
     "cvkit.errors": ["ArgumentError", "CvkitError", "CvkitWarning", "DataError", "ImageError", "UnknownNameError"],
     "cvkit.export": ["read_metadata", "write"],
