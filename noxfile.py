@@ -1,4 +1,4 @@
-"""The chores of the house: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``."""
+"""The chores of the house: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``; and ``kills``, ``links``."""
 
 from pathlib import Path
 
@@ -53,6 +53,15 @@ def docs(session: nox.Session) -> None:
     """Builds the documentation into docs/_build, warnings being errors."""
     session.install(".", *_group("docs"))
     session.run("python", "-m", "sphinx", "-W", "--keep-going", "-n", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """Checks the links of the documentation, those into torch's, NumPy's and Python's too; this needs the network."""
+    session.install(".", *_group("docs"))
+    session.run(
+        *("python", "-m", "sphinx", "-n", "-b", "linkcheck", "docs", "docs/_build/links"), env={"CVKIT_DOCS_ONLINE": "1"}
+    )
 
 
 @nox.session

@@ -1,6 +1,7 @@
 """Sphinx configuration; the build needs no network."""
 
 import inspect
+import os
 from importlib.metadata import version as _version
 
 project = "cvkit"
@@ -18,6 +19,14 @@ extensions = [
     "myst_parser",
 ]
 exclude_patterns = ["_build"]
+
+if os.environ.get("CVKIT_DOCS_ONLINE"):  # types of other libraries become links to their pages
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+    }
 
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
