@@ -7,8 +7,9 @@ was run. Scripted modules run outside of Python and cannot be seen; a module tha
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from cvkit import seeding
 
-__all__ = ["Call", "Node", "first_sample", "record", "to_proto", "undisturbed"]
+__all__ = ["Call", "Node", "eager", "first_sample", "record", "to_proto", "undisturbed"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +74,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+def eager() -> AbstractContextManager[Any]:
+    """Returns a context in which nothing compiles, parts of models that are compiled themselves included."""
+    # where the compiler, which takes seconds to import, has not been imported nothing can be compiled
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 def record(model: nn.Module, call: Call) -> list[Node]:
     """Runs a model once, on the side, and returns its graph.
 
@@ -86,7 +93,7 @@ def record(model: nn.Module, call: Call) -> list[Node]:
     recorder = _Recorder(model)
     with ExitStack() as stack:
         stack.enter_context(undisturbed(model))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(eager())
         for path, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
                 continue

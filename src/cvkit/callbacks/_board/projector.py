@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cvkit.callbacks._board.answers import Answers
-from cvkit.callbacks._board.graph import undisturbed
+from cvkit.callbacks._board.graph import eager, undisturbed
 from cvkit.callbacks._board.pictures import Pixels, squares
 from cvkit.training.runtime import Runtime
 
@@ -78,7 +78,7 @@ def penultimate(model: nn.Module, inputs: Tensor, runtime: Runtime) -> Tensor:
     ]
     handles = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
-        with undisturbed(model), torch.compiler.set_stance("force_eager"), runtime.autocast():
+        with undisturbed(model), eager(), runtime.autocast():
             model(inputs)
     finally:
         for handle in handles:
