@@ -132,7 +132,7 @@ def test_numbers_that_are_no_levels_are_refused(predictor, array, got):
         "the numbers of number 0 of the list are no picture's\n"
         f"  got: {got}\n"
         "  expected: uint8 levels from 0 to 255, or floats from 0 to 1\n"
-        "  fix: convert levels: array.astype('uint8') or tensor.to(torch.uint8)"
+        "  fix: levels of 0 to 255: array.astype('uint8') or tensor.to(torch.uint8); levels of 16 bits: array / 65535"
     )
 
 

@@ -260,6 +260,12 @@ def test_streaming_gives_the_same_one_by_one_and_tells_at_its_end(run, broken, p
         assert len(list(predictor.stream(broken, on_error="skip"))) == 15
 
 
+def test_streaming_leaves_gradients_to_who_takes_it(run, predictor):
+    for one in predictor.stream(run.folder):
+        assert torch.is_grad_enabled()
+        assert not one.outputs.requires_grad
+
+
 # --- what cannot be used
 
 
@@ -302,7 +308,7 @@ def test_an_empty_list_is_refused(predictor):
 @pytest.mark.parametrize("option", [{"batch_size": 0}, {"batch_size": True}, {"workers": -1}, {"on_error": "ignore"}])
 def test_options_that_cannot_be_used_are_refused(run, predictor, option):
     (name,) = option
-    for call in (predictor.predict, lambda *a, **k: list(predictor.stream(*a, **k))):
+    for call in (predictor.predict, predictor.stream):
         with pytest.raises(ArgumentError, match=f"^{name} cannot be used"):
             call(run.folder, **option)
 

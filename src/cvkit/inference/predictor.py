@@ -18,10 +18,10 @@ from cvkit.data.decode import MAX_PIXELS
 from cvkit.data.files import Background, OnError
 from cvkit.errors import ArgumentError, DataError, unknown_name
 from cvkit.inference.graph import Graph, metadata_of
-from cvkit.inference.outputs import TASKS, Reader, Task, Views, views_of
+from cvkit.inference.outputs import TASKS, Reader, Task, View, Views, views_of
 from cvkit.inference.prediction import Prediction, Predictions
 from cvkit.inference.reading import look, predictions_of
-from cvkit.inference.sources import Decoding, Given, Item, gather, name_of
+from cvkit.inference.sources import Decoding, Given, Item, gather, skipped_by
 from cvkit.inference.told import bar, tell_skipped
 from cvkit.pixels import WHITE
 from cvkit.training import Runtime
@@ -191,15 +191,13 @@ class Predictor:
             CvkitWarning: Pictures that were left out, or links that were not followed.
         """
         items, alone = gather(pictures)
-        skipped: dict[str, str] = {}
         _check_on_error(on_error)
-        if alone:
-            on_error = "raise"
-        size = self.batch_size if batch_size is None else batch_size
-        shown = bar(len(items), progress and isinstance(size, int) and len(items) > size)
+        loader = self._loader(items, batch_size, "raise" if alone else on_error, workers)
+        coming = self._batches(loader, views_of(tta), probability_maps)
+        shown = bar(len(items), progress and len(loader) > 1)
         found: list[Prediction] = []
         try:
-            for batch in self._batches(items, size, tta, on_error, probability_maps, workers, skipped):
+            for batch in coming:
                 found += batch
                 if shown is not None:
                     shown.update(len(batch))
@@ -208,7 +206,14 @@ class Predictor:
                 shown.close()
         if alone:
             return found[0]
-        _check_any(found, skipped)
+        skipped = skipped_by(loader)
+        if not found:
+            raise DataError(
+                "none of the pictures can be read",
+                got=f"{len(skipped)} that were left out, e.g. {next(iter(skipped.values())).splitlines()[0]}",
+                expected="at least one that can",
+                fix="see what they are",
+            )
         tell_skipped(skipped, len(items))
         return Predictions(found, skipped)
 
@@ -236,46 +241,44 @@ class Predictor:
             CvkitError: As there, when it comes to the picture.
         """
         items, _ = gather(pictures)
-        skipped: dict[str, str] = {}
         _check_on_error(on_error)
-        size = self.batch_size if batch_size is None else batch_size
-        for batch in self._batches(items, size, tta, on_error, probability_maps, workers, skipped):
-            yield from batch
-        tell_skipped(skipped, len(items))
+        loader = self._loader(items, batch_size, on_error, workers)
+        coming = self._batches(loader, views_of(tta), probability_maps)
 
-    def _batches(
-        self,
-        items: Sequence[Item],
-        batch_size: int,
-        tta: Views,
-        on_error: OnError,
-        probability_maps: bool,
-        workers: int | Literal["auto"],
-        skipped: dict[str, str],
-    ) -> Iterator[list[Prediction]]:
-        """Yields the predictions of each batch; pictures that are left out go into ``skipped``."""
-        views = views_of(tta)
+        def each() -> Iterator[Prediction]:
+            for batch in coming:
+                yield from batch
+            tell_skipped(skipped_by(loader), len(items))
+
+        return each()  # so that arguments that cannot be used are told at once
+
+    def _loader(
+        self, items: Sequence[Item], batch_size: int | None, on_error: OnError, workers: int | Literal["auto"]
+    ) -> Loader:
         given = Given(items, self._decoding, on_error)
-        loader = Loader(given, batch_size, transform=self.transform, workers=workers, cache=None)
-        names = [name_of(item, index) for index, item in enumerate(items)]
+        size = self.batch_size if batch_size is None else batch_size
+        return Loader(given, size, transform=self.transform, workers=workers, cache=None)
+
+    def _batches(self, loader: Loader, views: Sequence[View], probability_maps: bool) -> Iterator[list[Prediction]]:
+        """Yields the predictions of each batch."""
+        given: Given = loader.dataset
         self.model.eval()
         for raw in loader.batches(0, self.runtime.device):
             inputs, _ = self.runtime.finished(loader, raw)
-            with torch.no_grad(), self.runtime.autocast():
-                looked = look(self.runtime.module, inputs, views, self._reader)
-            told = raw.targets.tolist()
-            files = [item if isinstance(item := items[index], Path) else None for index, *_ in told]
             with torch.no_grad():
-                yield predictions_of(
+                with self.runtime.autocast():
+                    looked = look(self.runtime.module, inputs, views, self._reader)
+                told = raw.targets.tolist()
+                made = predictions_of(
                     looked,
                     [(height, width) for _, height, width in told],
-                    files,
-                    [names[index] for index, *_ in told],
+                    [given.path(index) for index, *_ in told],
+                    [given.name(index) for index, *_ in told],
                     self._reader.classes,
                     self.transform,
                     probability_maps=probability_maps,
                 )
-        skipped.update({names[index]: why for index, why in sorted(loader.skipped.items())})
+            yield made  # out here: whoever takes it may want gradients
 
     def export(
         self,
@@ -354,15 +357,4 @@ def _check_on_error(on_error: object) -> None:
     if on_error not in ("raise", "skip"):
         raise ArgumentError(
             "on_error cannot be used", got=repr(on_error), expected='"raise" or "skip"', fix="leave it out"
-        )
-
-
-def _check_any(found: Sequence[Prediction], skipped: dict[str, str]) -> None:
-    """Refuses to return nothing."""
-    if not found:
-        raise DataError(
-            "none of the pictures can be read",
-            got=f"{len(skipped)} that were left out, e.g. {next(iter(skipped.values())).splitlines()[0]}",
-            expected="at least one that can",
-            fix="see what they are",
         )

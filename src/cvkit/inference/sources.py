@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cvkit.data import Loader
 from cvkit.data.decode import MAX_PIXELS, Enough, blamed_on, decode, upright
 from cvkit.data.files import EXTENSIONS, Background, OnError, Tree
 from cvkit.errors import ArgumentError, CvkitWarning, DataError
 from cvkit.pixels import WHITE, eight_bit
 
-__all__ = ["Decoding", "Given", "Item", "gather"]
+__all__ = ["Decoding", "Given", "Item", "gather", "skipped_by"]
 
 Item: TypeAlias = "Path | Image.Image | np.ndarray[Any, Any]"
 """One picture: a file, an image, or an array ``(H, W)`` or ``(H, W, C)``."""
@@ -69,6 +70,16 @@ class Given:
     def __len__(self) -> int:
         return len(self.items)
 
+    def path(self, index: int) -> Path | None:
+        """Returns the file of a picture, or ``None`` for one in memory."""
+        item = self.items[index]
+        return item if isinstance(item, Path) else None
+
+    def name(self, index: int) -> str:
+        """Returns what to call a picture in a message: its file, or its place."""
+        item = self.items[index]
+        return str(item) if isinstance(item, Path) else f"number {index} of those given"
+
     def __getitem__(self, index: int) -> tuple[Image.Image, tuple[int, int, int]]:
         """Returns a picture, whole, and its place, height and width.
 
@@ -96,7 +107,7 @@ class Given:
             wanted = asked if enough is not None and not how.whole else None
             image = decode(item, background=how.background, max_pixels=how.max_pixels, enough=wanted)
         else:
-            name = name_of(item, index)
+            name = self.name(index)
             opened = item if isinstance(item, Image.Image) else _picture(item, name)
             with blamed_on(name):
                 image = eight_bit(upright(opened), name=name, background=how.background)
@@ -104,9 +115,10 @@ class Given:
         return image, (index, height, width)
 
 
-def name_of(item: Item, index: int) -> str:
-    """Returns what to call a picture in a message: its file, or its place."""
-    return str(item) if isinstance(item, Path) else f"number {index} of those given"
+def skipped_by(loader: Loader) -> dict[str, str]:
+    """Returns the message of each picture that a loader over :class:`Given` has left out, by its name, in order."""
+    given: Given = loader.dataset
+    return {given.name(index): why for index, why in sorted(loader.skipped.items())}
 
 
 def gather(pictures: Any) -> tuple[list[Item], bool]:
@@ -235,7 +247,7 @@ def _check_type(name: str, levels: bool, floats: bool, kind: str) -> None:
             f"the numbers of {name} are no picture's",
             got=kind.removeprefix("torch."),
             expected="uint8 levels from 0 to 255, or floats from 0 to 1",
-            fix="convert levels: array.astype('uint8') or tensor.to(torch.uint8)",
+            fix="levels of 0 to 255: array.astype('uint8') or tensor.to(torch.uint8); levels of 16 bits: array / 65535",
         )
 
 
