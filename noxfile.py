@@ -28,9 +28,8 @@ def tests(session: nox.Session) -> None:
 def kills(session: nox.Session) -> None:
     """Kills runs at every step, and while they save, and continues them; takes some minutes."""
     session.install(".", *_group("test"))
-    session.run(
-        "python", "-m", "pytest", "-m", "slow", "tests/training/test_kills.py", *session.posargs, env=ONE_THREAD
-    )
+    only = ["-m", "slow", "tests/training/test_kills.py"]
+    session.run("python", "-m", "pytest", *only, *(session.posargs or ["-n", "2"]), env=ONE_THREAD)
 
 
 @nox.session

@@ -218,6 +218,7 @@ MOMENTS = {
     "in the first epoch": (at("SIGKILL", "on_batch_end", 3),),
     "in the second epoch": (at("SIGKILL", "on_batch_end", 11),),
     "between epochs": (at("SIGKILL", "on_epoch_end", 1, late=True),),
+    "in the validation": (at("SIGTERM", "on_validation_batch_end", 2),),
     "by SIGTERM, then twice": (
         at("SIGTERM", "on_batch_end", 2),
         at("SIGKILL", "on_batch_start", 2),
@@ -235,6 +236,8 @@ def ways():
     for way, options in WAYS.items():
         for moment, kills in MOMENTS.items():
             marks = [] if (way, moment) in sample else [slow]
+            if moment == "in the validation" and not options.get("val", True):
+                continue
             yield pytest.param(options, kills, marks=marks, id=f"{way}, {moment}")
 
 
@@ -285,7 +288,7 @@ HOOKS = {
     "on_fit_start": (1,),
     "on_epoch_start": (1, 2),
     "on_batch_start": (1, 2, 7),
-    "on_gradients_ready": (1, 6, 12),
+    "on_gradients_ready": (1, 3, 6),  # an update takes two batches
     "on_validation_batch_end": (1, 3, 5),
     "on_validation_end": (1, 2),
     "on_epoch_end": (1, 2),

@@ -29,7 +29,7 @@ def capture(state: TrainState) -> dict[str, Any]:
     Raises:
         CheckpointError: A callback's or metric's state holds something that is neither tensor nor plain type.
     """
-    finished = state.epochs_done > state.epoch
+    finished = state.epochs_done > state.epoch or state.batch_index == 0  # between epochs
     weights = {name: value.detach() for name, value in state.model.state_dict().items()}
     training = {
         "weights": weights if state.averaged is not None else None,

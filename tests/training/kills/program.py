@@ -112,9 +112,11 @@ class File:
     def write(self, data) -> int:
         self._writes += 1
         if self._writes == 10 and self._disk.reached("half written"):
-            self._file.write(bytes(data)[: len(data) // 2])
+            data = bytes(data)
+            self._file.write(data[: len(data) // 2])
             self._file.flush()
             strike(self._disk.kill["how"])
+            return len(data) // 2 + self._file.write(data[len(data) // 2 :])
         return self._file.write(data)
 
     def __enter__(self) -> "File":
@@ -187,6 +189,7 @@ class Noise(Callback):
 
     def on_batch_start(self, state) -> None:
         self.batches += 1
+        state.logs["drawn"] = state.logs.get("drawn", 0.0) + random.random()  # a sum over the epoch, kept in its row
 
     def on_gradients_ready(self, state) -> None:
         # both keep the second of each pair of normal numbers for the next call
@@ -286,7 +289,7 @@ def train(directory: Path, options: Options, kill: dict | None) -> tuple:
         validation if options.val else None,
         epochs=options.epochs,
         optimizer=optimizer,
-        lr=0.02,
+        **({} if options.plateau else {"lr": 0.02}),
         schedule=options.schedule,
         callbacks=[*callbacks, CSVLogger(directory / "log.csv"), checkpoint, Kill(kill, late=True)],
         device="cpu",
