@@ -1,70 +1,288 @@
-"""Every example runs offline in an empty directory, and once more over its own results."""
+"""Every example is thin, runs offline in an empty directory, says what it promises, and runs once more over its own results."""
 
 import ast
+import importlib
 import os
+import re
+import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 HERE = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(HERE.glob("*.py"))
+AT_MOST = 60
+"""Lines of an example, imports and docstring included."""
+
 each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 
 
-def run(example, directory, *options):
+# --- what they are written with
+
+
+def private_names(tree):
+    """Names with an underscore at their beginning that are used or imported, but for what Python itself has."""
+    for node in ast.walk(tree):
+        names = [getattr(node, "attr", getattr(node, "id", ""))]  # of an attribute, of a name
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [part for alias in node.names for part in alias.name.split(".")]
+            names += (getattr(node, "module", None) or "").split(".")
+        yield from (name for name in names if re.match(r"_(?!_(?:name|doc|init)__$)\w", name))
+
+
+def unlisted_names(tree):
+    """What of cvkit's is used and stands in no ``__all__``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cvkit":
+            listed = importlib.import_module(node.module).__all__
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name not in listed)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("cvkit."):
+            room, _, name = ast.unparse(node).rpartition(".")
+            module = sys.modules.get(room)
+            if module is not None and name not in module.__all__:
+                yield f"{room}.{name}"
+
+
+@each_example
+def test_an_example_is_short(example):
+    assert len(example.read_text("utf-8").splitlines()) <= AT_MOST
+
+
+@each_example
+def test_an_example_uses_public_names_only(example):
+    tree = ast.parse(example.read_text("utf-8"))
+    assert list(private_names(tree)) == []
+    assert list(unlisted_names(tree)) == []
+
+
+@each_example
+def test_an_example_says_in_its_first_lines_what_it_shows(example):
+    tree = ast.parse(example.read_text("utf-8"))
+    title, _, text = (ast.get_docstring(tree) or "").partition("\n\n")
+    assert re.fullmatch(r"[A-Z][^\n]{10,110}\.", title), title
+    assert len(text) > 40
+    main = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    assert ast.get_docstring(main)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from cvkit.training.loop import _train",
+        "import cvkit._x",
+        "state._hooks",
+        "_ = 1; __builtins__._x",
+        "from cvkit._hidden import fit",
+    ],
+)
+def test_a_private_name_is_found(line):
+    assert list(private_names(ast.parse(line)))
+
+
+@pytest.mark.parametrize("line", ["import cvkit; cvkit.training", "from cvkit.data import np", "cvkit.data.torch"])
+def test_a_name_that_is_not_listed_is_found(line):
+    assert list(unlisted_names(ast.parse(line)))
+
+
+def test_an_example_runs_as_a_command(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(example), *options],
-        cwd=directory,
+        [sys.executable, str(HERE / "linear_regression.py")],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr
-    return done
+    assert done.stdout.startswith("fit: ")
 
 
-def test_there_are_examples():
-    assert "quickstart" in [path.stem for path in EXAMPLES]
+# --- what they do
 
 
-@each_example
-def test_an_example_runs_and_runs_again(example, tmp_path):
-    first = run(example, tmp_path, "--size", "16", "--epochs", "1")
-    again = run(example, tmp_path, "--size", "16", "--epochs", "1")
-    assert first.stdout
-    assert again.stdout == first.stdout
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs an example by name in an empty directory and returns what it has printed, as ``python example.py`` would."""
+    monkeypatch.chdir(tmp_path)
+
+    def running(name, *options):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *options])
+        capsys.readouterr()
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            runpy.run_path(str(HERE / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return running
 
 
-@each_example
-def test_an_example_is_short_and_uses_public_names_only(example):
-    text = example.read_text("utf-8")
-    assert len(text.splitlines()) < 60
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            assert not node.attr.startswith("_")
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cvkit"):
-            room = __import__(node.module or "", fromlist=["__all__"])
-            assert [alias.name for alias in node.names if alias.name not in room.__all__] == []
+def numbers(pattern, text):
+    """The numbers that a pattern finds, one for each of its matches; thousands may be told apart by commas."""
+    return [float(found.replace(",", "")) for found in re.findall(pattern, text)]
 
 
-def rows(done):
+def pictures():
+    """The pictures that lie in the directories of the examples, generated data left out, by name with their sizes in bytes."""
+    return {path.name: path.stat().st_size for path in Path("runs").glob("*/*.png")}
+
+
+def rows(said):
     """The history that an example has printed."""
-    names, *lines = [line.split() for line in done.stdout.splitlines() if ":" not in line]
+    names, *lines = [line.split() for line in said.splitlines() if ":" not in line]
     return [dict(zip(names, line, strict=True)) for line in lines]
 
 
-def test_the_quickstart_learns_its_pictures_and_shows_it(tmp_path):
-    table = rows(run(HERE / "quickstart.py", tmp_path))
-    assert float(table[-1]["val_accuracy"]) > 0.9
-    assert list((tmp_path / "runs" / "quickstart").glob("**/events.out.tfevents.*"))
+def test_the_quickstart_learns_its_pictures_shows_it_and_has_nothing_left_to_do(run):
+    said = run("quickstart")
+    assert float(rows(said)[-1]["val_accuracy"]) > 0.9
+    assert list(Path("runs/quickstart").glob("**/events.out.tfevents.*"))
+    assert run("quickstart") == said
 
 
-def test_the_quickstart_continues_where_it_ended(tmp_path):
+def test_the_quickstart_continues_where_it_ended(run):
     options = ("--size", "16", "--out", "here")
-    run(HERE / "quickstart.py", tmp_path, *options, "--epochs", "1")
-    table = rows(run(HERE / "quickstart.py", tmp_path, *options, "--epochs", "2"))
+    run("quickstart", *options, "--epochs", "1")
+    table = rows(run("quickstart", *options, "--epochs", "2"))
     assert [row["epoch"] for row in table] == ["1", "2"]
-    assert (tmp_path / "here" / "best.pt").is_file()
+    assert Path("here/best.pt").is_file()
+
+
+def test_linear_regression_is_the_closed_form(run):
+    assert numbers(r"largest difference: (\S+)", run("linear_regression"))[0] < 1e-4
+    assert pictures()["linear_regression.png"] > 5000
+
+
+def test_gradient_descent_makes_an_update_a_batch_and_the_more_the_nearer(run):
+    said = run("gradient_descent")
+    assert numbers(r"(\d+) updates", said) == [2000, 100, 10]
+    stochastic, mini, batch = numbers(r"loss (\S+)", said)
+    assert max(stochastic, mini) < 0.4 < 1 < batch
+    assert pictures()["gradient_descent.png"] > 5000
+
+
+def test_logistic_regression_finds_the_border(run):
+    said = run("logistic_regression")
+    assert numbers(r"accuracy (\S+)", said)[-1] > 0.9
+    assert pictures()["logistic_regression.png"] > 5000
+
+
+def test_five_ways_give_the_same_losses(run):
+    said = run("mlp_five_ways")
+    assert re.findall(r"^(\S+) +loss", said, re.MULTILINE) == [
+        "tensors",
+        "autograd",
+        "nn.Module",
+        "nn.Sequential",
+        "fit",
+    ]
+    assert max(numbers(r"at most (\S+) from", said)) < 1e-5
+    assert len(set(re.findall(r"loss .* … \S{6}", said))) == 1
+
+
+def test_lenet_tells_shapes_apart(run):
+    said = run("lenet5")
+    assert numbers(r"([\d.]+)% of 240 pictures", said)[0] > 70
+    assert pictures()["lenet5.png"] > 5000
+
+
+def test_a_convolutional_network_is_more_accurate_each_epoch(run):
+    said = run("cnn_predictions")
+    accuracy = numbers(r"validation (\S+)", said)
+    assert len(accuracy) == 6
+    assert accuracy[-1] > 0.85 > accuracy[0]
+    assert pictures()["cnn_predictions.png"] > 5000
+
+
+def test_fit_is_as_accurate_as_the_tutorials_loop(run):
+    tutorial, fit = numbers(r"accuracy (\S+)", run("cifar10"))
+    assert fit > tutorial - 0.15
+    assert fit > 0.6
+
+
+def test_a_resnet_and_a_densenet_learn(run):
+    said = run("resnet_densenet")
+    assert re.findall(r"^(\w+): validation", said, re.MULTILINE) == ["resnet", "densenet"]
+    assert min(numbers(r"accuracy (\S+)", said)) > 0.75
+
+
+def test_of_vgg16_only_the_new_layer_is_trained(run):
+    said = run("vgg16_layers")
+    appended, replaced = numbers(r"([\d,]+) of [\d,]+ parameters", said)
+    assert (appended, replaced) == (1000 * 3 + 3, 4096 * 3 + 3)
+    assert numbers(r"of ([\d,]+) parameters", said) == [138_357_544 + 3003, 138_357_544 - 4096 * 997 - 997]
+
+
+def test_transfer_helps(run):
+    assert run("transfer")
+
+
+def test_all_layouts_hold_the_same(run):
+    said = run("label_layouts")
+    assert said.count("True") == 4
+    assert "False" not in said
+    assert pictures()["label_layouts.png"] > 5000
+
+
+def test_a_unet_finds_the_shapes_in_tiff(run):
+    assert numbers(r"([\d.]+)% of the pixels", run("unet_masks"))[0] > 85
+    assert pictures()["unet_masks.png"] > 5000
+
+
+def test_autoencoders_remove_noise_and_convolutions_remove_more(run):
+    linear, convolutional = numbers(r"error (\S+),", run("autoencoders"))
+    assert convolutional < linear < 0.03
+    assert pictures()["autoencoders.png"] > 5000
+
+
+def test_the_tour_of_tensorboard_writes_all_of_it_and_goes_on(run):
+    tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run("tensorboard_tour", "--epochs", "2")
+    assert run("tensorboard_tour", "--epochs", "3").startswith("3 epochs")
+    found = {}
+    for part in ("train", "val"):
+        events = tensorboard.EventAccumulator(f"runs/tensorboard_tour/{part}").Reload()
+        for kind, tags in events.Tags().items():
+            found[kind] = found.get(kind, False) or bool(tags)
+        assert [one.step for one in events.Scalars("loss")] == [18, 36, 54]
+    assert all(found[kind] for kind in ("scalars", "histograms", "images", "graph", "tensors")), found
+    assert list(Path("runs/tensorboard_tour").rglob("projector_config.pbtxt"))
+
+
+def test_transforms_take_pictures_arrays_and_bgr_alike(run):
+    assert "equal from PIL, array and BGR: True" in run("transforms_tour")
+    assert pictures()["transforms_tour.png"] > 5000
+
+
+def test_every_optimizer_and_loss_learns(run):
+    said = run("losses_optimizers")
+    accuracy = numbers(r"accuracy (\S+)", said)
+    assert len(accuracy) == 8
+    assert min(accuracy) > 0.55
+    assert sorted(accuracy)[4] > 0.95
+    assert pictures()["losses_optimizers.png"] > 5000
+
+
+def test_a_continued_run_is_the_whole_one_and_its_model_judges_a_picture(run):
+    said = run("save_resume")
+    assert "stopped on purpose at step 65 of 120, continued to step 120" in said
+    assert "bit for bit: True" in said
+    assert re.search(r"circle/0000\.png: Prediction\(label='\w+', probability=0\.\d+\)", said)
+    again = run("save_resume")
+    assert "bit for bit: True" in again
+
+
+def test_a_step_of_ones_own_learns_without_labels(run):
+    assert numbers(r"(\S+)% of the turns", run("own_step"))[-1] > 45
+
+
+def test_a_callback_of_ones_own_ends_the_run(run):
+    said = run("own_callback")
+    assert "worst_class" in said
+    assert "every class is right in 85% of its pictures" in said
+
+
+def test_every_example_has_its_test():
+    source = Path(__file__).read_text("utf-8")
+    assert [path.stem for path in EXAMPLES if f'run("{path.stem}"' not in source] == []

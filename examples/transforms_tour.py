@@ -1,0 +1,58 @@
+"""What the presets make of one picture, and that PIL images, arrays and OpenCV's BGR arrays come to the same.
+
+A transform is called with a PIL image. An array becomes one by ``Image.fromarray``; OpenCV's arrays have their colours in
+the order blue, green, red, and are turned round first. The grid has one row a preset; every picture of a row is a new
+draw.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.utils import save_image
+
+import cvkit
+from cvkit.transforms import classification_eval, classification_train, small_image_train
+
+
+def main() -> None:
+    """Loads a picture three ways, and draws eight of each preset."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="a folder with a picture in it; a generated star by default")
+    parser.add_argument("--out", type=Path, default=Path("runs/transforms_tour"), help="where the picture goes")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+
+    root = options.data or cvkit.data.write_shapes(options.out / "shapes", 1, 128, classes=["star"], seed=3)
+    path = sorted(one for one in root.rglob("*") if one.suffix.lower() in (".png", ".jpg", ".jpeg"))[0]
+    picture = cvkit.data.decode(path)
+
+    rgb = np.asarray(picture)  # (H, W, 3), as matplotlib and imageio have it
+    bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as cv2.imread gives it
+    evaluation = classification_eval(96)
+    from_pil = evaluation(picture)
+    from_array = evaluation(Image.fromarray(rgb))
+    from_opencv = evaluation(Image.fromarray(bgr[:, :, ::-1]))
+    same = torch.equal(from_pil, from_array) and torch.equal(from_pil, from_opencv)
+    print(
+        f"{path.name}, {picture.width}×{picture.height}: {tuple(from_pil.shape)}, equal from PIL, array and BGR: {same}"
+    )
+
+    presets = {
+        "classification_eval": evaluation,
+        "classification_train": classification_train(96),
+        "with colours": classification_train(96, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+        "with erasing": classification_train(96, erase=1.0),
+        "randaugment": classification_train(96, augment="randaugment"),
+        "small_image_train": small_image_train(96, padding=12),
+    }
+    rows = [one.denormalize(torch.stack([one(picture) for _ in range(8)])) for one in presets.values()]
+    print("rows of the picture:", ", ".join(presets))
+    save_image(torch.cat(rows), options.out / "transforms_tour.png", nrow=8)
+
+
+if __name__ == "__main__":
+    main()
