@@ -191,6 +191,31 @@ def test_a_step_of_the_users_own_is_run_again():
     )
 
 
+def test_a_batch_that_cannot_be_run_again_does_not_hide_what_was_found():
+    def step(model, batch, state):
+        if state.stop_reason is not None:
+            raise KeyError("only once")
+        return model(batch[0]).sum() * math.nan
+
+    result, said = run(nn.Linear(3, 2), StopOnNaN(), step=step)
+    assert result.stop_reason == "nan"
+    assert "\n  the batch could not be run once more to see where it came from: KeyError: 'only once'\n" in said[0]
+
+
+def test_what_never_was_finite_is_no_mistake(tmp_path):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+            self.register_buffer("mask", torch.tensor([-math.inf, 0.0]))
+
+        def forward(self, x):
+            return self.layer(x)
+
+    result, said = run(Masked(), StopOnNaN(), Checkpoint(tmp_path))
+    assert (result.stop_reason, said) == ("finished", [])
+
+
 def test_it_can_be_kept_from_looking():
     model = Bomb("forward", 2)
     text = said_of(model, StopOnNaN(diagnose=False))

@@ -49,11 +49,12 @@ class StopOnNaN(Callback):
         self.diagnose = diagnose
         self._later = Later()
         self._state: TrainState | None = None
-        self._norm: Tensor | None = None
+        self._so_from_the_start: set[str] = set()
 
     def on_fit_start(self, state: TrainState) -> None:
         """Begins anew."""
         self._later, self._state = Later(), state
+        self._so_from_the_start = set(_spoilt(state.model))  # a mask of -inf, as of attention
 
     def on_gradients_ready(self, state: TrainState) -> None:
         """Looks at the batch before its update, where that is possible without waiting, or waiting is asked for."""
@@ -85,8 +86,7 @@ class StopOnNaN(Callback):
         state = self._state
         if state is not None and state.stop_reason != REASON:
             self._look(state, wait=True)
-            spoilt = _spoilt(state.model) if state.stop_reason != REASON else []
-            if spoilt:
+            if state.stop_reason != REASON and not set(_spoilt(state.model)) <= self._so_from_the_start:
                 self._stop("weights", math.nan, (state.epoch, state.batch_index, state.step), state)
         return {}
 
@@ -130,9 +130,8 @@ def _spoilt(model: nn.Module) -> list[str]:
     floats = {name: value for name, value in model.state_dict().items() if value.is_floating_point() and value.numel()}
     if not floats:
         return []
-    found = torch.stack([torch.isfinite(value).all().to("cpu", non_blocking=True) for value in floats.values()])
-    if any(value.is_cuda for value in floats.values()):
-        torch.cuda.synchronize()
+    first = next(iter(floats.values())).device
+    found = torch.stack([torch.isfinite(value).all().to(first) for value in floats.values()])
     return [name for name, fine in zip(floats, found.tolist(), strict=True) if not fine]
 
 
@@ -158,8 +157,11 @@ def _diagnosis(state: TrainState, *, here: bool) -> list[str]:
         return inputs
     if state.compute is None:
         return []
-    with _untouched(state), seeding.preserved():
-        return _rerun(state)
+    try:
+        with _untouched(state), seeding.preserved():
+            return _rerun(state)
+    except Exception as error:  # the run is to end as it was found, whatever a step of the user's does the second time
+        return [f"the batch could not be run once more to see where it came from: {type(error).__name__}: {error}"]
 
 
 def _bad_inputs(batch: Any, where: str = "the batch") -> list[str]:
