@@ -43,6 +43,15 @@ def test_so_they_are_for_the_files_of_a_split(photos, trained, tmp_path):
     assert torch.equal(predictor.predict(files).outputs, cvkit.predict(model, data.val, device="cpu"))
 
 
+def test_so_they_are_for_a_part_that_torch_made(photos, trained, tmp_path):
+    part = torch.utils.data.Subset(cvkit.data.FolderDataset(photos / "val", background=[9, 9, 9]), range(1, 15, 2))
+    loader = cvkit.data.Loader(part, 4, transform=cvkit.transforms.classification_eval(32))
+    model = cvkit.models.create("test_classifier", num_classes=3)
+    predictor = cvkit.load(trained(tmp_path, model, loader), classes=["a", "b", "c"], device="cpu")
+    files = [photos / "val" / part.dataset.paths[index] for index in part.indices]
+    assert torch.equal(predictor.predict(files).outputs, cvkit.predict(model, loader, device="cpu"))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_number_of_workers_gives_the_same(run, predictor, workers):
     assert torch.equal(predictor.predict(run.folder, workers=workers).outputs, predictor.predict(run.folder).outputs)

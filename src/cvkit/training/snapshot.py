@@ -87,20 +87,19 @@ def _pictures(loader: Any) -> dict[str, Any]:
 
     The batch size; what kind of label stands beside each; how files are decoded, and whether always in their full size.
     """
-    data: Any = getattr(loader, "dataset", None)
+    given: Any = getattr(loader, "dataset", None)
+    data = given
     while hasattr(data, "dataset"):  # the whole of a part
         data = data.dataset
-    size, kind, most = (
-        getattr(loader, "batch_size", None),
-        getattr(data, "kind", None),
-        getattr(data, "max_pixels", None),
-    )
-    background = getattr(data, "background", None)
+    size, kind = getattr(loader, "batch_size", None), getattr(data, "kind", None)
+    behind, most = getattr(data, "background", None), getattr(data, "max_pixels", None)
+    levels = isinstance(behind, list | tuple) and all(isinstance(level, int) for level in behind)
     return {
         "batch_size": size if isinstance(size, int) else None,
         "kind": kind if isinstance(kind, str) else None,
-        "whole": kind in ("mask", "image") or not hasattr(data, "read"),
-        "background": [int(level) for level in background] if isinstance(background, tuple) else None,
+        # a loader asks the data set itself for less, not the whole behind it
+        "whole": kind in ("mask", "image") or not hasattr(given, "read"),
+        "background": list(behind) if behind is not None and levels else None,
         "max_pixels": most if isinstance(most, int) else None,
     }
 
