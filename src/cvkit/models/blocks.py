@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from typing import TypeAlias
 
 import torch
@@ -99,14 +98,15 @@ def in_features(given: int | None, in_channels: int, size: Size) -> int:
 
 
 def flat_features(layers: nn.Module, in_channels: int, size: Size) -> int:
-    """Returns how many numbers ``layers`` make of one picture, by sending one through; it costs no arithmetic on ``meta``.
+    """Returns how many numbers ``layers`` make of one picture, by sending one through.
 
     Raises:
         ArgumentError: The picture is too small to go through.
     """
-    picture = torch.empty(1, in_channels, *sides(size), device="meta")
+    picture = torch.zeros(1, in_channels, *sides(size), device=next(layers.parameters()).device)
     try:
-        return int(deepcopy(layers).to("meta").eval()(picture).numel())
+        with torch.no_grad():
+            return int(layers(picture).numel())
     except RuntimeError as error:
         raise ArgumentError(
             "size is too small for this model",
