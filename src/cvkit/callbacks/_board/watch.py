@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -60,11 +61,11 @@ class Validation:
         self._begin()
 
     def _begin(self) -> None:
-        self._shown: tuple[Tensor, Answers, list[str]] | None = None
+        self._shown: list[tuple[Tensor, Answers]] = []
         self._scores = Scores()
         self._names: list[str] = []
         self._embedding: projector.Embedding | None = None
-        self._batches = 0
+        self._samples = self._batches = 0
 
     @property
     def embedding(self) -> projector.Embedding | None:
@@ -74,11 +75,14 @@ class Validation:
     def batch(self, state: TrainState) -> None:
         """Takes in one batch."""
         options, notes = self._options, self._notes
-        first, self._batches = self._batches == 0, self._batches + 1
-        shows = options.images > 0 and first and notes.on("images")
+        self._samples += state.samples
+        self._batches += 1
         counts = options.figures and notes.on("figures")
+        shows = self._wanted(
+            state, options.images if notes.on("images") else 0, sum(len(one) for one, _ in self._shown)
+        )
         held = len(self._embedding) if self._embedding is not None else 0
-        embeds = held < options.embeddings and notes.on("embeddings")
+        embeds = self._wanted(state, options.embeddings if notes.on("embeddings") else 0, held)
         if not (shows or counts or embeds):
             return
         inputs = first_tensor(state.batch)
@@ -86,30 +90,41 @@ class Validation:
         with notes.guard("figures" if counts else "images", "reading the outputs"):
             answers = read(state.outputs, state.targets, state.loss_spec, inputs)
         names = class_names(state, answers.classes) if answers is not None else []
+        self._names = names
         if shows:
-            self._show(state, inputs, answers, names)
+            with notes.guard("images", "taking pictures of the validation"):
+                self._show(state, inputs, answers, shows)
         if counts:
-            self._count(state, answers, names)
+            self._count(state, answers)
         if embeds:
             with notes.guard("embeddings", "running the model on the side"):
-                self._embed(state, inputs, answers, names, options.embeddings - held)
+                self._embed(state, inputs, answers, names, embeds)
 
-    def _show(self, state: TrainState, inputs: Tensor | None, answers: Answers | None, names: list[str]) -> None:
+    def _wanted(self, state: TrainState, count: int, held: int) -> int:
+        """Returns how many of this batch are to be taken, so that ``count`` are spread over the whole validation.
+
+        A validation set usually is in the order of its classes: its first batch shows one of them.
+        """
+        if held >= count:
+            return 0
+        total = _samples_in(state.val) or self._samples / self._batches * len(state.val)
+        return min(count, math.ceil(count * self._samples / total)) - held
+
+    def _show(self, state: TrainState, inputs: Tensor | None, answers: Answers | None, count: int) -> None:
         if not pictures.is_pictures(inputs) or inputs is None:
             return  # said of the training batches already
         if answers is None:
             self._notes.tell("images", f"predictions cannot be drawn from {_what(state)}; the inputs were")
             return
-        count = self._options.images
-        self._shown = (inputs[:count].detach().clone(), _first(answers, count), names)
+        rows = _spread(len(inputs), count, inputs.device)
+        self._shown.append((inputs[rows].detach(), _rows(answers, rows)))
 
-    def _count(self, state: TrainState, answers: Answers | None, names: list[str]) -> None:
+    def _count(self, state: TrainState, answers: Answers | None) -> None:
         if answers is None or answers.task in ("pictures", "numbers"):
             found = _what(state) if answers is None else f"outputs that are {answers.task}"
             self._notes.tell("figures", f"a confusion matrix and curves need classes, and there are {found}")
             return
         with self._notes.guard("figures", "counting the outputs"):
-            self._names = names
             self._scores.update(answers)
 
     def _embed(
@@ -117,15 +132,16 @@ class Validation:
     ) -> None:
         if inputs is None:
             raise ValueError("there is no tensor in the batch")
-        inputs, answers = inputs[:wanted], None if answers is None else _first(answers, wanted)
+        rows = _spread(len(inputs), wanted, inputs.device)
+        inputs, answers = inputs[rows], None if answers is None else _rows(answers, rows)
         features = projector.penultimate(state.model, inputs, state.runtime)
         held = self._embedding
-        header, rows = projector.described(answers, names, len(inputs), 0 if held is None else len(held))
+        header, table = projector.described(answers, names, len(inputs), 0 if held is None else len(held))
         tiles = None
         if pictures.is_pictures(inputs):
             pixels = pictures.to_pixels(inputs, _transform(state))
             tiles = projector.sprites(pixels, self._options.embeddings)
-        made = projector.Embedding(features, header, rows, tiles)
+        made = projector.Embedding(features, header, table, tiles)
         self._embedding = made if held is None else held.add(made)
 
     def write(self, sink: Sink, state: TrainState) -> projector.Embedding | None:
@@ -134,12 +150,13 @@ class Validation:
         Returns:
             The embedding, where there is one.
         """
-        if self._shown is not None:
-            inputs, answers, names = self._shown
+        if self._shown:
             with self._notes.guard("images", "drawing the predictions"):
                 transform = _transform(state)
-                pixels = pictures.to_pixels(inputs, transform)
-                sink.image("val", "predictions", pictures.predictions(pixels, answers, names, transform), state.step)
+                pixels = pictures.to_pixels(torch.cat([inputs for inputs, _ in self._shown]), transform)
+                answers = _together([answers for _, answers in self._shown])
+                drawn = pictures.predictions(pixels, answers, self._names, transform)
+                sink.image("val", "predictions", drawn, state.step)
         with self._notes.guard("figures", "drawing them"):
             confusion = self._scores.confusion()
             if confusion is not None:
@@ -159,9 +176,28 @@ def _transform(state: TrainState) -> Any:
     return found if hasattr(found, "denormalize") else getattr(state.train, "transform", None)
 
 
-def _first(answers: Answers, count: int) -> Answers:
-    scores = answers.scores[:count] if answers.scores is not None else None
-    return Answers(answers.task, answers.predicted[:count], answers.truth[:count], scores, answers.classes)
+def _samples_in(loader: Any) -> int:
+    """Returns how many samples a loader has; 0 where it does not say."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return 0
+
+
+def _spread(length: int, count: int, device: torch.device) -> Tensor:
+    """Returns the places of ``count`` rows, as far apart as can be."""
+    return torch.arange(min(count, length), device=device) * length // max(1, min(count, length))
+
+
+def _rows(answers: Answers, rows: Tensor) -> Answers:
+    scores = answers.scores[rows] if answers.scores is not None else None
+    return Answers(answers.task, answers.predicted[rows], answers.truth[rows], scores, answers.classes)
+
+
+def _together(parts: list[Answers]) -> Answers:
+    scores = [one.scores for one in parts if one.scores is not None]
+    predicted, truth = (torch.cat([getattr(one, name) for one in parts]) for name in ("predicted", "truth"))
+    return Answers(parts[0].task, predicted, truth, torch.cat(scores) if scores else None, parts[0].classes)
 
 
 def _what(state: TrainState) -> str:
