@@ -20,9 +20,24 @@ from cvkit.plots.pictures import Batch, as_batch
 from cvkit.training import Runtime, feed
 from cvkit.training.runtime import Precision
 
-__all__ = ["Ask", "asking", "walk"]
+__all__ = ["Ask", "asking", "check_model", "walk"]
 
 Ask: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def check_model(model: object) -> None:
+    """Refuses what cannot be asked.
+
+    Raises:
+        ArgumentError: Neither a module nor a predictor.
+    """
+    if not isinstance(model, nn.Module | Predictor):
+        raise ArgumentError(
+            "this is no model that can be asked",
+            got=f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__,
+            expected="an nn.Module, or what cvkit.load gives",
+            fix="show_predictions(model, loader): first the model, then the data",
+        )
 
 
 @contextmanager
@@ -41,13 +56,7 @@ def asking(
     Raises:
         ArgumentError: Something else.
     """
-    if not isinstance(model, nn.Module | Predictor):
-        raise ArgumentError(
-            "this is no model that can be asked",
-            got=f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__,
-            expected="an nn.Module, or what cvkit.load gives",
-            fix="show_predictions(model, loader): first the model, then the data",
-        )
+    check_model(model)
     runtime = model.runtime if isinstance(model, Predictor) else Runtime(device, precision)
     module = model.model if isinstance(model, Predictor) else runtime.prepare(model)
     modes = [(one, one.training) for one in module.modules()]

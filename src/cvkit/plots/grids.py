@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cvkit.errors import ArgumentError
 from cvkit.figures import shorten
 from cvkit.inference import Predictor
-from cvkit.plots.asking import asking, walk
+from cvkit.plots.asking import asking, check_model, walk
 from cvkit.plots.drawing import Cell, draw_grid, side_by_side
 from cvkit.plots.names import LONGEST, answer, find_classes, find_files, truth
 from cvkit.plots.pictures import Batch, Denormalize, check_count, first_batch, how_to_denormalize, to_pixels
@@ -102,6 +102,7 @@ def show_predictions(
         DataError: The loader fails to give a batch.
         MissingDependencyError: matplotlib is not installed.
     """
+    check_model(model)
     check_count("count", count)
     names = find_classes(model if isinstance(model, Predictor) else loader, classes)
     denormalize = how_to_denormalize(loader, denormalize) or how_to_denormalize(model, None)
@@ -163,6 +164,7 @@ def top_losses(
         ArgumentError: No pictures, no targets, or outputs that are no answers.
         MissingDependencyError: matplotlib is not installed.
     """
+    check_model(model)
     check_count("count", count)
     names = find_classes(model if isinstance(model, Predictor) else loader, classes)
     denormalize = how_to_denormalize(loader, denormalize) or how_to_denormalize(model, None)

@@ -147,7 +147,7 @@ def answer(output: Tensor, target: Tensor | None, classes: Sequence[str] | None)
         )
     if not bool(output.isfinite().all()):
         return Answer("no answer: not finite", False if known else None, known)
-    if output.numel() == 1:
+    if output.numel() == 1 and (classes is None or len(classes) != 1):
         return _one_output(output, target, classes, known)
     if target is not None and target.ndim == 1 and _is_several(target):
         said = output > 0

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LRCurve", "find_lr"]
 
-SMOOTHING = 0.8
+SMOOTHING = 0.7
 """What an exponential mean keeps of itself at each loss; noise of single batches must not decide."""
+NOISE = 2.0
+"""By how many standard deviations of a batch's loss it must fall to have fallen."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -54,16 +56,17 @@ class LRCurve:
     def smoothed(self) -> list[float]:
         """The losses without the noise of single batches: an exponential mean, once forwards and once backwards.
 
-        So it lags behind neither way. A loss that ran away counts as no more than the start, or it would bend what
+        So it lags behind neither way. A loss above the start counts as the start: where it runs away it would bend what
         comes before.
         """
-        most = max([self.start, *(loss for loss in self.losses[:-1] if math.isfinite(loss))])
-        forwards = _mean([loss if loss < most else most for loss in self.losses])
+        forwards = _mean([loss if loss < self.start else self.start for loss in self.losses])
         return _mean(forwards[::-1])[::-1]
 
     @property
     def suggestion(self) -> float:
         """The learning rate at which the loss falls steepest, per factor of the rate, on its way down to the minimum.
+
+        A rate to begin with, for a constant one; the highest rate of a schedule may be two or three times as high.
 
         Source: Smith, Cyclical Learning Rates for Training Neural Networks, 2015 (arXiv:1506.01186), section 3.3, for
             the
@@ -88,7 +91,7 @@ class LRCurve:
         smooth = self.smoothed
         lowest = min(range(len(smooth)), key=smooth.__getitem__)
         noise = float(np.std(np.diff(self.losses[: max(lowest, 2)]))) / math.sqrt(2) if lowest > 1 else 0.0
-        if lowest < 2 or not smooth[0] - smooth[lowest] > noise:
+        if lowest < 2 or not smooth[0] - smooth[lowest] > max(NOISE * noise, 1e-3 * abs(self.start)):
             return None
         slopes = np.gradient(smooth[: lowest + 1], np.log(self.lrs[: lowest + 1]))
         return int(slopes.argmin())
@@ -114,10 +117,10 @@ class LRCurve:
             axes.plot([self.lrs[found]], [self.smoothed[found]], "o", color=WRONG, markersize=8)
         else:
             axes.set_title("no suggestion: the loss has not fallen")
-        shown = [loss for loss in (*self.losses[:-1], *self.smoothed) if math.isfinite(loss)]
-        low, high = min(shown), max(self.start, *self.smoothed)
-        room = 0.08 * (high - low) or 1.0
-        axes.set_ylim(low - room, high + 2 * room)  # where it runs away is of no interest, and would hide the rest
+        low = min(loss for loss in (*self.losses, self.start) if math.isfinite(loss))
+        room = self.start - low or 1.0
+        # where it runs away is of no interest, and would hide the rest
+        axes.set_ylim(low - 0.08 * room, self.start + 0.35 * room)
         axes.set_xlabel("learning rate")
         axes.set_ylabel("training loss")
         axes.grid(alpha=0.3)
