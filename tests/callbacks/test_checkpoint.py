@@ -198,7 +198,9 @@ def test_a_file_describes_itself(tiny, tmp_path):
     tiny.run(Checkpoint(tmp_path))
     content = load_checkpoint(tmp_path / "last.pt")
     assert sorted(content) == ["cvkit", "description", "format", "model", "torch", "training"]
-    assert content["description"] == {"model": None, "classes": None, "transform": None, "loss": "cross_entropy"}
+    pictures = {"batch_size": 2, "kind": None, "whole": True, "background": None, "max_pixels": None}
+    described = {"model": None, "classes": None, "transform": None, "loss": "cross_entropy", "pictures": pictures}
+    assert content["description"] == described
     assert list(content["model"]) == ["weight", "bias"]
 
 
