@@ -65,7 +65,7 @@ def clock(monkeypatch):
 
 
 VALUES = r"train_loss [\d.]+  train_accuracy [\d.]+  val_loss [\d.]+  val_accuracy [\d.]+  lr 0.001"
-LINE = rf"epoch {{}}/2  {VALUES}  \d+\.\d s  [\d,]+ samples/s"
+LINE = rf"epoch {{}}/2  {VALUES}  \d+\.\d s  [\d.,]+ samples/s"
 
 
 def lines_of(out):
@@ -121,7 +121,7 @@ def test_what_stands_beside_the_bar(tiny, clock):
     tiny.run(Progress(file=out), epochs=3)
     bars = [text for _, text in out.shown]
     assert re.fullmatch(r"epoch 1/3: +0%\|.*\| 0/4", bars[0]), "nothing is known yet"
-    known = r"epoch 1/3: +50%\|.*\| 2/4, 0:0\d left, loss [\d.]+, run 0:\d\d, [\d,]+ samples/s, accuracy [\d.]+"
+    known = r"epoch 1/3: +50%\|.*\| 2/4, 0:0\d left, loss [\d.]+, run 0:\d\d, [\d.,]+ samples/s, accuracy [\d.]+"
     assert any(re.fullmatch(known, text) for text in bars), bars
     validating = r"epoch 2/3: +100%\|.*\| 4/4, validating 2/4, 0:0\d left, loss .*, run 0:\d\d, .*"
     assert any(re.fullmatch(validating, text) for text in bars), bars
@@ -155,6 +155,13 @@ def test_the_time_left_is_told_in_lines_too(tiny, clock):
     tiny.run(Progress(file=out, table=False), epochs=3, val=False)
     assert [re.search(r"(\d:\d\d) left|$", line)[1] for line in lines_of(out)] == ["0:10", "0:05", None]
     assert all("  5.0 s  2 samples/s" in line for line in lines_of(out)), lines_of(out)
+
+
+def test_few_samples_a_second_are_told_more_exactly(tiny, clock):
+    clock(3.0)
+    out = Terminal(False)
+    tiny.run(Progress(file=out), epochs=1)
+    assert lines_of(out)[0].endswith("  15.0 s  0.67 samples/s")
 
 
 def test_waiting_for_data_is_told_where_it_matters(tiny, clock):
@@ -320,6 +327,8 @@ def test_a_resumed_bar_begins_where_the_run_does(tiny, tmp_path, clock):
     assert re.fullmatch(r"epoch 1/2: +50%\|.*\| 2/4.*", out.shown[0][1])
     third = next(text for _, text in out.shown if "3/4" in text)
     assert ", 2 samples/s" in third, "the two batches before were not done in this time"
+    line = next(part for part in re.split(r"[\r\n]", out.getvalue()) if part.startswith("epoch 1/2  "))
+    assert "  2 samples/s  " in line
 
 
 def test_one_and_the_same_serves_several_fits(tiny, clock):

@@ -273,11 +273,14 @@ def _page(state: TrainState, spent: Mapping[str, float], batches: int, samples: 
     phases = {name: spent.get(name, 0.0) / batches for name in PHASES}
     whole = sum(phases.values())
     share = {name: one / whole if whole else 0.0 for name, one in phases.items()}
+    rate = 1000 * samples / batches / whole if whole else 0.0
     parameters = sum(one.numel() for one in model.parameters())
     lines = [
         f"{batches} batches of {samples / batches:.4g} samples, from step {step} on",
         f"{type(model).__name__}, {parameters:,} parameters, {runtime.precision} on {_device(runtime.device)}",
-        f"{whole:.2f} ms a batch, {1000 * samples / batches / whole if whole else 0:,.0f} samples/s",
+        f"{whole:.2f} ms a batch, {rate:,.0f} samples/s"
+        if rate >= 100
+        else f"{whole:.2f} ms a batch, {rate:.2g} samples/s",
         "",
         f"{'phase':<10} {'ms a batch':>10} {'share':>7}",
     ]

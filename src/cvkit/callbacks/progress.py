@@ -109,7 +109,7 @@ class Progress(Callback):
         parts += [f"{name} {_short(value)}" for name, value in state.logs.items() if _told(name)]
         parts.append(f"{seconds:.1f} s")
         if trained > 0 and samples > 0:
-            parts.append(f"{samples / trained:,.0f} samples/s")
+            parts.append(_rate(samples / trained))
         if seconds > 1 and state.data_seconds > WAITING * seconds:
             parts.append(f"{state.data_seconds / seconds:.0%} of it waiting for data")
         self._pace = trained / max(state.batch_index - self._first, 1)
@@ -176,7 +176,7 @@ class Progress(Callback):
             whole = self._batch_seconds(done) * len(state.train) + self._validation(state, done)
             parts.append(f"run {_clock(left + whole * (state.epochs - state.epoch - 1))}")
         if done and seconds > 0 and losses.weight > self._samples:
-            parts.append(f"{(losses.weight - self._samples) / seconds:,.0f} samples/s")
+            parts.append(_rate((losses.weight - self._samples) / seconds))
         return parts + [f"{name} {_short(value)}" for name, value in _running(meters.metrics)]
 
     def _batch_seconds(self, done: int) -> float:
@@ -316,6 +316,10 @@ def _told(name: str) -> bool:
 
 def _short(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def _rate(samples: float) -> str:
+    return f"{samples:,.0f} samples/s" if samples >= 100 else f"{samples:.2g} samples/s"
 
 
 def _clock(seconds: float) -> str:
