@@ -218,6 +218,39 @@ def test_auxiliary_classifiers_go_with_the_head():
     }
 
 
+def test_a_row_of_blocks_between_a_stem_and_a_last_layer_is_looked_into():
+    row = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(4)])
+    model = nn.Sequential(
+        nn.Linear(4, 4), nn.Sequential(nn.BatchNorm1d(4), nn.Identity()), row, nn.Linear(4, 4), nn.Linear(4, 2)
+    )
+    assert models.find_blocks(model) == [("0", "1"), ("2.0",), ("2.1",), ("2.2",), ("2.3",), ("3",), ("4",)]
+
+
+def test_three_stages_stay_whole():
+    def stage(wide):
+        return nn.Sequential(*[nn.Linear(wide, wide) for _ in range(3)])
+
+    model = nn.Sequential(stage(2), stage(4), stage(8), nn.Linear(8, 2))
+    assert models.find_blocks(model) == [("0",), ("1",), ("2",), ("3",)]
+
+
+def test_the_second_head_of_a_distilled_model_goes_with_the_first():
+    class Distilled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.Sequential(*[nn.Linear(4, 4) for _ in range(4)])
+            self.head, self.head_dist = nn.Linear(4, 5), nn.Linear(4, 5)
+
+        def forward(self, x):
+            x = self.blocks(x)
+            return (self.head(x) + self.head_dist(x)) / 2
+
+    model = Distilled()
+    assert models.find_blocks(model) == [*[(f"blocks.{i}",) for i in range(4)], ("head_dist", "head")]
+    assert trained(models.freeze(model)) == {"head", "head_dist"}
+    assert models.replace_head(model, 2)(torch.randn(3, 4)).shape == (3, 2)
+
+
 def test_a_wrapper_or_a_backbone_is_looked_into():
     class Wrapped(nn.Module):
         def __init__(self):

@@ -52,8 +52,8 @@ def find_head(model: nn.Module) -> tuple[str, Head]:
 def find_heads(model: nn.Module) -> list[tuple[str, Head]]:
     """Returns every head of a classifier, the main one first.
 
-    Beside it those that a model adds up with it (LRASPP's ``low_classifier``), and the last layers of auxiliary
-    classifiers (GoogLeNet, Inception, the segmentation models).
+    Beside it those that a model adds up with it (LRASPP's ``low_classifier``, the ``head`` beside a ``head_dist`` of timm's
+    distilled models), and the last layers of auxiliary classifiers (GoogLeNet, Inception, the segmentation models).
 
     Raises:
         ModelError: There is no head.
@@ -61,10 +61,13 @@ def find_heads(model: nn.Module) -> list[tuple[str, Head]]:
     path, head = find_head(model)
     found = [(path, head)]
     parent, _, name = path.rpartition(".")
-    for other, layer in model.get_submodule(parent).named_children():
-        twin = name.endswith("_classifier") and other.endswith("_classifier") and other != name
-        if twin and _is_head(layer) and outputs_of(layer) == outputs_of(head):
-            found.append((f"{parent}.{other}" if parent else other, layer))  # type: ignore[arg-type]
+    beside = [f"{parent}.{other}" if parent else other for other, _ in model.get_submodule(parent).named_children()]
+    twins = [other for other in beside if name.endswith("_classifier") and other.endswith("_classifier")]
+    modules = dict(model.named_modules())
+    for other in [*twins, path.replace("_dist", "", 1)]:
+        layer = modules.get(other)
+        if other != path and layer is not None and _is_head(layer) and outputs_of(layer) == outputs_of(head):
+            found.append((other, layer))
     for child, module in model.named_children():
         if _auxiliary(child) and (layers := _layers(module)):
             below, last = layers[-1]
@@ -95,15 +98,18 @@ def find_input(model: nn.Module) -> tuple[str, _ConvNd]:
 def find_blocks(model: nn.Module) -> list[tuple[str, ...]]:
     """Returns the blocks of a model from its input to its head: what is unfrozen, or given a learning rate, together.
 
-    A block is a top-level module with weights; where there are fewer than three of them before the head, the largest is opened
-    (``features`` of VGG, ``encoder`` and its ``layers`` of ViT, a ``backbone``), and what holds the head always is. Norms
-    and other layers that only scale go with the layer before them, auxiliary classifiers with the head. So ResNet has the
-    blocks ``conv1`` and ``bn1``, ``layer1`` … ``layer4`` and ``fc``, and VGG16 one for each of its sixteen layers.
+    A block is a top-level module with weights; where there are fewer than three of them before the head, the largest is
+    opened (``features`` of VGG, ``encoder`` and its ``layers`` of ViT, a ``backbone``), as is a row of blocks between a stem
+    and a last layer; what holds the head always is. Norms and other layers that only scale go with the layer before them,
+    further heads and auxiliary classifiers with the head. So ResNet has the blocks ``conv1`` and ``bn1``, ``layer1`` …
+    ``layer4`` and ``fc``, and VGG16 one for each of its sixteen layers.
 
     Returns:
         The paths of each block's modules. Parameters outside all of them, such as a class token, belong with the first.
     """
-    head = _head_path(model)
+    layers = _layers(model)
+    heads = [path for path, _ in find_heads(model)] if layers and _is_head(layers[-1][1]) else []
+    head = heads[0] if heads else None
     parts = _children(model, "")
     if not parts or head == "":
         return [("",)]
@@ -112,12 +118,16 @@ def find_blocks(model: nn.Module) -> list[tuple[str, ...]]:
     while True:
         body = [part for part in parts if head is None or not inside(head, part)]
         openable = [part for part in body if _opens(model.get_submodule(part), alone=len(body) == 1)]
-        if len(_joined(model, body, None)) >= _FEW or not openable:
+        rows = [part for part in body if len(_children(model, part)) >= _FEW and part in openable]
+        few = len(_joined(model, body, []))
+        if few == _FEW and len(rows) == 1:
+            openable = rows
+        if few > _FEW or (few == _FEW and len(rows) != 1) or not openable:
             break
         _open(model, parts, max(openable, key=lambda part: _size(model.get_submodule(part))))
     while head is not None and head not in parts:
         _open(model, parts, next(part for part in parts if inside(head, part)))
-    return _joined(model, parts, head)
+    return _joined(model, parts, heads[1:])
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -137,11 +147,6 @@ def _is_head(layer: nn.Module) -> bool:
     """Whether a layer can be a head; a lazy one has no size yet, and that inside an attention is not called as a layer."""
     odd = isinstance(layer, LazyModuleMixin | NonDynamicallyQuantizableLinear)
     return isinstance(layer, nn.Linear | nn.Conv2d) and not odd
-
-
-def _head_path(model: nn.Module) -> str | None:
-    layers = _layers(model)
-    return layers[-1][0] if layers and _is_head(layers[-1][1]) else None
 
 
 def _children(model: nn.Module, path: str) -> list[str]:
@@ -172,19 +177,19 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _joined(model: nn.Module, parts: list[str], head: str | None) -> list[tuple[str, ...]]:
-    """Puts what only scales with the part before it, and auxiliary classifiers with the head."""
+def _joined(model: nn.Module, parts: list[str], further: list[str]) -> list[tuple[str, ...]]:
+    """Puts what only scales with the part before it, and what holds further heads with the last."""
     blocks: list[tuple[str, ...]] = []
-    auxiliary: list[str] = []
+    late: list[str] = []
     for part in parts:
         module = model.get_submodule(part)
-        scales = next(module.children(), None) is None and all(one.ndim <= 1 for one in module.parameters())
-        if head is not None and _auxiliary(part):
-            auxiliary.append(part)
+        scales = all(one.ndim <= 1 for one in module.parameters())
+        if any(inside(head, part) for head in further):
+            late.append(part)
         elif blocks and scales:
             blocks[-1] = (*blocks[-1], part)
         else:
             blocks.append((part,))
-    if auxiliary:
-        blocks[-1] = (*blocks[-1], *auxiliary)
+    if late:
+        blocks[-1] = (*blocks[-1], *late)
     return blocks
