@@ -27,31 +27,28 @@ BUILT_IN = {
     "unet": 17,
 }
 FAST = {
-    "densenet121": 32,
-    "efficientnet_b0": 32,
-    "googlenet": 32,
     "lraspp_mobilenet_v3_large": 32,
     "mnasnet0_5": 32,
     "mobilenet_v3_small": 32,
-    "regnet_x_400mf": 32,
     "resnet18": 32,
     "shufflenet_v2_x0_5": 32,
     "squeezenet1_1": 33,
 }
-"""Of each family one that is quick with values."""
+"""Those that are quick with values."""
 
 SLOW = {
     "alexnet": 64,
     **dict.fromkeys(["convnext_base", "convnext_small", "convnext_tiny"], 32),
     **dict.fromkeys(["deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"], 32),
-    **dict.fromkeys(["densenet161", "densenet169", "densenet201"], 32),
-    **dict.fromkeys([f"efficientnet_b{number}" for number in range(1, 8)], 32),
+    **dict.fromkeys(["densenet121", "densenet161", "densenet169", "densenet201"], 32),
+    **dict.fromkeys([f"efficientnet_b{number}" for number in range(8)], 32),
     **dict.fromkeys(["efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l"], 32),
     **dict.fromkeys(["fcn_resnet50", "fcn_resnet101"], 32),
+    "googlenet": 32,
     "inception_v3": 75,
     "maxvit_t": 224,
     **dict.fromkeys(["mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v2", "mobilenet_v3_large"], 32),
-    **dict.fromkeys([f"regnet_x_{size}" for size in ("800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf")], 32),
+    **dict.fromkeys([f"regnet_x_{size}" for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf")], 32),
     **dict.fromkeys([f"regnet_y_{size}" for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf")], 32),
     **dict.fromkeys(["resnet34", "resnet50", "resnet101", "resnet152"], 32),
     **dict.fromkeys(["resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"], 32),

@@ -59,9 +59,9 @@ class Segmenter(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.backbone = model.backbone
-        self.classifier = model.classifier
-        self.aux_classifier = getattr(model, "aux_classifier", None)
+        self.backbone: nn.Module = model.get_submodule("backbone")
+        self.classifier: nn.Module = model.get_submodule("classifier")
+        self.aux_classifier: nn.Module | None = getattr(model, "aux_classifier", None)
         self._takes_all = isinstance(model.classifier, LRASPPHead)  # fine features too, the others the last only
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
@@ -183,7 +183,7 @@ def _call(name: str, arguments: dict[str, Any]) -> nn.Module:
         model: nn.Module = zoo.get_model(name, **arguments)
     except (TypeError, ValueError) as error:
         accepted = _accepted(name)
-        for argument in arguments:
+        for argument in arguments.keys() - {"weights"}:
             if argument not in accepted:
                 raise unknown_name(f"argument of the model {name!r}:", argument, accepted) from error
         raise ArgumentError(
@@ -206,12 +206,10 @@ class _MNASNet(zoo.MNASNet):  # type: ignore[misc]  # torchvision has no types
 
 def _accepted(name: str) -> set[str]:
     """Returns the keyword arguments of a builder of torchvision's, those that it hands on to the class included."""
-    with torch.device("meta"):
-        made = type(zoo.get_model(name, weights=None))
-    taken = [
-        *inspect.signature(zoo.get_model_builder(name)).parameters.values(),
-        *inspect.signature(made).parameters.values(),
-    ]
+    signature = inspect.signature(zoo.get_model_builder(name))
+    taken = list(signature.parameters.values())
+    if isinstance(signature.return_annotation, type):
+        taken += inspect.signature(signature.return_annotation).parameters.values()
     optional = {one.name for one in taken if one.default is not one.empty and one.kind is not one.VAR_KEYWORD}
     return {*optional, "num_classes", "in_channels"} - {"progress", "weights"}
 
@@ -277,14 +275,15 @@ def _small_stem(name: str, model: nn.Module) -> str | None:
         The name of the first convolution's weight, where it is another than the model's own.
     """
     body = model.backbone if isinstance(model, Segmenter) else model
+    places: tuple[str, str | None]
     if isinstance(model, Segmenter):
         places = ("conv1", "maxpool") if hasattr(body, "conv1") else ("0.0", None)
     else:
         places = next((places for family, places in _STEMS.items() if isinstance(model, family)), ("", None))
     path, pool = places
-    if not path:
-        raise no_small_stem(name)
     old = body.get_submodule(path)
+    if not isinstance(old, nn.Conv2d):  # the model itself, where it is of no such family
+        raise no_small_stem(name)
     if pool is not None:
         _put(body, pool, nn.Identity())
     if old.kernel_size == (3, 3):
