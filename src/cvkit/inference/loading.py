@@ -71,6 +71,7 @@ def load(
     preset = looks.name if isinstance(looks, Transform) else None
     pictures = known.get("pictures")
     how: Mapping[str, Any] = pictures if isinstance(pictures, Mapping) else {}
+    behind = how.get("background")
     found = task if task != "auto" else task_of_run(known.get("loss"), how.get("kind"), preset, names)
     if names is None and found == "auto" and is_classification(known.get("loss")):
         raise _missing("classes", path)
@@ -84,7 +85,7 @@ def load(
         device=device,
         precision=precision,
         batch_size=how.get("batch_size") or _BATCH_SIZE,
-        background=tuple(how.get("background") or WHITE),
+        background=tuple(behind) if isinstance(behind, list | tuple) else WHITE,
         max_pixels=how.get("max_pixels") or MAX_PIXELS,
         whole=bool(how.get("whole")),
     )
