@@ -27,14 +27,17 @@ PINNED = {
         *("evaluate", "find_lr", "fit", "load", "load_checkpoint", "predict", "preflight", "save_checkpoint", *MODULES),
     ],
     "cvkit.callbacks": [
-        *("CSVLogger", "Checkpoint", "EarlyStopping", "GradientNorm", "LRSchedule", "Profile", "Progress"),
-        *("StopOnNaN", "TensorBoard", "Timer"),
+        *("CSVLogger", "Checkpoint", "EarlyStopping", "GradientNorm", "GradualUnfreezing", "LRSchedule"),
+        *("Profile", "Progress", "StopOnNaN", "TensorBoard", "Timer"),
     ],
     "cvkit.data": ["ArrayDataset", "FolderDataset", "Loader", "from_folder", "write_shapes"],
     "cvkit.errors": ["ArgumentError", "CvkitError", "CvkitWarning", "DataError", "ImageError", "UnknownNameError"],
     "cvkit.export": ["read_metadata", "write"],
     "cvkit.metrics": ["Accuracy", "Mean", "Metric"],
-    "cvkit.models": ["create", "names", "register"],
+    "cvkit.models": [
+        *("adapt_input", "append_head", "create", "find_blocks", "freeze", "from_config", "names", "param_groups"),
+        *("register", "replace_head", "summary", "unfreeze"),
+    ],
     "cvkit.plots": [
         *("confusion_matrix", "plot_history", "show_batch", "show_masks", "show_predictions", "top_losses"),
     ],
