@@ -172,11 +172,19 @@ def test_a_run_of_many_parts_killed_twice_goes_on_bit_by_bit(tmp_path, runs):
     assert check(runs, tmp_path / "run", RICH, *kills) == 10
 
 
-@pytest.mark.parametrize("batch", [pytest.param(b, marks=slow) for b in range(1, EPOCHS * BATCHES + 1)])
-def test_a_run_that_saves_every_third_step_goes_on_from_an_earlier_one(tmp_path, runs, batch):
-    options = PLAIN | {"every_steps": 3, "ema": True, "keep_last": 3}
-    position = check(runs, tmp_path / "run", options, at("SIGKILL", "on_batch_end", batch))
-    assert position == saved_at(batch, "SIGKILL", [3, 6, 9, 12])
+def every_third_step():
+    for how in ("SIGKILL", "SIGTERM"):
+        for batch in range(1, EPOCHS * BATCHES + 1):
+            yield pytest.param(how, batch, marks=[] if (how, batch) == ("SIGTERM", 4) else [slow])
+
+
+@pytest.mark.parametrize(("how", "batch"), list(every_third_step()))
+def test_a_run_that_saves_every_third_step_goes_on_from_an_earlier_one_or_where_a_signal_stopped_it(
+    tmp_path, runs, how, batch
+):
+    options = PLAIN | {"every_steps": 3, "ema": True, "keep_last": 1 if how == "SIGTERM" else 3}
+    position = check(runs, tmp_path / "run", options, at(how, "on_batch_end", batch))
+    assert position == (batch if how == "SIGTERM" else saved_at(batch, how, [3, 6, 9, 12]))
 
 
 # --- whatever is trained however
@@ -401,15 +409,22 @@ def test_a_kill_leaves_nothing_that_is_in_the_way(tmp_path, runs):
     end = runs.finished(tmp_path / "run", options)  # at once
     assert_same(end, runs.whole(options))
     assert end["files"] == ["best.pt", "last.pt", "log.csv"]
-    deadline = time.monotonic() + 30  # torch's workers look every five seconds whether their parent lives
-    while any(Path(f"/proc/{process}").exists() for process in killed["left"]):
-        assert time.monotonic() < deadline, "workers outlive a killed run"
+    assert gone(killed["left"])
+
+
+def gone(processes: list[int]) -> bool:
+    """Waits until processes have ended; torch's workers look every five seconds whether their parent lives."""
+    deadline = time.monotonic() + 30
+    while (left := any(Path(f"/proc/{one}").exists() for one in processes)) and time.monotonic() < deadline:
         time.sleep(0.2)
+    return not left
 
 
-@pytest.mark.parametrize("how", [pytest.param("SIGTERM", marks=slow), pytest.param("exception", marks=slow)])
-def test_a_run_that_could_say_farewell_leaves_no_process(tmp_path, runs, how):
-    assert runs.run(tmp_path / "run", {"workers": 2}, at(how, "on_batch_end", 4))["left"] == []
+@slow
+def test_workers_of_a_run_that_an_exception_or_a_signal_ended_go_too(tmp_path, runs):
+    assert runs.run(tmp_path / "a", {"workers": 2}, at("exception", "on_batch_end", 4))["left"] == []
+    # by a signal's own action a process ends without a farewell
+    assert gone(runs.run(tmp_path / "b", {"workers": 2}, at("SIGTERM", "on_batch_end", 4))["left"])
 
 
 # --- TensorBoard
@@ -444,7 +459,8 @@ CURVES = {
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(kills, id=name, marks=[] if name == "twice" else [slow]) for name, kills in CURVES.items()]
+    "kills",
+    [pytest.param(kills, id=name, marks=[] if name == "while saving" else [slow]) for name, kills in CURVES.items()],
 )
 @pytest.mark.parametrize("every_steps", [pytest.param(1, marks=slow), 3])
 def test_curves_of_a_killed_run_have_no_point_twice_and_no_gap(tmp_path, runs, kills, every_steps):

@@ -80,7 +80,9 @@ class Runtime:
         model.to(self.device)
         if self.device.type == "cuda" and any(p.ndim == 4 for p in model.parameters()):
             model.to(memory_format=torch.channels_last)
-        self.module = torch.compile(model) if self.compile else model
+        # one graph for each size of batch: left to itself torch makes one for all sizes from the second on, and which is the
+        # second depends on where a run was continued; another graph rounds otherwise
+        self.module = torch.compile(model, dynamic=False) if self.compile else model
         return model
 
     def autocast(self) -> AbstractContextManager[Any]:
