@@ -226,11 +226,12 @@ def test_it_can_be_kept_from_looking():
 def test_looking_leaves_no_trace():
     model, seen = Bomb("forward", 3), {}
 
+    class Before:
+        def on_gradients_ready(self, state):
+            seen["before"] = torch.get_rng_state()
+
     class Look:
         order = 1
-
-        def on_batch_start(self, state):
-            seen["before"] = torch.get_rng_state()
 
         def on_gradients_ready(self, state):
             if state.stop_reason == "nan":
@@ -239,7 +240,8 @@ def test_looking_leaves_no_trace():
                 seen["buffer"] = state.model.norm.num_batches_tracked.item()
                 seen["meter"] = state.train_meters.losses.state_dict()["count"]
 
-    run(model, StopOnNaN(), Look())
+    model.last = nn.Sequential(nn.Dropout(0.5), model.last)
+    run(model, Before(), StopOnNaN(), Look())
     assert set(seen["hooks"]) == {0}
     assert torch.equal(seen["rng"], seen["before"])
     assert (seen["buffer"], seen["meter"]) == (3, 3)
