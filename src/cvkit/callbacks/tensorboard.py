@@ -50,7 +50,8 @@ class TensorBoard(Callback):
         histograms: Histograms of weights and gradients: ``True`` after each epoch, or a number for every that many epochs.
         graph: The model's graph, as it was run on the first batch.
         images: How many pictures to show after each epoch, as the model saw them: inputs of the first training batch, and
-            predictions of samples from all over the validation, wrong ones marked. Masks and pictures stand beside their targets.
+            predictions of samples from all over the validation, wrong ones marked. Masks and pictures stand beside their
+            targets.
         embeddings: How many validation samples go into the projector, as the last layer sees them, with their pictures. They
             are written after each epoch in place of those before.
         hparams: Hyperparameters to compare runs by, with their final metrics: names and plain values, or ``True`` for the
