@@ -316,7 +316,9 @@ def test_half_precision_trains_with_weights_in_fp32(precision):
 def test_a_compiled_model_keeps_its_names(monkeypatch):
     compiled = []
     original = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or original(model, backend="eager"))
+    monkeypatch.setattr(
+        torch, "compile", lambda model, **how: compiled.append(model) or original(model, backend="eager", **how)
+    )
     hand, ours = plain(), plain()
     by_hand(hand, DataLoader(TRAIN, 8), DataLoader(VAL, 8), 1, OPTIMIZERS["momentum"])
     result = fit(ours, DataLoader(TRAIN, 8), epochs=1, optimizer=OPTIMIZERS["momentum"], compile=True, progress=False)

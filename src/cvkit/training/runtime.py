@@ -32,7 +32,8 @@ class Runtime:
         device: ``"auto"`` (CUDA, else MPS, else CPU), or a device by name, e.g. ``"cuda:1"``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast; weights stay fp32), or ``"auto"``: bf16 on GPUs that
             have it, else fp32.
-        compile: Whether the model goes through ``torch.compile``. Checkpoints never show it.
+        compile: Whether the model goes through ``torch.compile``, with a graph for each size of batch. Checkpoints never
+            show it.
 
     Attributes:
         device: The ``torch.device``.
