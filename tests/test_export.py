@@ -284,6 +284,27 @@ def test_what_cannot_be_exported_leaves_the_file_before_it(module, said, tmp_pat
     assert [one.name for one in tmp_path.iterdir()] == ["x.pt2"]
 
 
+def test_a_disk_that_fails_leaves_the_file_before_it(monkeypatch, tmp_path):
+    path = tmp_path / "x.pt2"
+    path.write_text("before")
+
+    def full(source, target):
+        assert Path(source).stat().st_size > 0
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export.os, "replace", full)
+    with pytest.raises(ModelError) as caught:
+        export.write(Sum(), path, torch.rand(2, 3))
+    assert str(caught.value) == (
+        f"cannot write {path}\n"
+        "  got: OSError: [Errno 28] No space left on device\n"
+        "  expected: a directory that takes it; the file before it is untouched\n"
+        "  fix: see whether the disk is full or the directory is read-only"
+    )
+    assert path.read_text() == "before"
+    assert [one.name for one in tmp_path.iterdir()] == ["x.pt2"]
+
+
 def test_what_is_not_tried_is_written_all_the_same(tmp_path):
     assert export.write(Random(), tmp_path / "x.pt2", torch.rand(2, 3), check=False).is_file()
 

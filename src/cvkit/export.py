@@ -86,7 +86,8 @@ def write(
 
     Raises:
         ArgumentError: Another ending, or an example that is no batch.
-        ModelError: A module that cannot be traced, a program that gives something else, or one too large for ONNX.
+        ModelError: A module that cannot be traced, a program that gives something else, one too large for ONNX, or a disk that
+            does not take it.
         MissingDependencyError: ONNX is not installed.
     """
     path, ending = Path(path), check_path(path)
@@ -105,9 +106,9 @@ def write(
     copied = _on_cpu(model)
     expected = _run(copied, example, model)
     program = _traced(copied, example, model)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{ending}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if ending == ".onnx":
             _write_onnx(program, temporary, metadata or {}, input_name, output_name, model)
         else:
@@ -116,6 +117,13 @@ def write(
             run = _onnx_runner(temporary) if ending == ".onnx" else _program_runner(program)
             _compare(run, example, expected, model, path)
         os.replace(temporary, path)
+    except OSError as error:
+        raise ModelError(
+            f"cannot write {path}",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"a directory that takes it; the file before it is {'untouched' if path.exists() else 'not there'}",
+            fix="see whether the disk is full or the directory is read-only",
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # after the renaming it is not there
             temporary.unlink(missing_ok=True)
