@@ -1,5 +1,6 @@
 """The chores of the house: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``; and ``kills``, ``links``."""
 
+import tempfile
 from pathlib import Path
 
 import nox
@@ -59,18 +60,18 @@ def links(session: nox.Session) -> None:
     """Checks the links of the documentation, those into torch's, NumPy's and Python's too; this needs the network."""
     session.install(".", *_group("docs"))
     session.run(
-        *("python", "-m", "sphinx", "-n", "-b", "linkcheck", "docs", "docs/_build/links"), env={"CVKIT_DOCS_ONLINE": "1"}
+        *("python", "-m", "sphinx", "-n", "-b", "linkcheck", "docs", "docs/_build/links"),
+        env={"CVKIT_DOCS_ONLINE": "1"},
     )
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Runs every example in an empty directory."""
-    session.install(".")
+    """Runs every example in an empty directory of its own, as a reader would."""
+    session.install(".[plots]")
     for example in _examples():
-        session.chdir(session.create_tmp())
-        session.run("python", str(ROOT / example), env=ONE_THREAD)
-        session.chdir(ROOT)
+        with tempfile.TemporaryDirectory() as empty, session.chdir(empty):
+            session.run("python", str(ROOT / example), env=ONE_THREAD)
 
 
 def _examples() -> list[Path]:

@@ -16,9 +16,9 @@ from cvkit.data import ArrayDataset, Loader
 
 def clouds(count: int, seed: int) -> ArrayDataset:
     """Returns points around (-1, -1) and (1, 1), and which of the two they belong to."""
-    random = torch.Generator().manual_seed(seed)
     targets = torch.arange(count) % 2
-    return ArrayDataset(torch.randn(count, 2, generator=random) + 2.0 * targets[:, None] - 1, targets)
+    noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+    return ArrayDataset(noise + 2.0 * targets[:, None] - 1, targets)
 
 
 def main() -> None:
@@ -33,13 +33,12 @@ def main() -> None:
     val: Any = MNIST(options.data, train=False) if options.data else clouds(200, seed=1)
     grey = cvkit.transforms.digits_eval(28) if options.data else None
     batches = Loader(train, 64, transform=grey, shuffle=True), Loader(val, 256, transform=grey)
-    features = 28 * 28 if options.data else 2
-    model = cvkit.models.create("linear", num_classes=len(train.classes), in_features=features)
-    result = cvkit.fit(model, *batches, epochs=5, lr=0.003, progress=False)
+    model = cvkit.models.create("linear", num_classes=len(train.classes), in_features=784 if options.data else 2)
+    result = cvkit.fit(model, *batches, epochs=5, optimizer="momentum", lr=0.02, progress=False)
     print(f"validation accuracy {result.history[-1]['val_accuracy']:.3f}")
     if options.data is None:
         weight, bias = model.get_parameter("head.weight"), model.get_parameter("head.bias")
-        draw(options.out, val, (weight[1] - weight[0]).tolist(), float(bias[1] - bias[0]))
+        draw(options.out, val, (weight[1] - weight[0]).tolist(), (bias[1] - bias[0]).item())
 
 
 def draw(out: Path, points: ArrayDataset, slope: list[float], offset: float) -> None:
@@ -51,7 +50,7 @@ def draw(out: Path, points: ArrayDataset, slope: list[float], offset: float) -> 
         return
     figure = Figure(figsize=(5, 4))
     axes = figure.subplots()
-    axes.scatter(*points.images.T, c=points.targets, cmap="coolwarm")
+    axes.scatter(points.images[:, 0], points.images[:, 1], c=points.targets, cmap="coolwarm")
     axes.axline((0, -offset / slope[1]), slope=-slope[0] / slope[1], color="black")
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / "logistic_regression.png")

@@ -15,7 +15,7 @@ import cvkit
 from cvkit.data import ArrayDataset, Loader
 
 OPTIMIZERS = {"sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "adagrad": 0.05, "rmsprop": 0.003, "adam": 0.01}
-LOSSES = {"hinge": "hinge", "smoothed": nn.CrossEntropyLoss(label_smoothing=0.1)}
+LOSSES: dict[str, str | nn.Module] = {"hinge": "hinge", "smoothed": nn.CrossEntropyLoss(label_smoothing=0.1)}
 
 
 def spirals(count: int, seed: int) -> ArrayDataset:

@@ -32,8 +32,7 @@ def main() -> None:
     losses: dict[str, list[float]] = {"tensors": [], "autograd": [], "nn.Module": [], "nn.Sequential": []}
     (w1, w2), weights = start, [w.clone().requires_grad_() for w in start]
     for _ in range(EPOCHS):  # the gradients are written out: the chain rule from the end to the beginning
-        hidden = x @ w1.T
-        error = hidden.relu() @ w2.T - y
+        error = (hidden := x @ w1.T).relu() @ w2.T - y
         losses["tensors"].append(error.square().mean().item())
         by_output = 2 * error / error.numel()
         by_hidden = (by_output @ w2) * (hidden > 0)

@@ -1,4 +1,4 @@
-"""A callback of one's own: the accuracy of the worst class becomes a column of the history, and a goal for it ends the run.
+"""A callback of one's own: the accuracy of the worst class is logged, and a goal for it ends the run.
 
 A callback is any object with methods named after the events of a run. Each is given the state, which knows everything;
 what is put into ``state.logs`` is in the history, and in TensorBoard too.

@@ -22,9 +22,9 @@ def resnet(classes: int) -> nn.Module:
 
 def densenet(classes: int) -> nn.Module:
     """Returns a DenseNet of three blocks whose first layers leave small pictures as large as they are."""
-    model = DenseNet(growth_rate=12, block_config=(3, 3, 3), num_init_features=16, num_classes=classes)
-    model.features.conv0 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-    model.features.pool0 = nn.Identity()
+    model: nn.Module = DenseNet(growth_rate=12, block_config=(3, 3, 3), num_init_features=16, num_classes=classes)
+    features = model.get_submodule("features")
+    features.conv0, features.pool0 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.Identity()
     return model
 
 

@@ -1,4 +1,4 @@
-"""A tour of TensorBoard: scalars, histograms, the graph, pictures, embeddings and hyperparameters, each by one word.
+"""A tour of TensorBoard: scalars, histograms, the graph, pictures, embeddings, each by one word.
 
 Look at it with ``tensorboard --logdir runs/tensorboard_tour``. Run the script again with more ``--epochs``, and the
 curves go on where they ended; nothing is there twice.

@@ -32,7 +32,7 @@ def main() -> None:
 
     rgb = np.asarray(picture)  # (H, W, 3), as matplotlib and imageio have it
     bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as cv2.imread gives it
-    evaluation = classification_eval(96)
+    evaluation = classification_eval(64)
     from_pil = evaluation(picture)
     from_array = evaluation(Image.fromarray(rgb))
     from_opencv = evaluation(Image.fromarray(bgr[:, :, ::-1]))
@@ -43,15 +43,15 @@ def main() -> None:
 
     presets = {
         "classification_eval": evaluation,
-        "classification_train": classification_train(96),
-        "with colours": classification_train(96, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
-        "with erasing": classification_train(96, erase=1.0),
-        "randaugment": classification_train(96, augment="randaugment"),
-        "small_image_train": small_image_train(96, padding=12),
+        "classification_train": classification_train(64),
+        "with colours": classification_train(64, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+        "with erasing": classification_train(64, erase=1.0),
+        "randaugment": classification_train(64, augment="randaugment"),
+        "small_image_train": small_image_train(64, padding=8),
     }
-    rows = [one.denormalize(torch.stack([one(picture) for _ in range(8)])) for one in presets.values()]
+    rows = [one.denormalize(torch.stack([one(picture) for _ in range(6)])) for one in presets.values()]
     print("rows of the picture:", ", ".join(presets))
-    save_image(torch.cat(rows), options.out / "transforms_tour.png", nrow=8)
+    save_image(torch.cat(rows), options.out / "transforms_tour.png", nrow=6)
 
 
 if __name__ == "__main__":

@@ -34,14 +34,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="pictures and masks of one's own; generated ones by default")
     parser.add_argument("--size", type=int, default=32, help="edge of the pictures that the model sees, in pixels")
-    parser.add_argument("--epochs", type=int, default=5, help="passes over the pictures")
+    parser.add_argument("--epochs", type=int, default=7, help="passes over the pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/unet_masks"), help="where pictures go")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
 
     root = options.data or write(options.out)
-    train, val = split(ParallelDataset(root / "image", root / "label", "mask", mask_values=(0, 255)), 0.2)
+    names = ["ground", "shape"]
+    pairs = ParallelDataset(root / "image", root / "label", "mask", mask_values=(0, 255), classes=names)
+    train, val = split(pairs, 0.2)
     transform = cvkit.transforms.segmentation_train(options.size, scale=(0.5, 1.0), mean=(0.5,), std=(0.25,))  # grey
     batches = Loader(train, 4, transform=transform, shuffle=True), Loader(val, 4, transform=transform.evaluation())
     model = cvkit.models.create("unet", num_classes=2, in_channels=1, width=8, depth=3)

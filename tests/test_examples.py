@@ -7,11 +7,12 @@ import re
 import runpy
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
+
+import cvkit
 
 HERE = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(HERE.glob("*.py"))
@@ -111,7 +112,7 @@ def run(tmp_path, monkeypatch, capsys):
     def running(name, *options):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *options])
         capsys.readouterr()
-        with torch.random.fork_rng(), warnings.catch_warnings():
+        with torch.random.fork_rng():
             runpy.run_path(str(HERE / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out
 
@@ -144,7 +145,8 @@ def test_the_quickstart_learns_its_pictures_shows_it_and_has_nothing_left_to_do(
 def test_the_quickstart_continues_where_it_ended(run):
     options = ("--size", "16", "--out", "here")
     run("quickstart", *options, "--epochs", "1")
-    table = rows(run("quickstart", *options, "--epochs", "2"))
+    with pytest.warns(cvkit.errors.CvkitWarning, match="planned for 1 epochs and is now to have 2"):
+        table = rows(run("quickstart", *options, "--epochs", "2"))
     assert [row["epoch"] for row in table] == ["1", "2"]
     assert Path("here/best.pt").is_file()
 
@@ -164,7 +166,7 @@ def test_gradient_descent_makes_an_update_a_batch_and_the_more_the_nearer(run):
 
 def test_logistic_regression_finds_the_border(run):
     said = run("logistic_regression")
-    assert numbers(r"accuracy (\S+)", said)[-1] > 0.9
+    assert numbers(r"accuracy (\S+)", said)[-1] > 0.88
     assert pictures()["logistic_regression.png"] > 5000
 
 
@@ -195,10 +197,11 @@ def test_a_convolutional_network_is_more_accurate_each_epoch(run):
     assert pictures()["cnn_predictions.png"] > 5000
 
 
+@pytest.mark.slow
 def test_fit_is_as_accurate_as_the_tutorials_loop(run):
     tutorial, fit = numbers(r"accuracy (\S+)", run("cifar10"))
-    assert fit > tutorial - 0.15
-    assert fit > 0.6
+    assert fit > tutorial - 0.2
+    assert fit > 0.5
 
 
 def test_a_resnet_and_a_densenet_learn(run):
@@ -214,8 +217,8 @@ def test_of_vgg16_only_the_new_layer_is_trained(run):
     assert numbers(r"of ([\d,]+) parameters", said) == [138_357_544 + 3003, 138_357_544 - 4096 * 997 - 997]
 
 
-def test_transfer_helps(run):
-    assert run("transfer")
+def test_transfer_trains_in_three_ways(run):
+    assert len(numbers(r": (\S+)% of the validation pictures", run("transfer", "--epochs", "1"))) == 3
 
 
 def test_all_layouts_hold_the_same(run):
@@ -281,6 +284,47 @@ def test_a_callback_of_ones_own_ends_the_run(run):
     said = run("own_callback")
     assert "worst_class" in said
     assert "every class is right in 85% of its pictures" in said
+
+
+@pytest.mark.parametrize(("example", "others"), [("linear_regression", "fit: "), ("label_layouts", "folder ")])
+def test_without_matplotlib_an_example_runs_and_says_what_is_missing(example, others, run, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = run(example)
+    assert said.startswith(others)
+    assert "no picture: " in said
+    assert 'pip install "cvkit[plots]"' in said
+    assert pictures() == {}
+
+
+# --- the gallery
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    """What ``docs/make_example_pages.py`` defines."""
+    return runpy.run_path(str(HERE.parent / "docs" / "make_example_pages.py"))
+
+
+def test_the_gallery_shows_every_example_once(gallery):
+    assert sorted(gallery["names"]()) == [path.stem for path in EXAMPLES]
+    assert (HERE.parent / "docs" / "examples" / "index.rst").read_text("utf-8") == gallery["index"]()
+
+
+@each_example
+def test_a_page_of_the_gallery_tells_of_the_script_as_it_is(example, gallery):
+    pages = HERE.parent / "docs" / "examples"
+    assert (pages / f"{example.stem}.rst").read_text("utf-8") == gallery["page"](example.stem)
+    assert (pages / f"{example.stem}.txt").read_text("utf-8").strip()
+
+
+@each_example
+def test_a_picture_of_the_gallery_is_small(example):
+    picture = HERE.parent / "docs" / "_static" / "examples" / f"{example.stem}.png"
+    drawn = f'"{example.stem}.png"' in example.read_text("utf-8")
+    assert picture.is_file() == drawn
+    assert not drawn or picture.stat().st_size < 60_000
 
 
 def test_every_example_has_its_test():

@@ -1,0 +1,124 @@
+"""Makes the pages of the examples: ``python docs/make_example_pages.py``, or with names to run only those.
+
+Each example is run in an empty directory, as a reader would run it. What it prints goes into
+``docs/examples/<name>.txt``, its picture into ``docs/_static/examples/<name>.png``; both are committed. The pages are
+written of these, of the example's docstring and of its source; a test compares them with what is committed, so that a
+page can never tell of another script.
+"""
+
+import ast
+import contextlib
+import io
+import runpy
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGES, PICTURES = ROOT / "docs" / "examples", ROOT / "docs" / "_static" / "examples"
+WIDEST = 900
+"""Width in pixels beyond which a picture is made smaller."""
+
+CHAPTERS = {
+    "First steps": ["quickstart", "linear_regression", "gradient_descent", "logistic_regression", "mlp_five_ways"],
+    "Networks": ["lenet5", "cnn_predictions", "cifar10", "resnet_densenet"],
+    "From one task to another": ["vgg16_layers", "transfer"],
+    "Data": ["label_layouts", "transforms_tour"],
+    "Beyond classes": ["unet_masks", "autoencoders"],
+    "The run": ["tensorboard_tour", "losses_optimizers", "save_resume", "own_step", "own_callback"],
+}
+"""Every example, in the order in which they are read."""
+
+
+def names() -> list[str]:
+    """Every example in the gallery."""
+    return [name for chapter in CHAPTERS.values() for name in chapter]
+
+
+def docstring(name: str) -> tuple[str, str]:
+    """The first line of an example's docstring without its full stop, and the rest."""
+    text = ast.get_docstring(ast.parse((ROOT / "examples" / f"{name}.py").read_text("utf-8"))) or ""
+    title, _, rest = text.partition("\n\n")
+    return title.removesuffix("."), rest
+
+
+def page(name: str) -> str:
+    """The text of an example's page."""
+    title, rest = docstring(name)
+    lines = [f".. _example-{name}:", "", title, "=" * len(title), "", rest, ""]
+    if (PICTURES / f"{name}.png").is_file():
+        lines += [f".. image:: /_static/examples/{name}.png", f"   :alt: What {name}.py draws", ""]
+    if (PAGES / f"{name}.txt").is_file():
+        lines += ["It prints:", "", f".. literalinclude:: {name}.txt", "   :language: text", ""]
+    source = f"../../examples/{name}.py"
+    lines += [
+        f"The whole script, ``examples/{name}.py``:",
+        "",
+        f".. literalinclude:: {source}",
+        "   :language: python",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def index() -> str:
+    """The text of the gallery's first page."""
+    lines = ["Examples", "========", ""]
+    lines += [
+        "Scripts of at most sixty lines that use public names only. Each runs by itself, without the net and in seconds, on",
+        "data that it generates; with ``--data DIR`` many run on pictures of your own.",
+        "",
+        ".. code-block:: console",
+        "",
+        "   $ python examples/linear_regression.py",
+        "",
+    ]
+    for chapter, members in CHAPTERS.items():
+        lines += [
+            chapter,
+            "-" * len(chapter),
+            "",
+            ".. toctree::",
+            "   :maxdepth: 1",
+            "",
+            *(f"   {one}" for one in members),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def record(name: str) -> float:
+    """Runs an example, keeps what it prints and draws, and returns how many seconds it took."""
+    sys.argv = [f"{name}.py"]
+    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+        began = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+        seconds = time.perf_counter() - began
+        (PAGES / f"{name}.txt").write_text(said.getvalue(), "utf-8")
+        drawn = Path("runs", name, f"{name}.png")
+        if drawn.is_file():
+            picture = Image.open(drawn).convert("RGB")
+            if 2 * picture.width < WIDEST:
+                picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
+            picture.thumbnail((WIDEST, WIDEST))
+            picture.quantize(64).save(PICTURES / f"{name}.png", optimize=True)
+    return seconds
+
+
+def main() -> None:
+    """Runs the examples that are named, or all, and writes every page."""
+    for folder in (PAGES, PICTURES):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[1:] or names():
+        print(f"{name}: {record(name):.1f} s", flush=True)
+    for name in names():
+        (PAGES / f"{name}.rst").write_text(page(name), "utf-8")
+    (PAGES / "index.rst").write_text(index(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
