@@ -77,6 +77,14 @@ def test_whole_epochs_are_trained_as_long_as_another_fits(tiny, slow, limit, epo
     assert len(result.history) == epochs
 
 
+def test_the_longest_epoch_so_far_is_reckoned_with(tiny, clock):
+    def go(state, calls):
+        clock.now += 10 if calls == 1 else 2
+
+    result = tiny.run(tiny.Do("on_validation_end", go), Timer(seconds=21, whole_epochs=True), epochs=9)
+    assert result.epochs == 2
+
+
 def command(tiny, tmp_path, *callbacks, **kwargs):
     return tiny.run(*callbacks, Checkpoint(tmp_path), epochs=9, resume=True, **kwargs)
 
