@@ -53,9 +53,9 @@ def classify(directory):
 
 def segment(directory):
     """Pictures with masks."""
-    cvkit.data.write_shapes(directory, per_class=4, size=64, layout="mask")
+    cvkit.data.write_shapes(directory, per_class=4, size=32, layout="mask")
     dataset = cvkit.data.ParallelDataset(directory / "images", directory / "masks", kind="mask")
-    transform = cvkit.transforms.segmentation_eval(64)
+    transform = cvkit.transforms.segmentation_eval(32)
     loader = cvkit.data.Loader(dataset, 4, transform=transform, shuffle=True)
     names = ["ground", "circle", "square", "triangle"]
     save("show_masks", plots.show_masks(loader, count=3, columns=3, classes=names))
