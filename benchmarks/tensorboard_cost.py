@@ -157,7 +157,7 @@ def table(head: str, measured: dict[str, list[float]], digits: int) -> str:
     """Returns medians with the 10th and 90th percentile, as Markdown."""
     lines = [f"| | {head} |", "| --- | --- |"]
     for name, values in measured.items():
-        tenths = statistics.quantiles(values, n=10) if len(values) > 1 else values * 9
+        tenths = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else values * 9
         spread = f"({tenths[0]:,.{digits}f} … {tenths[-1]:,.{digits}f})"
         lines.append(f"| {name} | {statistics.median(values):,.{digits}f} {spread} |")
     return "\n".join(lines)

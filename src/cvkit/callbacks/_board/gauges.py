@@ -58,7 +58,8 @@ def gradient_norm(state: TrainState) -> Tensor | None:
     """Returns the 2-norm of all gradients that the optimizers hold, on the device; before they are clipped."""
     held = [p.grad for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
     dense = [one for one in held if one is not None and one.layout == torch.strided]
-    return torch.nn.utils.get_total_norm(dense).detach() if dense else None
+    # as torch.nn.utils.get_total_norm, without its sorting by device: here there is one
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(dense))) if dense else None
 
 
 def memory(device: torch.device) -> dict[str, float]:

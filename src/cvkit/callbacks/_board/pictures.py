@@ -128,7 +128,7 @@ def predictions(inputs: Pixels, answers: Answers, names: Sequence[str], transfor
         made, wanted = (coloured(mask, answers.classes) for mask in (answers.predicted, answers.truth))
         return grid([_beside([sized(one) for one in row]) for row in zip(inputs, made, wanted, strict=True)])
     told = _told(answers, names)
-    return grid([_framed(sized(one, 112), *what) for one, what in zip(inputs, told, strict=True)])
+    return grid([_framed(sized(one, 80), *what) for one, what in zip(inputs, told, strict=True)])
 
 
 def coloured(masks: Tensor, classes: int) -> Pixels:
