@@ -97,7 +97,7 @@ OPTIMIZERS = {
     "fused momentum of one's own": lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, fused=True),
 }
 CUTS = [(optimizer, "a block an epoch", batch) for optimizer in OPTIMIZERS for batch in (4, 6, 10)]
-CUTS += [("adamw by name", plan, batch) for plan in ("names", "without the head") for batch in (2, 4)]
+CUTS += [("adamw by name", plan, batch) for plan in ("names", "without the head") for batch in (4, 8)]
 
 
 @pytest.mark.parametrize(("optimizer", "plan", "batch"), CUTS)

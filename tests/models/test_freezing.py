@@ -137,6 +137,8 @@ def test_it_takes_effect_in_the_middle_of_training():
     models.unfreeze(models.freeze(model), "3")
     assert all(module.training for module in model[3].modules())
     assert not any(module.training for module in model[2].modules())
+    models.unfreeze(model, "2.1")
+    assert [layer.training for layer in model[2]] == [False, True, True, True]
 
 
 @settings(max_examples=25)
