@@ -444,8 +444,16 @@ def test_a_missing_file_in_an_empty_place_says_so(tmp_path, place):
 
 
 def test_a_directory_is_no_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match=f"cannot read the checkpoint {tmp_path}"):
+    with pytest.raises(CheckpointError, match=f"cannot read the checkpoint {tmp_path}\n  got: a directory\n"):
         load_checkpoint(tmp_path)
+    for name in ("last.pt", "best.pt"):
+        save_checkpoint(tmp_path / name, {})
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path)
+    assert str(caught.value) == (
+        f"cannot read the checkpoint {tmp_path}\n  got: a directory with best.pt, last.pt\n"
+        f"  expected: a file\n  fix: pass {str(tmp_path / 'best.pt')!r}"
+    )
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions hold back")

@@ -233,6 +233,14 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
             expected="a file that a Checkpoint callback or save_checkpoint wrote",
             fix="check the path",
         ) from None
+    except IsADirectoryError:
+        there = sorted(p.name for p in path.glob("*.pt"))
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}",
+            got="a directory" + (f" with {', '.join(there)}" if there else ""),
+            expected="a file",
+            fix=f"pass {str(path / there[0])!r}" if there else "pass the file that a Checkpoint callback wrote",
+        ) from None
     except CheckpointError:
         raise
     # a pickle made to do harm makes the reader raise whatever it stumbles over
