@@ -100,6 +100,42 @@ def time_steps(rounds: int) -> dict[str, list[float]]:
     return added
 
 
+class Timed(TensorBoard):
+    """Times its own hooks, step by step: what a loaded machine takes away in between is not in the median."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.between: list[float] = []
+        self.at: list[float] = []
+
+    def on_gradients_ready(self, state: Any) -> None:
+        """Times the first of a step's hooks."""
+        began = time.perf_counter()
+        super().on_gradients_ready(state)
+        self.before = time.perf_counter() - began
+
+    def on_batch_end(self, state: Any) -> None:
+        """Times the last of a step's hooks."""
+        began = time.perf_counter()
+        super().on_batch_end(state)
+        took = self.before + time.perf_counter() - began
+        (self.at if state.step % self.every_steps == 0 else self.between).append(took * 1e6)
+
+
+def time_hooks(rounds: int) -> dict[str, list[float]]:
+    """Returns the microseconds of the callback's hooks, the median of each round."""
+    found: dict[str, list[float]] = {"a step between points": [], "a step with a point": [], "a step on average": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as place:
+            board = Timed(Path(place) / "run")
+            epoch_seconds([board], LONG)
+        between, at = statistics.median(board.between), statistics.median(board.at)
+        share = 1 / board.every_steps
+        for values, one in zip(found.values(), (between, at, between * (1 - share) + at * share), strict=True):
+            values.append(one)
+    return found
+
+
 def parts(place: Path) -> dict[str, Callable[[], object]]:
     """Returns calls to be timed, by name."""
     torch.manual_seed(0)
@@ -171,6 +207,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.only != "parts":
+        print(table("µs in the callback's hooks", time_hooks(given.rounds), 2), end="\n\n", flush=True)
         print(table("µs added to a step", time_steps(given.rounds), 1), end="\n\n", flush=True)
     if given.only != "steps":
         print(table("ms a call", time_parts(given.rounds), 2))
