@@ -103,8 +103,8 @@ def autoencoder_conv(
         in_channels: Channels of the pictures, in and out.
         widths: Maps on each level, from fine to coarse.
         activation: After each convolution but the last, as for ``mlp``.
-        output: What the last convolution's numbers go through: ``"identity"``, or e.g. ``"sigmoid"`` for pictures from 0 to 1. With
-            the squared error and mostly black pictures, a sigmoid can stay at black for long.
+        output: What the last convolution's numbers go through: ``"identity"``, or e.g. ``"sigmoid"`` for pictures from 0 to 1.
+            With the squared error and mostly black pictures, a sigmoid can stay at black for long.
 
     Raises:
         UnknownNameError: An activation that is not known.
