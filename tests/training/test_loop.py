@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from cvkit import seeding
 from cvkit.errors import CvkitWarning
 from cvkit.metrics import Accuracy
-from cvkit.training import evaluate, fit
-from cvkit.training.optimizers import optimizers
+from cvkit.training import Callback, evaluate, fit
+from cvkit.training.optimizers import optimizers, schedules
 
 
 def samples(count, seed=1):
@@ -162,6 +162,21 @@ def test_schedules_by_name_are_torchs_stepped_at_each_update(name, reference):
     by_hand(hand, train, DataLoader(VAL, 8), 2, functools.partial(SGD, lr=0.01, fused=True), reference)
     fit(ours, train, epochs=2, optimizer="sgd", lr=0.01, schedule=name, progress=False)
     assert same(hand, ours)
+
+
+@pytest.mark.parametrize("optimizer", list(optimizers))
+@pytest.mark.parametrize("schedule", list(schedules))
+def test_every_schedule_goes_with_every_optimizer(optimizer, schedule):
+    rates = []
+
+    class Rates(Callback):
+        def on_batch_end(self, state):
+            rates.append(state.lr)
+
+    train = DataLoader(TRAIN, 8)
+    fit(plain(), train, epochs=2, optimizer=optimizer, schedule=schedule, lr=0.01, callbacks=[Rates()], progress=False)
+    assert len(set(rates)) > 1
+    assert max(rates) <= 0.01 + 1e-12
 
 
 def test_without_a_seed_nothing_is_drawn_before_the_loop_and_with_one_the_run_repeats():

@@ -150,9 +150,9 @@ def _cosine(optimizer: Optimizer, total: int) -> LRScheduler:
 
 @schedules.register("onecycle")
 def _onecycle(optimizer: Optimizer, total: int) -> LRScheduler:
-    return lr_scheduler.OneCycleLR(
-        optimizer, max_lr=[float(g["lr"]) for g in optimizer.param_groups], total_steps=total
-    )
+    knows = "momentum" in optimizer.defaults or "betas" in optimizer.defaults  # torch refuses to turn what is not there
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=total, cycle_momentum=knows)
 
 
 @schedules.register("poly")
