@@ -22,6 +22,9 @@ PAGES, PICTURES = ROOT / "docs" / "examples", ROOT / "docs" / "_static" / "examp
 WIDEST = 900
 """Width in pixels beyond which a picture is made smaller."""
 
+MOST_BYTES = 60_000
+"""Of a picture, which is committed."""
+
 CHAPTERS = {
     "First steps": ["quickstart", "linear_regression", "gradient_descent", "logistic_regression", "mlp_five_ways"],
     "Networks": ["lenet5", "cnn_predictions", "cifar10", "resnet_densenet"],
@@ -105,8 +108,16 @@ def record(name: str) -> float:
             if 2 * picture.width < WIDEST:
                 picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
             picture.thumbnail((WIDEST, WIDEST))
-            picture.quantize(64).save(PICTURES / f"{name}.png", optimize=True)
+            keep(picture, PICTURES / f"{name}.png")
     return seconds
+
+
+def keep(picture: Image.Image, path: Path) -> None:
+    """Saves a picture in as many colours as fit into the bytes that it may have."""
+    for colours in (256, 128, 64, 32, 16, 8):
+        picture.quantize(colours).save(path, optimize=True)
+        if path.stat().st_size < MOST_BYTES:
+            return
 
 
 def main() -> None:

@@ -37,17 +37,20 @@ def main() -> None:
     val = Loader(spirals(500, seed=1), 500)
     runs: dict[str, tuple[str | nn.Module, str]] = {name: ("cross_entropy", name) for name in OPTIMIZERS}
     runs |= {f"adam, {name}": (loss, "adam") for name, loss in LOSSES.items()}
-    results: dict[str, cvkit.FitResult] = {}
+    curves: dict[str, cvkit.History] = {}
     for name, (loss, optimizer) in runs.items():
         torch.manual_seed(0)
         train, lr = Loader(spirals(500, seed=0), 25, shuffle=True), OPTIMIZERS[optimizer]
         model = cvkit.models.create("mlp", num_classes=2, in_features=2, hidden=(32, 32))
-        results[name] = cvkit.fit(
+        result = cvkit.fit(
             model, train, val, epochs=12, loss=loss, optimizer=optimizer, lr=lr, schedule="poly", progress=False
         )
-        print(f"{name:14}  lr {lr:<5}  validation accuracy {results[name].history[-1]['val_accuracy']:.3f}")
+        print(f"{name:14}  lr {lr:<5}  validation accuracy {result.history[-1]['val_accuracy']:.3f}")
+        curves[name] = cvkit.History(
+            [{key: row[key] for key in ("epoch", "val_accuracy", "lr")} for row in result.history]
+        )
     try:
-        cvkit.plots.plot_history(results, charts=["accuracy", "lr"]).savefig(options.out / "losses_optimizers.png")
+        cvkit.plots.plot_history(curves).savefig(options.out / "losses_optimizers.png")
     except cvkit.errors.MissingDependencyError as missing:
         print("no picture:", missing)
 

@@ -1,7 +1,8 @@
-"""Trains a small classifier on generated pictures and asks it about one: ``python examples/quickstart.py``.
+"""Quickstart: a small classifier from a folder of pictures, and what it says of one of them.
 
-With ``--data DIR`` it trains on pictures of your own, in ``DIR/train/<class>/`` and ``DIR/val/<class>/``. Run it again, with
-more epochs if you like: it continues where it ended. ``tensorboard --logdir runs`` shows the curves.
+The pictures are generated; with ``--data DIR`` it trains on pictures of your own, in ``DIR/train/<class>/`` and
+``DIR/val/<class>/``. Run it again, with more epochs if you like: it continues where it ended. ``tensorboard --logdir
+runs`` shows the curves.
 """
 
 import argparse

@@ -48,7 +48,7 @@ def main() -> None:
         result = cvkit.fit(model, data.train, data.val, epochs=options.epochs, lr=3e-3, schedule="onecycle")
         size = cvkit.models.summary(model, (3, options.size, options.size))
         print(f"{build.__name__}: {size.parameters:,} parameters, {size.multiply_adds:,} multiply-adds a picture")
-        print(f"    validation accuracy {result.history[-1]['val_accuracy']:.3f}")
+        print(f"{build.__name__}: validation accuracy {result.history[-1]['val_accuracy']:.3f}")
         results[build.__name__] = result
     try:
         cvkit.plots.plot_history(results).savefig(options.out / "resnet_densenet.png")

@@ -28,7 +28,8 @@ class StopAt:
 def train(root: Path, directory: Path, *callbacks: StopAt) -> cvkit.FitResult:
     """Trains, or continues what the directory holds."""
     torch.manual_seed(0)
-    data = cvkit.data.from_folder(root, size=32, batch_size=8, val=0.2)
+    upright = cvkit.transforms.small_image_train(32, padding=0)
+    data = cvkit.data.from_folder(root, size=32, batch_size=8, val=0.2, transform=upright)
     model = cvkit.models.create("resnet9", num_classes=len(data.classes), width=8)
     both = [*callbacks, Checkpoint(directory, monitor="val_accuracy")]
     return cvkit.fit(model, data.train, data.val, epochs=4, lr=3e-3, schedule="cosine", resume=True, callbacks=both)

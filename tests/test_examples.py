@@ -320,11 +320,11 @@ def test_a_page_of_the_gallery_tells_of_the_script_as_it_is(example, gallery):
 
 
 @each_example
-def test_a_picture_of_the_gallery_is_small(example):
+def test_a_picture_of_the_gallery_is_small(example, gallery):
     picture = HERE.parent / "docs" / "_static" / "examples" / f"{example.stem}.png"
     drawn = f'"{example.stem}.png"' in example.read_text("utf-8")
     assert picture.is_file() == drawn
-    assert not drawn or picture.stat().st_size < 60_000
+    assert not drawn or picture.stat().st_size < gallery["MOST_BYTES"]
 
 
 def test_every_example_has_its_test():
