@@ -42,10 +42,11 @@ def names() -> list[str]:
 
 
 def docstring(name: str) -> tuple[str, str]:
-    """The first line of an example's docstring without its full stop, and the rest."""
+    """The title of an example, which is its docstring's first line up to a colon, and what the docstring says beyond it."""
     text = ast.get_docstring(ast.parse((ROOT / "examples" / f"{name}.py").read_text("utf-8"))) or ""
-    title, _, rest = text.partition("\n\n")
-    return title.removesuffix("."), rest
+    first, _, rest = text.partition("\n\n")
+    title, _, more = first.removesuffix(".").partition(": ")
+    return title, f"{more[:1].upper()}{more[1:]}.\n\n{rest}" if more else rest
 
 
 def page(name: str) -> str:
@@ -80,16 +81,12 @@ def index() -> str:
         "",
     ]
     for chapter, members in CHAPTERS.items():
-        lines += [
-            chapter,
-            "-" * len(chapter),
-            "",
-            ".. toctree::",
-            "   :maxdepth: 1",
-            "",
-            *(f"   {one}" for one in members),
-            "",
-        ]
+        lines += [chapter, "-" * len(chapter), ""]
+        for name in members:
+            if (PICTURES / f"{name}.png").is_file():
+                lines += [f".. image:: /_static/examples/{name}.png", "   :height: 130px", f"   :target: {name}.html"]
+                lines += [f"   :alt: {docstring(name)[0]}", ""]
+        lines += [".. toctree::", "   :maxdepth: 1", "", *(f"   {name}" for name in members), ""]
     return "\n".join(lines)
 
 
