@@ -1,4 +1,4 @@
-"""Denoising autoencoders, linear and convolutional, with pictures before and after.
+"""Denoising autoencoders: linear and convolutional, with pictures before and after.
 
 The preset ``denoise`` gives each picture noise anew in every epoch and keeps the clean one as target, so that nothing
 else is needed but ``loss="mse"``. What a network without any skill would leave is the noise itself: 0.3² = 0.09.

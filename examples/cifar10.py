@@ -1,4 +1,4 @@
-"""The quick CIFAR-10 network by the tutorials' loop and by ``fit``: time and accuracy, on a CPU or a GPU.
+"""CIFAR-10: the quick network by the tutorials' loop and by ``fit``, in time and accuracy, on a CPU or a GPU.
 
 The same network, pictures and optimizer. The tutorials' loop decodes each picture again in every epoch and asks for the
 loss in every step; ``fit`` decodes once and never waits. ``--data DIR``: ``DIR/train/<class>/``, ``DIR/test/<class>/``.

@@ -1,4 +1,4 @@
-"""Batch, mini-batch and stochastic gradient descent, compared in one plot.
+"""Gradient descent: batch, mini-batch and stochastic, compared in one plot.
 
 The three differ in one number, the ``batch_size`` of the loader: all samples, a few, or one to an update. In as many
 passes over the data the stochastic kind makes the most updates and gets there first; its loss never comes to rest.

@@ -1,4 +1,4 @@
-"""LeNet-5, the network that read cheques, on generated shapes or on the digits of MNIST.
+"""LeNet-5: the network that read cheques, on generated shapes or on the digits of MNIST.
 
 ``--data DIR`` takes MNIST from where torchvision's ``MNIST(DIR)`` reads it: its data sets go into a ``Loader`` as they
 are. Without it six kinds of shapes are drawn, in grey and 28 pixels wide like the digits.

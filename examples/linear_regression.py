@@ -1,4 +1,4 @@
-"""Linear regression on fifteen points, against the closed form.
+"""Linear regression on fifteen points: what ``fit`` finds, and the closed form.
 
 The smallest model there is, ``nn.Linear(1, 1)``, goes through the same ``fit`` as any other: gradient descent on the mean
 squared error. For a straight line the best answer is known, so the two can be compared: they agree to four places.

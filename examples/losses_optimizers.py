@@ -1,4 +1,4 @@
-"""Optimizers and losses compared by name, under a polynomial schedule.
+"""Optimizers and losses: compared by name, under a polynomial schedule.
 
 Each run starts from the same weights and sees the same batches of two spirals in the plane; only a word differs. The
 learning rate falls from its first value to 0 as ``(1 - step / steps) ** 0.9``. A loss is a name, a module, or any

@@ -1,4 +1,4 @@
-"""A two-layer network on random numbers, five ways that give the same losses.
+"""A network five ways: tensors by hand, autograd, a module, a sequence and ``fit`` give the same losses.
 
 By hand with tensors, with autograd, as an ``nn.Module``, as an ``nn.Sequential``, with ``fit``: nothing else changes.
 """

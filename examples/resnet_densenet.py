@@ -1,4 +1,4 @@
-"""A ResNet and a DenseNet for small pictures.
+"""ResNet and DenseNet for small pictures.
 
 Both families were made for photographs: their first layers shrink a picture to a sixteenth of its area before anything is
 learned. For small ones there is ``"resnet"``, the paper's own for CIFAR-10; the DenseNet is torchvision's class, with the

@@ -1,4 +1,4 @@
-"""Save, stop, resume; then the saved model alone judges a picture.
+"""Save, stop, resume: a run in two parts is the whole one, and its saved model judges a picture.
 
 A run is stopped in the middle of an epoch, and the same call continues it: in the end its weights are bit for bit those
 of a run that was never stopped. Run the script again, and it finds everything done.

@@ -1,4 +1,4 @@
-"""What the presets make of one picture, and that PIL images, arrays and OpenCV's BGR arrays come to the same.
+"""Transforms: what the presets make of one picture, from PIL, an array or OpenCV's BGR alike.
 
 A transform is called with a PIL image. An array becomes one by ``Image.fromarray``; OpenCV's arrays have their colours in
 the order blue, green, red, and are turned round first. The grid has one row a preset; every picture of a row is a new

@@ -1,4 +1,4 @@
-"""A U-Net on pictures and masks in two directories, grey TIFF of 8 and 16 bits included.
+"""U-Net: pictures and masks in two directories, grey TIFF of 8 and 16 bits included.
 
 ``--data DIR`` takes ``DIR/image/<name>.*`` with ``DIR/label/<name>.*``, masks of the levels 0 and 255; by default such
 are made of shapes. Pictures and masks are matched by name, decoded to the same grey whatever they are stored in, and cut
