@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import regnet
 
 import cvkit
-from cvkit.callbacks._board import answers, pictures, projector, records, scores
+from cvkit.callbacks._board import answers, pictures, projector, scores
 from cvkit.callbacks._board.graph import Call, first_sample, record, to_proto, undisturbed
 from cvkit.callbacks._board.histograms import BINS, histograms
 from cvkit.models.registry import _builders as builders
@@ -67,32 +67,6 @@ def test_what_is_not_finite_is_left_out_and_what_is_nothing_has_no_histogram():
     }
     assert made["equal"].counts == [4]
     assert histograms({}) == histograms({"empty": torch.empty(0)}) == {}
-
-
-# --- event files
-
-
-@settings(max_examples=30)
-@given(st.binary(max_size=300), st.integers(0, 60_000), st.integers(0, 255))
-def test_the_checksum_is_that_of_tensorboardx(content, more, value):
-    from tensorboardX.crc32c import crc32c
-
-    content += bytes([value, 7]) * more
-    assert records.crc32c(content) == crc32c(content)
-
-
-@pytest.mark.parametrize("length", [0, 1, 2**14 - 1, 2**14, 2**14 + 1, 100_001])
-def test_records_of_any_length_are_read_back(tmp_path, length):
-    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-
-    contents = [bytes(range(256)) * (length // 256) + b"x" * (length % 256), b"after"]
-    file = records.Records(tmp_path / "new")
-    for content in contents:
-        file.write(content)
-    file.close()
-    file.close()
-    assert list(RawEventFileLoader(str(file.path)).Load()) == contents
-    assert records.crc32c(b"123456789") == 0xE3069283  # the check value of the catalogue of CRCs
 
 
 # --- answers

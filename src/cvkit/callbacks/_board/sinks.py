@@ -18,7 +18,6 @@ from cvkit.callbacks._board import projector
 from cvkit.callbacks._board.describe import Plain
 from cvkit.callbacks._board.histograms import Histogram
 from cvkit.callbacks._board.pictures import Pixels
-from cvkit.callbacks._board.records import Records
 from cvkit.callbacks._board.scores import THRESHOLDS, Curve
 
 __all__ = ["Events", "Files", "Sink", "Writer"]
@@ -97,8 +96,9 @@ class Sink(ABC):
 class Events:
     """One event file.
 
-    A ``SummaryWriter`` hands events to a thread and cannot be asked whether they have been written; a checkpoint that is saved
-    meanwhile would be ahead of the curves. Written here and now, several values to an event, they also cost less.
+    tensorboardX's own ``SummaryWriter`` hands events to a thread and cannot be asked whether they have been written; a
+    checkpoint that is saved meanwhile would be ahead of the curves. Written here and now, several values to an event, they also
+    cost less.
 
     Args:
         directory: Where the file goes.
@@ -106,29 +106,31 @@ class Events:
     """
 
     def __init__(self, directory: Path, purge: int | None) -> None:
-        from tensorboardX.proto.event_pb2 import Event, SessionLog  # slow to import, and needed by who asks for it only
+        from tensorboardX.event_file_writer import EventsWriter  # slow to import, and needed by who asks for it only
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._records = Records(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        # files are told apart, and put in order, by the second; a resume may come sooner
+        self._writer = EventsWriter(str(directory / "events"), f".{time.time_ns():020d}")
         self._flushed = time.monotonic()
-        self._records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
         if purge is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._records.write(Event(wall_time=time.time(), step=purge, session_log=start).SerializeToString())
+            self._writer.write_event(Event(step=purge, file_version="brain.Event:2"))
+            self._writer.write_event(Event(step=purge, session_log=SessionLog(status=SessionLog.START)))
 
-    def add(self, event: bytes) -> None:
-        """Writes an event; every ten seconds they are made visible."""
-        self._records.write(event)
+    def add(self, event: Any) -> None:
+        """Writes an event; every ten seconds it is made visible."""
+        self._writer.write_event(event)
         if time.monotonic() - self._flushed > _LIVE:
             self.flush()
 
     def flush(self) -> None:
         """Puts everything on the disk."""
         self._flushed = time.monotonic()
-        self._records.flush()
+        self._writer.flush()
 
     def close(self) -> None:
         """Puts everything on the disk and closes the file."""
-        self._records.close()
+        self._writer.close()
 
 
 class Files(Sink):
@@ -153,17 +155,19 @@ class Files(Sink):
 
     def again(self, kept: Sequence[Sequence[Any]]) -> None:
         """Writes, and keeps, events that :meth:`kept` has returned."""
+        from tensorboardX.proto.event_pb2 import Event
+
         for phase, content in kept:
-            self._put(phase if phase in self._events else "train", self._kept[0] if self._kept else -1, content)
+            self._put(phase if phase in self._events else "train", Event.FromString(content))
 
     def _add(self, phase: str, step: int, **content: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
-        self._put(phase, step, Event(wall_time=time.time(), step=step, **content).SerializeToString())
+        self._put(phase, Event(wall_time=time.time(), step=step, **content))
 
-    def _put(self, phase: str, step: int, event: bytes) -> None:
-        if self._kept is not None and self._kept[0] == step:
-            self._kept[1].append((phase, event))
+    def _put(self, phase: str, event: Any) -> None:
+        if self._kept is not None and self._kept[0] == event.step:
+            self._kept[1].append((phase, event.SerializeToString()))
         self._events[phase].add(event)
 
     def scalars(self, phase: str, values: Mapping[str, float], step: int) -> None:
