@@ -1,6 +1,6 @@
 """A network five ways: tensors by hand, autograd, a module, a sequence and ``fit`` give the same losses.
 
-By hand with tensors, with autograd, as an ``nn.Module``, as an ``nn.Sequential``, with ``fit``: nothing else changes.
+Each way takes some work off your hands, and changes nothing else; ``fit`` could save, resume and validate as well.
 """
 
 import torch

@@ -229,7 +229,9 @@ def test_all_layouts_hold_the_same(run):
 
 
 def test_a_unet_finds_the_shapes_in_tiff(run):
-    assert numbers(r"([\d.]+)% of the pixels", run("unet_masks"))[0] > 85
+    said = run("unet_masks")
+    assert numbers(r"([\d.]+)% of the pixels", said)[0] > 85
+    assert numbers(r"union (\S+)", said)[0] > 0.7
     assert pictures()["unet_masks.png"] > 5000
 
 
