@@ -49,7 +49,12 @@ nitpick_ignore = [("py:class", "cvkit.training.weights.M")]  # a type variable
 html_theme = "pydata_sphinx_theme"
 html_title = f"cvkit {release}"
 html_show_sourcelink = False
-html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "show_prev_next": False,
+    "header_links_before_dropdown": 4,
+    "navbar_align": "left",
+    "secondary_sidebar_items": ["page-toc"],
+}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
