@@ -18,9 +18,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "howto" / "trackers.rst"
 
 
 def blocks():
-    found = re.findall(
-        r"^\.\. code:: python\n\n((?:(?: {3}.*)?\n)+)", PAGE.read_text("utf-8") + "\n", re.MULTILINE
-    )
+    found = re.findall(r"^\.\. code:: python\n\n((?:(?: {3}.*)?\n)+)", PAGE.read_text("utf-8") + "\n", re.MULTILINE)
     return [textwrap.dedent(block) for block in found]
 
 

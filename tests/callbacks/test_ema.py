@@ -104,7 +104,7 @@ def test_a_run_that_leaves_it_out_goes_on_with_the_trained_weights(tmp_path):
 
 @pytest.mark.parametrize("decay", [1, -0.1, True, "0.9"])
 def test_a_decay_out_of_range_is_refused(decay):
-    with pytest.raises(ArgumentError, match="^decay cannot be used\n  got: "):
+    with pytest.raises(ArgumentError, match=r"^decay cannot be used\n  got: "):
         EMA(decay)
 
 
@@ -113,7 +113,7 @@ def test_an_average_of_another_model_is_refused():
     callback.load_state_dict({"updates": 3, "average": {"weight": torch.ones(2)}})
     state = type("State", (), {"step": 3, "model": network(), "averaged": None})()
     with pytest.raises(
-        CheckpointError, match="^the averaged weights do not fit the model\n  got: 1 averages, 9 weights"
+        CheckpointError, match=r"^the averaged weights do not fit the model\n  got: 1 averages, 9 weights"
     ):
         callback.on_fit_start(state)
 
@@ -128,3 +128,11 @@ def test_an_error_leaves_the_trained_weights_in_the_model():
     with pytest.raises(ValueError, match="here"):
         run(EMA(0.9), seen, Fails(), model=model)
     assert same(model.state_dict(), seen.trained[-1])
+
+
+def test_used_again_in_a_run_continued_from_one_without_it_it_begins_with_the_weights(tmp_path):
+    run(Checkpoint(tmp_path), epochs=1)
+    used, last = EMA(0.9), tmp_path / "last.pt"
+    run(used, lr=0.1)
+    again, fresh = run(used, resume=last), run(EMA(0.9), resume=last)
+    assert same(again.model.state_dict(), fresh.model.state_dict())

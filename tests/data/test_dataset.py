@@ -237,7 +237,7 @@ def test_a_part_is_verified_and_names_its_own_files_only(tmp_path):
     assert Subset(data, [0, 2]).verify()
     found = Subset(data, [1, 2]).verify()
     assert (found.count, list(found.bad)) == (2, [data.paths[1]])
-    with pytest.raises(ArgumentError, match="^these samples cannot be verified\n  got: part of a list"):
+    with pytest.raises(ArgumentError, match=r"^these samples cannot be verified\n  got: part of a list"):
         Subset([1, 2], [0]).verify()
 
 

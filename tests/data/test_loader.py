@@ -539,7 +539,5 @@ def test_arrays_and_tensors_are_cut_as_pictures_are(kind, cache):
 
 
 def test_floats_are_no_pictures_and_the_sample_is_named():
-    with pytest.raises(
-        ImageError, match=r"^sample 0: this is no picture\n  got: ndarray float64 \(40, 50, 3\)"
-    ):
+    with pytest.raises(ImageError, match=r"^sample 0: this is no picture\n  got: ndarray float64 \(40, 50, 3\)"):
         next(iter(Loader(Levels("floats"), 4, transform=classification_train(24), workers=0)))

@@ -101,7 +101,9 @@ def test_a_mask_moves_with_its_picture_and_no_value_is_blended(twins, way):
     for number in (0, 1):
         for inputs, targets in epoch(whole, number):
             levels = (whole.transform.denormalize(inputs)[:, 0] * 255).round()
-            assert float((levels != targets).float().mean()) < 0.02, "nearest pixels of picture and mask may differ by one"
+            assert float((levels != targets).float().mean()) < 0.02, (
+                "nearest pixels of picture and mask may differ by one"
+            )
     cropped = v2.Compose([v2.RandomCrop(16), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), v2.PILToTensor()])
     for inputs, targets in epoch(Loader(twins, 4, transform=cropped, **way)):
         assert torch.equal((inputs[:, 0] * 255).round().long(), targets)
@@ -121,7 +123,8 @@ def test_fresh_crops_of_kept_pairs_each_epoch(masks, monkeypatch):
 def test_a_part_of_masks_is_kept_too(masks):
     part = split(_with_targets(masks), 0.4)[0]
     loader, plain = (
-        Loader(part, 2, transform=segmentation_train(16), shuffle=True, cache=cache, workers=0) for cache in ("ram", None)
+        Loader(part, 2, transform=segmentation_train(16), shuffle=True, cache=cache, workers=0)
+        for cache in ("ram", None)
     )
     for number in (0, 1):
         assert same(epoch(loader, number), epoch(plain, number))
@@ -182,7 +185,7 @@ def test_a_transform_that_takes_one_picture_only_is_named(masks):
 
 
 def test_masks_are_no_classes_that_could_be_balanced(masks):
-    with pytest.raises(ArgumentError, match='weights cannot be used\n  got: .balanced. for a ParallelDataset whose'):
+    with pytest.raises(ArgumentError, match=r"weights cannot be used\n  got: .balanced. for a ParallelDataset whose"):
         Loader(masks, 4, weights="balanced")
 
 

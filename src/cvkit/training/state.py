@@ -89,7 +89,7 @@ class TrainState:
         resume_rng: The random numbers to continue with, once the callbacks have started.
         group_open: Whether gradients of an unfinished group of ``accumulate`` batches are waiting.
         reported_epoch: The epoch in which a non-finite loss was last reported.
-        averaged: Averaged weights by name, where a callback keeps them: they are validated and saved in place of the model's own.
+        averaged: Averaged weights by name, where a callback keeps them: validated and saved in place of the model's own.
         data_seconds: How long this epoch has waited for batches so far, those of the validation and their transforms
             included; on a GPU that is until they are queued. What is left of :attr:`epoch_seconds` went into the model and
             the callbacks.
