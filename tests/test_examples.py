@@ -229,9 +229,7 @@ def test_all_layouts_hold_the_same(run):
 
 
 def test_a_unet_finds_the_shapes_in_tiff(run):
-    said = run("unet_masks")
-    assert numbers(r"([\d.]+)% of the pixels", said)[0] > 85
-    assert numbers(r"union (\S+)", said)[0] > 0.7
+    assert numbers(r"given: (\S+)", run("unet_masks"))[0] > 0.75
     assert pictures()["unet_masks.png"] > 5000
 
 
