@@ -392,6 +392,12 @@ def test_nothing_is_wider_than_the_terminal(tiny, clock, width):
     assert head.split() == [names[i] for i in kept], "what matters most stays longest"
 
 
+def test_a_terminal_that_does_not_say_how_wide_it_is_gets_a_bar_and_the_whole_table(tiny, clock):
+    text = screen(tiny, 0, "utf-8")
+    assert "epoch 1/2: " in text
+    assert "train_loss" in text.split("epoch 2/2")[-1]
+
+
 def test_a_terminal_that_knows_only_ascii_gets_that(tiny, clock):
     clock(0.06)
     text = screen(tiny, 80, "ascii")

@@ -21,6 +21,9 @@ __all__ = ["Progress"]
 ROWS = 12
 """As many epochs are in the table at the end; of a longer run the first, the best and the last ones."""
 
+COLUMNS = 80
+"""Of a terminal that does not say how wide it is."""
+
 WAITING = 0.3
 """From this share of an epoch on, the wait for data is told."""
 
@@ -127,7 +130,7 @@ class Progress(Callback):
             where = f"in epoch {state.epoch + 1}" if inside else f"after epoch {state.epochs_done}"
             self._out.say(f"stopped {where} at step {state.step}: {state.stop_reason}")
         if self.table and self._finished and len(state.history) > 1 and state.exception is None:
-            for line in _summary(state, time.perf_counter() - self._began, self._finished, self._out.width()):
+            for line in _summary(state, time.perf_counter() - self._began, self._finished, self._out.width() or None):
                 self._out.say(line)
         self._finished = 0
 
@@ -149,13 +152,15 @@ class Progress(Callback):
         # tqdm.auto picks the notebook's widget where there is one; imported here, it costs 30 ms
         from tqdm.auto import tqdm
 
+        unsized = self._out.width() == 0
         return tqdm(
             total=len(state.train),
             initial=state.batch_index,
             desc=f"epoch {state.epoch + 1}/{state.epochs}",
             file=self._out,
             leave=False,
-            dynamic_ncols=True,
+            dynamic_ncols=not unsized,
+            ncols=COLUMNS if unsized else None,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
             delay=1e-9,  # above 0, so that it is shown by refresh() and not by being opened
         )
@@ -219,7 +224,7 @@ class _Output:
         return self._file is not None and not self._file.closed and self._file.isatty()
 
     def width(self) -> int | None:
-        """Columns of the terminal, or ``None`` where it is none."""
+        """Columns of the terminal, 0 where it does not say (``docker exec -t``, ``script``), ``None`` where it is none."""
         from tqdm.utils import _screen_shape_wrapper  # knows the terminals of every system
 
         shape: Any = _screen_shape_wrapper() if self.isatty() else None
