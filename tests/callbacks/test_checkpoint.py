@@ -229,3 +229,12 @@ def test_two_directories_keep_their_own_best(tiny, tmp_path):
     tiny.run(*logs, loss, accuracy, epochs=3)
     assert saved(tmp_path / "a" / "best.pt")[0] == 1
     assert saved(tmp_path / "b" / "best.pt")[0] == 3
+
+
+def test_used_again_it_saves_at_a_step_that_it_has_saved_at_before(tiny, tmp_path):
+    checkpoint = Checkpoint(tmp_path)
+    for _ in range(2):
+        stops = tiny.Do("on_batch_end", lambda state, calls: state.request_stop("enough") if calls == 3 else None)
+        result = tiny.run(checkpoint, stops)
+        assert result.last_checkpoint is not None
+        result.last_checkpoint.unlink()

@@ -97,6 +97,7 @@ class Checkpoint(Callback):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Checks that what is monitored will be logged, and clears away what a kill left of a file being written."""
+        self._saved_step = -1  # what another run has saved at a step is not this one's
         for left in self.directory.glob(".*.pt.*.tmp"):
             left.unlink()
         if self.monitor is not None:
