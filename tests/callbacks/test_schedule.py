@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import (
 )
 
 from cvkit.callbacks import Checkpoint, LRSchedule
-from cvkit.errors import ArgumentError, UnknownNameError
+from cvkit.errors import ArgumentError, CvkitWarning, UnknownNameError
+from cvkit.training import fit
 
 
 def built(make, lr=1.0, **kwargs):
@@ -153,3 +154,30 @@ def test_what_is_no_scheduler_is_refused(thing):
 def test_another_every_is_refused():
     with pytest.raises(ArgumentError, match="every cannot be used\n  got: 'batch'"):
         built(lambda o: StepLR(o, 1), every="batch")
+
+
+def test_the_update_of_a_group_that_a_loader_leaves_short_is_stepped_after_too(tmp_path):
+    class Short(list):
+        def __len__(self):
+            return 4
+
+    batches = Short((torch.randn(2, 3), torch.tensor([0, 1])) for _ in range(3))
+
+    def rate_after(*callbacks, **options):
+        model, optimizer, callback = built(lambda o: StepLR(o, 1, gamma=0.5))
+        with pytest.warns(CvkitWarning, match="says that it has 4 batches and gave 3"):
+            fit(
+                model,
+                batches,
+                optimizer=optimizer,
+                accumulate=2,
+                callbacks=[callback, *callbacks],
+                progress=False,
+                preflight=False,
+                **options,
+            )
+        return optimizer.param_groups[0]["lr"]
+
+    assert rate_after(epochs=2) == 0.5**4
+    assert rate_after(Checkpoint(tmp_path, monitor=None), epochs=1) == 0.5**2
+    assert rate_after(Checkpoint(tmp_path, monitor=None), epochs=2, resume=True) == 0.5**4

@@ -77,7 +77,8 @@ class LRSchedule(Callback):
             self.scheduler.step()
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Steps after an epoch."""
+        """Steps after an epoch, and after an update past its last batch, where a loader has given fewer than it said."""
+        self.on_batch_end(state)
         if self.monitor is not None:
             self.scheduler.step(state.logs[self.monitor.name])  # type: ignore[arg-type]  # ReduceLROnPlateau takes a value
         elif self.every == "epoch":
