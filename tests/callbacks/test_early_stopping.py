@@ -110,3 +110,12 @@ def test_a_value_without_a_better_way_asks_for_the_mode(tiny):
     with pytest.raises(ArgumentError, match="which way lr is better is not known"):
         tiny.run(EarlyStopping("lr"))
     assert tiny.run(EarlyStopping("lr", mode="min", patience=0), epochs=3).epochs == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*holds the state of a callback 'Checkpoint'")
+def test_used_again_in_a_run_continued_from_one_without_it_it_begins_anew(tiny, tmp_path):
+    tiny.run(tiny.Logs("val_loss", [9]), Checkpoint(tmp_path), epochs=1)
+    stopping = EarlyStopping(patience=1)
+    tiny.run(tiny.Logs("val_loss", [1, 2, 3, 4]), stopping, epochs=4)
+    values = tiny.Logs("val_loss", [9, 8, 7, 6])
+    assert tiny.run(values, stopping, epochs=4, resume=tmp_path / "last.pt").epochs == 4

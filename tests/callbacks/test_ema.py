@@ -130,6 +130,7 @@ def test_an_error_leaves_the_trained_weights_in_the_model():
     assert same(model.state_dict(), seen.trained[-1])
 
 
+@pytest.mark.filterwarnings("ignore:.*holds the state of a callback 'Checkpoint'")
 def test_used_again_in_a_run_continued_from_one_without_it_it_begins_with_the_weights(tmp_path):
     run(Checkpoint(tmp_path), epochs=1)
     used, last = EMA(0.9), tmp_path / "last.pt"

@@ -137,3 +137,11 @@ def test_what_is_no_time_is_refused(name, value):
     assert str(caught.value) == (
         f"{name} cannot be used\n  got: {value!r}\n  expected: a number of at least 0\n  fix: Timer(hours=1.5)"
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*holds the state of a callback 'Checkpoint'")
+def test_used_again_in_a_run_continued_from_one_without_it_it_begins_anew(tiny, slow, tmp_path):
+    tiny.run(Checkpoint(tmp_path), epochs=1)
+    timer = Timer(seconds=5)
+    assert tiny.run(*slow(1), timer, epochs=3).stop_reason == "time_limit"
+    assert tiny.run(*slow(1), timer, epochs=2, resume=tmp_path / "last.pt").stop_reason == "finished"

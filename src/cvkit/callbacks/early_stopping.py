@@ -43,9 +43,13 @@ class EarlyStopping(Callback):
         self.monitor = Monitor(monitor, mode, min_delta)
         self.patience = patience
         self.waited = 0
+        self._restored = False
 
     def on_fit_start(self, state: TrainState) -> None:
         """Checks that what is watched will be logged; a resumed run that was over stays so."""
+        if not self._restored:  # what it holds is of another run
+            self.monitor.best, self.waited = math.inf, 0
+        self._restored = False
         self.monitor.check(state)
         if state.step == 0:
             self.waited = 0
@@ -66,5 +70,5 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes both back."""
         self.waited = state["waited"]
-        if state["best"] is not None:
-            self.monitor.best = state["best"]
+        self.monitor.best = math.inf if state["best"] is None else state["best"]
+        self._restored = True

@@ -40,12 +40,14 @@ class EMA(Callback):
         self.decay = decay
         self.updates = 0
         self._average: dict[str, Tensor] = {}
+        self._restored = False
         self._seen = 0
 
     def on_fit_start(self, state: TrainState) -> None:
         """Begins with the weights as they are, unless a resumed run has brought its average."""
-        if state.step == 0:
+        if state.step == 0 or not self._restored:  # what it holds is of another run
             self.updates, self._average = 0, {}
+        self._restored = False
         now = state.model.state_dict()
         if self._average and {k: v.shape for k, v in self._average.items()} != {k: v.shape for k, v in now.items()}:
             raise CheckpointError(
@@ -95,3 +97,4 @@ class EMA(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back a saved average."""
         self.updates, self._average = state["updates"], dict(state["average"])
+        self._restored = True

@@ -62,6 +62,7 @@ class Timer(Callback):
         self.total = total
         self.whole_epochs = whole_epochs
         self._before = 0.0
+        self._restored = False
         self._began: float | None = None
         self._epoch_began = self._longest = 0.0
 
@@ -77,8 +78,9 @@ class Timer(Callback):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Starts the clock; a resumed run whose time is up ends at once."""
-        if state.step == 0 or not self.total:  # a callback that is used again begins anew
+        if state.step == 0 or not self.total or not self._restored:  # a callback that is used again begins anew
             self._before = 0.0
+        self._restored = False
         self._began, self._longest = time.monotonic(), 0.0
         if self.elapsed >= self.limit:
             state.request_stop("time_limit")
@@ -109,4 +111,4 @@ class Timer(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes them back."""
-        self._before = float(state.get("elapsed", 0.0))
+        self._before, self._restored = float(state.get("elapsed", 0.0)), True
