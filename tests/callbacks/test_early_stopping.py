@@ -3,7 +3,10 @@
 import math
 
 import pytest
+import torch
+from torch import nn
 
+import cvkit
 from cvkit.callbacks import Checkpoint, EarlyStopping
 from cvkit.errors import ArgumentError, UnknownNameError
 
@@ -119,3 +122,48 @@ def test_used_again_in_a_run_continued_from_one_without_it_it_begins_anew(tiny, 
     tiny.run(tiny.Logs("val_loss", [1, 2, 3, 4]), stopping, epochs=4)
     values = tiny.Logs("val_loss", [9, 8, 7, 6])
     assert tiny.run(values, stopping, epochs=4, resume=tmp_path / "last.pt").epochs == 4
+
+
+class Own(cvkit.Callback):
+    logs = ("own",)
+
+    def __init__(self, values=(3.0, 2.0, 2.5, 2.6, 2.7)):
+        self.values = values
+
+    def on_epoch_end(self, state):
+        state.logs["own"] = self.values[state.epoch]
+
+
+BATCHES = [(torch.zeros(2, 3), torch.tensor([0, 1]))]
+
+
+def test_what_a_callback_logs_can_be_monitored_once_it_says_so(tmp_path):
+    watching = [Own(), EarlyStopping("own", mode="min", patience=2), Checkpoint(tmp_path, monitor="own", mode="min")]
+    result = cvkit.fit(nn.Linear(3, 2), BATCHES, epochs=5, callbacks=watching, progress=False)
+    assert (result.epochs, result.stop_reason) == (5, "early_stopping")
+    assert cvkit.load_checkpoint(tmp_path / "best.pt")["training"]["epoch"] == 2
+    with pytest.raises(ArgumentError, match="which way own is better is not known"):
+        cvkit.fit(nn.Linear(3, 2), BATCHES, epochs=1, callbacks=[Own(), EarlyStopping("own")], progress=False)
+
+
+def test_a_callback_that_logs_too_late_is_named_instead_of_a_stop():
+    with pytest.raises(ArgumentError) as caught:
+        cvkit.fit(
+            nn.Linear(3, 2), BATCHES, epochs=5, callbacks=[EarlyStopping("own", mode="min"), Own()], progress=False
+        )
+    assert str(caught.value) == (
+        "monitor='own' is not in the epoch's row\n  got: epoch, step, train_loss, train_accuracy, lr\n"
+        "  expected: a value that is logged before it is looked at\n"
+        "  fix: list the callback that logs it before this one, and have it log in every epoch"
+    )
+
+
+def test_who_does_not_say_what_it_logs_is_told_how():
+    silent = Own()
+    silent.logs = ()
+    with pytest.raises(UnknownNameError) as caught:
+        cvkit.fit(nn.Linear(3, 2), BATCHES, epochs=1, callbacks=[silent, EarlyStopping("own")], progress=False)
+    assert 'logs = ("name",)' in caught.value.__notes__[0]
+    silent.logs = "own"
+    with pytest.raises(ArgumentError, match=r"Own.logs cannot be used\n  got: 'own'\n.*\n  fix: logs = \('own',\)"):
+        cvkit.fit(nn.Linear(3, 2), BATCHES, epochs=1, callbacks=[silent], progress=False)

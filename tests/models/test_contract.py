@@ -13,6 +13,7 @@ from torchvision.models import regnet
 
 from cvkit import models
 from cvkit.models.parts import find_heads, outputs_of
+from cvkit.models.registry import _builders
 
 BUILT_IN = {
     "autoencoder_conv": 13,
@@ -105,7 +106,9 @@ def train_mode(model):
 
 
 def test_every_name_has_its_line_in_the_contract():
-    assert sorted(EVERY) == models.names()
+    # other tests, and pages of the documentation, register models of their own
+    others = {name for name in _builders if not _builders.get(name).__module__.startswith("cvkit.")}
+    assert sorted(EVERY) == [name for name in models.names() if name not in others]
 
 
 @pytest.fixture(autouse=True)

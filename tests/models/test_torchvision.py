@@ -345,3 +345,13 @@ def test_an_auxiliary_loss_is_a_step_of_ones_own():
 def test_a_mnasnet_loads_a_plain_dictionary():
     model = models.create("mnasnet0_5", num_classes=2)
     models.create("mnasnet0_5", num_classes=2).load_state_dict(dict(model.state_dict()))
+
+
+def test_an_argument_that_makes_a_model_what_it_is_cannot_be_another():
+    with pytest.raises(ArgumentError) as caught:
+        models.create("densenet121", num_classes=3, growth_rate=12)
+    assert str(caught.value) == (
+        "'densenet121' has a growth_rate of its own\n  got: growth_rate=12\n"
+        "  expected: other arguments than those that make it 'densenet121'\n"
+        "  fix: leave it out, or build the class of torchvision's yourself: fit takes any module"
+    )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import cvkit
+from cvkit import History
 from cvkit.errors import ArgumentError, UnknownNameError
 from cvkit.figures import PALETTE
 from cvkit.plots import plot_history
@@ -116,3 +117,15 @@ def test_a_row_that_lacks_a_column_is_a_gap_without_a_cross():
 def test_what_cannot_be_plotted_is_refused(runs, options, error, message):
     with pytest.raises(error, match=re.escape(message)):
         plot_history(runs, **options)
+
+
+def test_many_runs_have_their_legend_beside_the_curves():
+    runs = {
+        f"run {number}": History([{"epoch": 1, "val_loss": 1.0}, {"epoch": 2, "val_loss": 0.5}]) for number in range(8)
+    }
+    few, many = plot_history(dict(list(runs.items())[:3])), plot_history(runs)
+    for figure, beside in ((few, False), (many, True)):
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        assert (axes.get_legend().get_window_extent().x0 > axes.get_window_extent().x1) == beside
+        assert axes.get_legend().get_window_extent().x1 <= figure.bbox.x1

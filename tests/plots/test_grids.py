@@ -217,9 +217,9 @@ def test_the_highest_losses_come_first_with_their_files(loader, fixed, read):
     shown = read(top_losses(fixed(outputs), loader, count=3))
     losses = F.cross_entropy(outputs, torch.arange(7) % 3, reduction="none")
     assert shown.titles == [
-        f"picture_5.png\nloss {losses[5]:.3g}\n✗ ants 100 %\nis cats",
-        f"picture_3.png\nloss {losses[3]:.3g}\n✗ bees 96 %\nis ants",
-        f"picture_6.png\nloss {losses[6]:.3g}\n✗ cats 96 %\nis ants",
+        f"cats/picture_5.png\nloss {losses[5]:.3g}\n✗ ants 100 %\nis cats",
+        f"ants/picture_3.png\nloss {losses[3]:.3g}\n✗ bees 96 %\nis ants",
+        f"ants/picture_6.png\nloss {losses[6]:.3g}\n✗ cats 96 %\nis ants",
     ]
     assert [round(float(picture[0, 0, 0]) * 255) for picture in shown.pictures] == [50, 30, 60]
     assert shown.colours == [WRONG] * 3
@@ -239,7 +239,7 @@ def test_the_file_is_the_right_one_whatever_the_order_and_whatever_could_not_be_
     for seed in range(4):
         loader = Loader(squares, 3, shuffle=shuffle, seed=seed, workers=0, cache=None)
         shown = read(top_losses(Levels(), loader, count=1))
-        assert shown.titles[0].startswith("picture_3.png\n")
+        assert shown.titles[0].startswith("ants/picture_3.png\n")
 
 
 def test_a_shuffled_torch_loader_is_walked_in_the_order_of_its_data_set(read):
@@ -261,17 +261,32 @@ def test_a_loss_that_is_no_number_is_the_highest(loader, fixed, read):
     outputs[4] = math.nan
     shown = read(top_losses(fixed(outputs), loader, count=2))
     assert shown.titles == [
-        "picture_4.png\nloss nan\n✗ no answer: not finite\nis bees",
-        "picture_3.png\nloss 4.04\n✗ bees 96 %\nis ants",
+        "bees/picture_4.png\nloss nan\n✗ no answer: not finite\nis bees",
+        "ants/picture_3.png\nloss 4.04\n✗ bees 96 %\nis ants",
     ]
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 1.0])), F.cross_entropy, "hinge"])
 def test_any_loss_that_fit_takes_will_do(loader, fixed, read, loss):
     shown = read(top_losses(fixed(logits(0, 1, 2, 1, 1, 2, 0)), loader, loss=loss, count=1))
-    assert shown.titles[0].startswith("picture_3.png\n")
+    assert shown.titles[0].startswith("ants/picture_3.png\n")
 
 
 def test_there_is_no_loss_without_targets(fixed):
     with pytest.raises(ArgumentError, match="there is no loss without targets"):
         top_losses(fixed(logits(0)), [torch.zeros(1, 1, 4, 4)])
+
+
+def test_of_a_loader_in_order_predictions_are_from_all_over_its_data(read):
+    pictures = np.repeat(np.arange(40, dtype=np.uint8) * 6, 36 * 3).reshape(40, 6, 6, 3)
+    data = ArrayDataset(pictures, np.repeat(np.arange(4), 10), classes=["a", "b", "c", "d"])
+    model, transform = nn.Sequential(nn.Flatten(), nn.Linear(108, 4)), classification_eval(6, resize=6)
+
+    def levels(loader, **how):
+        return [round(float(one.flat[0]) * 255 / 6) for one in read(show_predictions(model, loader, **how)).pictures]
+
+    assert levels(Loader(data, 8, transform=transform), count=8) == [2, 7, 12, 17, 22, 27, 32, 37]
+    shuffled = Loader(data, 8, transform=transform, shuffle=True, seed=1)
+    first = transform.denormalize(next(iter(shuffled))[0])[:, 0, 0, 0] * 255 / 6
+    shuffled.set_epoch(0)
+    assert levels(shuffled) == first.round().int().tolist()

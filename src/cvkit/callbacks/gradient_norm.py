@@ -44,6 +44,8 @@ class GradientNorm(Callback):
         ArgumentError: ``every_steps`` below 1, or ``layers`` below 0.
     """
 
+    logs = ("gradient_norm", "gradient_norm_max")
+
     def __init__(self, *, every_steps: int = 10, layers: int = 0) -> None:
         for name, value, least in (("every_steps", every_steps, 1), ("layers", layers, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -183,6 +184,14 @@ def _call(name: str, arguments: dict[str, Any]) -> nn.Module:
         model: nn.Module = zoo.get_model(name, **arguments)
     except (TypeError, ValueError) as error:
         accepted = _accepted(name)
+        fixed = re.search(r"multiple values for (?:keyword )?argument '(\w+)'", str(error))
+        if fixed is not None:
+            raise ArgumentError(
+                f"{name!r} has a {fixed[1]} of its own",
+                got=f"{fixed[1]}={arguments.get(fixed[1])!r}",
+                expected=f"other arguments than those that make it {name!r}",
+                fix="leave it out, or build the class of torchvision's yourself: fit takes any module",
+            ) from error
         for argument in arguments.keys() - {"weights"}:
             if argument not in accepted:
                 raise unknown_name(f"argument of the model {name!r}:", argument, accepted) from error

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cvkit import seeding
-from cvkit.data import Loader
+from cvkit.data import Loader, Subset
 from cvkit.data.order import batches_of, epoch_order
 from cvkit.errors import ArgumentError
 from cvkit.inference import Predictor
@@ -20,7 +20,7 @@ from cvkit.plots.pictures import Batch, as_batch
 from cvkit.training import Runtime, feed
 from cvkit.training.runtime import Precision
 
-__all__ = ["Ask", "asking", "check_model", "walk"]
+__all__ = ["Ask", "asking", "check_model", "spread", "walk"]
 
 Ask: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -89,6 +89,16 @@ def _as_logits(outputs: Tensor, model: nn.Module | Predictor) -> Tensor:
         return outputs
     separate = reader.task == "multilabel" or outputs.ndim < 2 or outputs.shape[1] == 1
     return outputs.logit() if separate else outputs.log()
+
+
+def spread(loader: Any, count: int) -> Any:
+    """Returns a loader over ``count`` samples from all over the data of one of cvkit's in order; others as they are."""
+    samples = len(loader.dataset) if isinstance(loader, Loader) else 0
+    if samples <= count or loader.shuffle or loader.weights is not None:
+        return loader
+    places = [(2 * place + 1) * samples // (2 * count) for place in range(count)]
+    part = Subset(loader.dataset, places)
+    return Loader(part, count, transform=loader.transform, seed=loader.seed, workers=0, cache=None)
 
 
 def walk(loader: Any) -> Iterator[tuple[Batch, list[int]]]:

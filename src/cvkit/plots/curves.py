@@ -21,6 +21,7 @@ Run: TypeAlias = "History | FitResult"
 
 PER_ROW = 3
 """Charts side by side."""
+_INSIDE = 6  # the most entries of a legend that stands among the curves
 _POSITIONS = {"epoch", "step"}
 
 
@@ -110,8 +111,10 @@ def _draw(axes: Axes, chart: str, runs: Mapping[str, History], x: str) -> None:
     axes.set_xlabel(x)
     axes.grid(alpha=0.3)
     axes.locator_params(axis="x", integer=True)
-    if any(label and not label.startswith("_") for label in axes.get_legend_handles_labels()[1]):
-        for text in axes.legend(fontsize=8).get_texts():
+    labels = [label for label in axes.get_legend_handles_labels()[1] if label and not label.startswith("_")]
+    if labels:  # many of them would cover the curves
+        where: Any = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if len(labels) > _INSIDE else {}
+        for text in axes.legend(fontsize=8, **where).get_texts():
             text.set_parse_math(False)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cvkit.errors import ArgumentError
 from cvkit.figures import shorten
 from cvkit.inference import Predictor
-from cvkit.plots.asking import asking, check_model, walk
+from cvkit.plots.asking import asking, check_model, spread, walk
 from cvkit.plots.drawing import Cell, draw_grid, side_by_side
 from cvkit.plots.names import LONGEST, answer, find_classes, find_files, truth
 from cvkit.plots.pictures import Batch, Denormalize, check_count, first_batch, how_to_denormalize, to_pixels
@@ -82,10 +82,11 @@ def show_predictions(
     device: str | torch.device = "auto",
     precision: Precision = "auto",
 ) -> Figure:
-    """Shows the first batch of an epoch with what a model says of each picture.
+    """Shows pictures with what a model says of each.
 
-    Right answers are blue with a ✓, wrong ones vermilion with a ✗ and what is so. Where a model gives pictures (an
-    autoencoder), input, output and target stand side by side.
+    Of a loader that does not shuffle they are from all over its data, since a folder's first batch has one class only; of any
+    other, and of batches, those of the first batch. Right answers are blue with a ✓, wrong ones vermilion with a ✗ and what is
+    so. Where a model gives pictures (an autoencoder), input, output and target stand side by side.
 
     Args:
         model: A module, which is moved to the device, or what :func:`cvkit.load` gives.
@@ -106,7 +107,7 @@ def show_predictions(
     check_count("count", count)
     names = find_classes(model if isinstance(model, Predictor) else loader, classes)
     denormalize = how_to_denormalize(loader, denormalize) or how_to_denormalize(model, None)
-    batch = first_batch(loader)
+    batch = first_batch(spread(loader, count))
     batch = Batch(batch.inputs[:count], None if batch.targets is None else batch.targets[:count])
     pixels, notes = to_pixels(batch.inputs, denormalize)
     with asking(model, device, precision) as ask:
@@ -178,7 +179,7 @@ def top_losses(
     cells = []
     for picture, one in zip(pixels, worst, strict=True):
         said = answer(one.output, one.target, names)
-        name = PurePath(files[one.place]).name if files is not None else f"sample {one.place}"
+        name = "/".join(PurePath(files[one.place]).parts[-2:]) if files is not None else f"sample {one.place}"
         cells.append(Cell(picture, f"{shorten(name, LONGEST)}\nloss {one.loss:.3g}\n{said.title}", said.colour))
     return draw_grid(cells, columns, notes=notes)
 

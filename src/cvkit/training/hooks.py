@@ -41,9 +41,11 @@ class Callback:
     Attributes:
         order: ``CHANGER`` (0, the default) runs before ``OBSERVER`` (1), and that before ``LAST`` (2); within one order
             callbacks run as listed. The end of the run is told in reverse.
+        logs: Names that the callback puts into ``state.logs``, so that ``Checkpoint`` and ``EarlyStopping`` may monitor them.
     """
 
     order: ClassVar[int] = CHANGER
+    logs: Sequence[str] = ()
 
     def on_fit_start(self, state: TrainState) -> None:
         """Before the first epoch; the state is complete, a resumed one is restored."""
@@ -225,6 +227,14 @@ def _check(callback: object) -> None:
     for name in named:
         if name not in HOOKS:
             raise unknown_name(f"hook on callback {type(callback).__name__}:", name, HOOKS)
+    logs = getattr(callback, "logs", ())
+    if isinstance(logs, str) or not all(isinstance(name, str) for name in logs):
+        raise ArgumentError(
+            f"{type(callback).__name__}.logs cannot be used",
+            got=repr(logs),
+            expected="the names that it puts into state.logs",
+            fix=f"logs = ({logs!r},)" if isinstance(logs, str) else 'logs = ("my_value",)',
+        )
     if not named:
         raise ArgumentError(
             "callbacks got something that is no callback",

@@ -50,7 +50,9 @@ class Monitor:
                     expected=f"one of: {', '.join(state.log_names)}",
                     fix=f"pass val to fit, or monitor={self.name.replace('val_', 'train_', 1)!r}, or monitor=None",
                 )
-            raise unknown_name("logged value for monitor", self.name, state.log_names)
+            error = unknown_name("logged value for monitor", self.name, state.log_names)
+            error.add_note('A callback of your own that logs it says so by an attribute: logs = ("name",).')
+            raise error
         if self.mode is None:
             self.mode = self._ask(state)
         if state.step == 0 or not math.isfinite(self.best):  # a callback that is used again begins anew
@@ -69,8 +71,19 @@ class Monitor:
         return "max" if higher else "min"
 
     def improved(self, logs: Mapping[str, float]) -> bool:
-        """Takes in an epoch's row; returns whether its value is the best so far. A value that is not finite never is."""
-        value = logs.get(self.name, math.nan)
+        """Takes in an epoch's row; returns whether its value is the best so far. A value that is not finite never is.
+
+        Raises:
+            ArgumentError: The value is not there: the callback that logs it comes later, or has not done so.
+        """
+        if self.name not in logs:
+            raise ArgumentError(
+                f"monitor={self.name!r} is not in the epoch's row",
+                got=", ".join(logs),
+                expected="a value that is logged before it is looked at",
+                fix="list the callback that logs it before this one, and have it log in every epoch",
+            )
+        value = logs[self.name]
         better = value < self.best - self.min_delta if self.mode == "min" else value > self.best + self.min_delta
         if math.isfinite(value) and better:
             self.best = value

@@ -48,6 +48,12 @@ class FitResult:
     last_checkpoint: Path | None = None
     skipped: int = 0
 
+    def __repr__(self) -> str:
+        """Names the model only: a notebook shows the result of a cell, and a network has hundreds of lines."""
+        rest = "".join(f", {name}={getattr(self, name)!r}" for name in ("epochs", "steps", "stop_reason"))
+        kept = f", best_checkpoint={str(self.best_checkpoint)!r}" if self.best_checkpoint is not None else ""
+        return f"FitResult({self.history!r}, model={type(self.model).__name__}{rest}{kept})"
+
 
 @dataclass(slots=True, eq=False)
 class TrainState:
@@ -177,11 +183,15 @@ class TrainState:
 
     @property
     def log_names(self) -> list[str]:
-        """The names that each epoch's row will hold, known before training; callbacks may add more."""
+        """The names that each epoch's row will hold, known before training.
+
+        Those of callbacks are among them where a callback says them, in an attribute ``logs``.
+        """
         names = [f"train_{name}" for name in ("loss", *self.metrics)]
         if self.val is not None:
             names += [f"val_{name}" for name in ("loss", *self.metrics)]
-        return [*names, "lr"]
+        callbacks = self.hooks.callbacks if self.hooks is not None else ()
+        return [*names, "lr", *(str(name) for callback in callbacks for name in getattr(callback, "logs", ()))]
 
     @property
     def finite(self) -> bool:
