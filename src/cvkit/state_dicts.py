@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeGuard
 
@@ -162,20 +162,39 @@ def bare(name: str) -> str:
 def matched(state: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
     """Returns weights by the names that a model has for them.
 
-    What wrappers put before a name goes. Where the names then fit no better than by chance, because the model was an attribute
-    of something, as Lightning's ``self.model``, the prefix goes that makes the most of them fit.
+    What wrappers put before a name goes, as far as more of the names then fit: a model may have a submodule that is called as a
+    wrapper's is. Where the names then fit no better than by chance, because the model was an attribute of something, as
+    Lightning's ``self.model``, the prefix goes that makes the most of them fit.
 
     Args:
         state: Weights by the names in the file.
         wanted: The names that the model has.
     """
-    named = {bare(name): value for name, value in state.items()}
     names = set(wanted)
-    if len(named) != len(state) or names & named.keys():
-        return named if len(named) == len(state) else dict(state)
+    readings = list(_readings(state))
+    named = max(readings, key=lambda one: len(names & one.keys()))  # the first of several: as little as possible goes
+    if names & named.keys():
+        return named
+    named = readings[-1]
     prefixes = {name[: place + 1] for name in named for place, sign in enumerate(name) if sign == "."}
     scores = {prefix: sum(f"{prefix}{name}" in named for name in names) for prefix in prefixes}
     best = max(sorted(scores), key=lambda prefix: scores[prefix], default="")
     if not best or not scores[best]:
         return named
     return {name.removeprefix(best): value for name, value in named.items()}
+
+
+def _readings(state: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields weights as they are named, and without one wrapper after the other, as long as no two get the same name."""
+    one = dict(state)
+    while len(one) == len(state):
+        yield one
+        inner = {_without_one(name): value for name, value in one.items()}
+        if inner.keys() == one.keys():
+            return
+        one = inner
+
+
+def _without_one(name: str) -> str:
+    wrapper = next((wrapper for wrapper in _WRAPPERS if name.startswith(wrapper)), "")
+    return name.removeprefix(wrapper).replace("._orig_mod.", ".")

@@ -96,6 +96,48 @@ def test_names_are_saved_without_wrappers_and_wrapped_models_are_read_into(tmp_p
     assert same(source, target)
 
 
+class Owner(nn.Module):
+    """Has a submodule that is called as a wrapper's is, and a weight of the same name as one in it."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.module = nn.Linear(3, 3)
+        self.weight = nn.Parameter(torch.randn(3, 3))
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_submodule_that_is_called_module_keeps_its_name(name, wrapped, tmp_path):
+    source = Owner(0)
+    save_weights(nn.DataParallel(source) if wrapped else source, tmp_path / name)
+    assert same(source, load_weights(Owner(1), tmp_path / name))
+    target = Owner(2)
+    load_weights(nn.DataParallel(target), tmp_path / name)
+    assert same(source, target)
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, lambda model: torch.compile(nn.DataParallel(model), backend="eager")]
+)
+def test_a_submodule_that_is_called_module_is_found_in_what_others_saved_of_a_wrapper(wrap, tmp_path):
+    source = Owner(0)
+    torch.save(wrap(source).state_dict(), tmp_path / "w.pt")
+    assert same(source, load_weights(Owner(1), tmp_path / "w.pt"))
+
+
+def test_a_compiled_submodule_is_saved_under_its_own_name(tmp_path):
+    source = make(0)
+    names = list(source.state_dict())
+    source[3] = torch.compile(source[3], backend="eager")
+    save_weights(source, tmp_path / "w.pt")
+    assert list(torch.load(tmp_path / "w.pt", weights_only=True)) == names
+    target = make(1)
+    target[0] = torch.compile(target[0], backend="eager")
+    load_weights(target, tmp_path / "w.pt")
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
+
+
 def test_weights_that_do_not_fit_are_named_and_nothing_is_changed(tmp_path):
     path = save_weights(make(0, outputs=5), tmp_path / "w.pt")
     target, before = make(1), make(1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cvkit import state_dicts
 from cvkit.errors import CheckpointError, CvkitWarning, ModelError
 from cvkit.training.checkpoint import place, plain, save_checkpoint
+from cvkit.training.runtime import unwrap
 
 __all__ = ["load_weights", "save_weights"]
 
@@ -40,7 +41,7 @@ def save_weights(model: nn.Module, path: str | Path) -> Path:
         MissingDependencyError: A safetensors file, and the package is not installed.
     """
     path = Path(path)
-    state = {state_dicts.bare(name): value for name, value in model.state_dict().items()}
+    state = {_own_name(name): value for name, value in unwrap(model).state_dict().items()}
     if path.suffix != ".safetensors":
         return save_checkpoint(path, state)
     package = state_dicts.safetensors(path)
@@ -60,6 +61,11 @@ def save_weights(model: nn.Module, path: str | Path) -> Path:
     return place(
         path, lambda temporary: _write(temporary, written), lambda temporary: _compare(temporary, written), "weights"
     )
+
+
+def _own_name(name: str) -> str:
+    """Returns the name that a weight has where no submodule is compiled."""
+    return name.replace("._orig_mod.", ".")
 
 
 def _write(path: Path, written: bytes) -> None:
@@ -97,8 +103,9 @@ def load_weights(model: M, path: str | Path, *, strict: bool = True) -> M:
         MissingDependencyError: A safetensors file, and the package is not installed.
     """
     path = Path(path)
-    own = model.state_dict()
-    names = {state_dicts.bare(name): name for name in own}
+    inner = unwrap(model)
+    own = inner.state_dict()
+    names = {_own_name(name): name for name in own}
     state = state_dicts.matched(state_dicts.read(path), names)
     other = {name: value for name, value in state.items() if name in names and not _fits(value, own[names[name]])}
     missing = [name for name in names if name not in state]
@@ -112,7 +119,7 @@ def load_weights(model: M, path: str | Path, *, strict: bool = True) -> M:
     good = {names[name]: value for name, value in state.items() if name in names and name not in other}
     if told and (strict or not good):
         raise ModelError(
-            f"the weights in {path} do not fit this {type(model).__name__}",
+            f"the weights in {path} do not fit this {type(inner).__name__}",
             got=told,
             expected=f"its {len(names)} weights, by name and shape",
             fix="build the model that they were saved from, or load those that fit with strict=False",
@@ -121,7 +128,7 @@ def load_weights(model: M, path: str | Path, *, strict: bool = True) -> M:
         warnings.warn(
             f"{len(good)} of {len(names)} weights were loaded from {path}; {told}", CvkitWarning, stacklevel=2
         )
-    model.load_state_dict(good, strict=False)
+    inner.load_state_dict(good, strict=False)
     return model
 
 
