@@ -1,6 +1,7 @@
 """``find_lr``: what it measures, what it suggests, and that nothing remembers it."""
 
 import copy
+import io
 import math
 import random
 import re
@@ -165,6 +166,24 @@ def test_a_loss_that_is_not_finite_has_run_away():
     assert len(curve.losses) == 7
     assert math.isnan(curve.losses[-1])
     assert all(math.isfinite(one) for one in curve.smoothed)
+
+
+def test_a_loss_that_is_not_finite_before_the_first_update_is_told():
+    spoilt = [(torch.full((8, 6), value), torch.zeros(8, dtype=torch.long)) for value in (1.0, math.nan)]
+    with pytest.raises(PreflightError, match=r"^the loss is nan before the first update\n  got: "):
+        find_lr(network(), spoilt, accumulate=2, steps=10)
+
+
+def test_a_loss_that_is_not_finite_after_the_first_update_can_be_printed_and_drawn():
+    pytest.importorskip("matplotlib")
+    spoilt = [(torch.full((8, 6), value), torch.zeros(8, dtype=torch.long)) for value in (1.0, math.nan)]
+    curve = find_lr(network(), spoilt, steps=10)
+    assert (len(curve.losses), curve.diverged) == (1, True)
+    assert (
+        repr(curve)
+        == "LRCurve(suggestion=none, the loss has not fallen, 1 rates from 1e-07 to 1e-07, where the loss ran away)"
+    )
+    curve.plot().savefig(io.BytesIO())
 
 
 def test_the_loss_is_not_read_in_each_step(monkeypatch):

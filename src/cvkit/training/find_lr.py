@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cvkit import seeding
-from cvkit.errors import ArgumentError, DataError
+from cvkit.errors import ArgumentError, DataError, PreflightError
 from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
 from cvkit.training import build
 from cvkit.training.losses import LossFunction
@@ -67,7 +67,9 @@ class LRCurve:
     def _beginning(self) -> tuple[float, float]:
         """Returns the loss at the lowest rates, where nothing is learned yet, and how much it differs from batch to batch."""
         first = [self.start, *self.losses][: max(len(self.losses) // 4, 3)]
-        return float(np.median(first)), float(np.std(np.diff(first))) / math.sqrt(2)
+        first = [loss for loss in first if math.isfinite(loss)]  # the last one is not, where it has run away that soon
+        noise = float(np.std(np.diff(first))) / math.sqrt(2) if len(first) > 1 else 0.0
+        return float(np.median(first)), noise
 
     @property
     def suggestion(self) -> float:
@@ -206,6 +208,13 @@ def find_lr(
         compute = step or build.usual_step(state)
         inspect(state, compute, own_step=step is not None)
         start, *losses = _ramp(state, compute, rates, stop_factor)
+    if not math.isfinite(start):
+        raise PreflightError(
+            f"the loss is {start} before the first update",
+            got="a first batch on which it was finite when it was tried",
+            expected="a finite number each time",
+            fix="look for NaN in the other batches of its group (accumulate), and for what is random in the model",
+        )
     end = _end([start, *losses], stop_factor)
     return LRCurve(rates[: len(losses[:end])], losses[:end], start, diverged=end is not None)
 
