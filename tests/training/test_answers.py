@@ -1,10 +1,13 @@
 """Wrong use is answered with what arrived, what was expected and what to do, before anything is trained."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import Dataset
 
 from cvkit import seeding
 from cvkit.errors import (
@@ -28,6 +31,26 @@ def network(classes=3, channels=3):
 
 class Data(list):
     classes = ("a", "b", "c")
+
+
+class Silent(nn.Conv2d):
+    def forward(self, x):
+        super().forward(x)
+
+
+class Pair:
+    train = val = BATCHES
+
+
+class Samples(Dataset):
+    def __init__(self, *sample):
+        self.sample = sample
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.sample
 
 
 class UsedUp:
@@ -57,6 +80,8 @@ class UsedUp:
         ({"train": (batch for batch in BATCHES)}, ArgumentError, "train is an iterator"),
         ({"train": 3}, ArgumentError, "train cannot be walked\n  got: int"),
         ({"train": {1, 2}.__iter__}, ArgumentError, "train cannot be walked"),
+        ({"train": "data/train"}, ArgumentError, "(?s)train cannot be walked.*'data/train'.*from_folder"),
+        ({"train": Pair()}, ArgumentError, "(?s)train cannot be walked.*got: Pair.*data.train, data.val"),
         ({"model": nn.Linear}, ArgumentError, "model cannot be trained\n  got: the class Linear"),
         (
             {"loss": "cross_entropie"},
@@ -130,6 +155,57 @@ class UsedUp:
             "the inputs of train are whole numbers",
         ),
         ({"train": [BATCHES[0][0]]}, PreflightError, r"a batch of train is not \(inputs, targets\)\n  got: Tensor"),
+        ({"train": BATCHES[0]}, PreflightError, r"(?s)got: Tensor, float32 \(4, 3, 8, 8\).*TensorDataset\(inputs"),
+        *(
+            ({"train": Samples(inputs, target)}, PreflightError, "(?s)train gives single samples.*got: Samples.*Loader")
+            for inputs, target in (
+                (Image.new("RGB", (8, 8)), 1),
+                (torch.ones(3, 8, 8), 1),
+                (torch.ones(3, 8, 8), torch.tensor(1)),
+            )
+        ),
+        (
+            {"train": [(BATCHES[0][0].numpy(), BATCHES[0][1].numpy())]},
+            PreflightError,
+            r"(?s)are NumPy arrays.*torch\.from_numpy",
+        ),
+        (
+            {"train": [(torch.from_numpy(np.ones((4, 3, 8, 8))), BATCHES[0][1])]},
+            PreflightError,
+            r"(?s)layer '0' \(Conv2d\).*expected: float32, as its weights are.*inputs\.float\(\)",
+        ),
+        (
+            {"train": [(BATCHES[0][0].permute(0, 2, 3, 1), BATCHES[0][1])]},
+            PreflightError,
+            r"(?s)layer '0' \(Conv2d\).*inputs\.permute\(0, 3, 1, 2\)",
+        ),
+        (
+            {"train": [(BATCHES[0][0], BATCHES[0][1].int())]},
+            PreflightError,
+            r"(?s)targets int32.*targets\.long\(\)",
+        ),
+        (
+            {"train": [(BATCHES[0][0], nn.functional.one_hot(BATCHES[0][1], 3))]},
+            PreflightError,
+            r"(?s)do not fit each other.*look one-hot: pass targets\.argmax\(1\)",
+        ),
+        (
+            {"train": [(BATCHES[0][0], torch.zeros(4, 8, 8, dtype=torch.int64))]},
+            PreflightError,
+            "(?s)do not fit each other.*the targets are masks",
+        ),
+        (
+            {"model": nn.Conv2d(3, 3, 1)},
+            PreflightError,
+            "(?s)do not fit each other.*pool or flatten before its last layer",
+        ),
+        (
+            {"train": [(BATCHES[0][0], torch.tensor([1, 2, 3, 1]))]},
+            PreflightError,
+            "(?s)num_classes=4; or, if the classes are counted from 1, subtract 1",
+        ),
+        ({"loss": "bce"}, PreflightError, '(?s)would be broadcast.*take loss="cross_entropy" for class indices'),
+        ({"model": Silent(3, 3, 1)}, PreflightError, "(?s)outputs: NoneType.*end the model's forward with return"),
         (
             {"train": [{"x": BATCHES[0][0]}]},
             PreflightError,
@@ -214,6 +290,11 @@ def test_what_is_suspicious_but_works_is_a_note():
     ending = nn.Sequential(network(), nn.Softmax(1))
     assert "ends in a softmax and cross entropy takes logits" in preflight(ending, BATCHES)[0]
 
+    assert preflight(network(3), Data(BATCHES)) == []
+    assert preflight(network(9), Data(BATCHES)) == [
+        "the model has 9 outputs and the data 3 classes: build the model with num_classes=3"
+    ]
+
     class Unused(nn.Module):
         def __init__(self):
             super().__init__()
@@ -227,3 +308,17 @@ def test_what_is_suspicious_but_works_is_a_note():
     model.spare.requires_grad_(False)
     with pytest.warns(CvkitWarning, match=r"no optimizer holds used\.0\.weight"):
         fit(model, BATCHES, epochs=1, progress=False, optimizer=lambda p: SGD(p[4:], lr=0.1))
+
+
+def test_an_optimizer_is_named_without_its_settings():
+    model = network()
+    with pytest.raises(ArgumentError, match="got: lr=0.01 and an optimizer SGD\n"):
+        fit(model, BATCHES, epochs=1, optimizer=SGD(model.parameters(), lr=0.1), lr=0.01)
+
+
+def test_a_result_is_shown_in_one_line():
+    result = fit(network(), BATCHES, epochs=1, progress=False)
+    assert repr(result) == (
+        "FitResult(History(1 epoch: epoch, step, train_loss, train_accuracy, lr), model=Sequential, epochs=1, steps=2, "
+        "stop_reason='finished')"
+    )

@@ -534,13 +534,41 @@ def test_a_path_to_resume_from_needs_no_checkpoint_callback(tmp_path):
     assert result.history["epoch"] == [1, 2]
 
 
+def test_a_directory_to_resume_from_is_answered_with_its_file(tmp_path):
+    train(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        train(tmp_path, resume=tmp_path)
+    assert "got: a directory" in str(caught.value)
+    assert f"pass resume={str(tmp_path / 'last.pt')!r}" in str(caught.value)
+
+
+def test_what_is_said_of_other_data_names_no_hash(tmp_path):
+    class Told(list):
+        fingerprint = "1f2e"
+
+    batches = [(torch.randn(4, 4), torch.randint(0, 3, (4,))) for _ in range(5)]
+    one, other = Told(batches), Told(batches)
+    other.fingerprint = "3d4c"
+    train(tmp_path, train=one, epochs=1)
+    with pytest.raises(
+        CheckpointError, match="got: data: other files, labels or classes, or another shuffle, drop_last"
+    ):
+        train(tmp_path, train=other)
+    one.batch_size, other.batch_size = 4, 5
+    again = tmp_path / "again"
+    train(again, train=one, epochs=1)
+    with pytest.raises(CheckpointError, match="got: batch size: 4 then, 5 now\n"):
+        train(again, train=other)
+
+
 def test_a_path_to_resume_from_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         train(tmp_path, resume=tmp_path / "lost.pt")
     assert str(caught.value) == (
         f"there is no checkpoint {tmp_path / 'lost.pt'}\n"
+        "  got: no such file\n"
         "  expected: a file that a Checkpoint callback wrote\n"
-        "  fix: check resume=…"
+        "  fix: check the path"
     )
 
 
@@ -604,7 +632,7 @@ def test_a_directory_with_nothing_sound_is_refused_by_name(tmp_path):
     train(tmp_path)
     for path in list(tmp_path.glob("*.pt")):
         damage(path)
-    with pytest.raises(CheckpointError, match=f"the checkpoint {tmp_path / 'last.pt'} is damaged"):
+    with pytest.raises(CheckpointError, match=f"no checkpoint of the run is sound: {tmp_path / 'last.pt'}, "):
         train(tmp_path)
 
 
@@ -633,7 +661,7 @@ def test_other_data_in_the_middle_of_an_epoch_are_refused(tmp_path, change, said
         "  expected: the same data, transform, batch size, seed, loss, optimizer and schedule; the number of epochs, of workers, the device "
         "and the cache may change\n"
         "  fix: undo the change; or start a new run in another directory from these weights: "
-        "model.load_state_dict(cvkit.load_checkpoint(path)['model'])"
+        f"cvkit.load_weights(model, {str(tmp_path / 'last.pt')!r})"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -36,12 +37,12 @@ def check_loader(name: str, loader: Any) -> None:
     Raises:
         ArgumentError: Not an iterable, an iterator that is used up after one walk, no length, or no batches.
     """
-    if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
+    if isinstance(loader, str | PurePath) or (not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__")):
         raise ArgumentError(
             f"{name} cannot be walked",
-            got=type(loader).__name__,
+            got=repr(loader) if isinstance(loader, str | PurePath) else type(loader).__name__,
             expected="a cvkit.data.Loader, a torch DataLoader, or any sized iterable of batches",
-            fix="wrap the data set: cvkit.data.Loader(dataset, batch_size=64)",
+            fix=_loader_of(loader),
         )
     if isinstance(loader, Iterator):
         raise ArgumentError(
@@ -63,6 +64,14 @@ def check_loader(name: str, loader: Any) -> None:
         raise ArgumentError(
             f"{name} has no batches", got=_why_empty(loader), expected="at least one batch", fix=_fill(loader)
         )
+
+
+def _loader_of(given: Any) -> str:
+    if isinstance(given, str | PurePath):
+        return "make loaders of it: data = cvkit.data.from_folder(…), then pass data.train and data.val"
+    if hasattr(given, "train") and hasattr(given, "val"):
+        return "pass its two loaders: data.train, data.val"
+    return "wrap the data set: cvkit.data.Loader(dataset, batch_size=64)"
 
 
 def _why_empty(loader: Any) -> str:

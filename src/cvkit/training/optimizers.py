@@ -97,7 +97,7 @@ def resolve_optimizers(
     if lr != DEFAULT_LR:
         raise ArgumentError(
             "lr has no effect beside an optimizer that brings its own",
-            got=f"lr={lr} and optimizer={given!r:.80}",
+            got=f"lr={lr} and {_named(given)}",
             expected="lr only with an optimizer given by name",
             fix="set the learning rate where the optimizer is built, e.g. optimizer=lambda p: torch.optim.SGD(p, lr=0.1)",
         )
@@ -113,6 +113,11 @@ def resolve_optimizers(
             )
     _check_owned(found, model)
     return found
+
+
+def _named(given: Any) -> str:
+    """Returns what was given as an optimizer, without its forty lines of settings."""
+    return f"an optimizer {type(given).__name__}" if isinstance(given, Optimizer) else f"optimizer={given!r:.80}"
 
 
 def _check_owned(found: Iterable[Optimizer], model: nn.Module) -> None:

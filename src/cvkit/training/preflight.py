@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cvkit import seeding
 from cvkit.errors import CvkitError, CvkitWarning, PreflightError
 from cvkit.training import feed
-from cvkit.training.losses import ALIGNED, align
+from cvkit.training.batch_checks import check_batch, check_outputs, expects, mend, shape
 from cvkit.training.runtime import Step, train_mode
 from cvkit.training.state import TrainState
 
@@ -44,7 +44,7 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
         for name, loader in sources:
             batch = state.runtime.finished(loader, feed.first_batch(name, loader))
             if not own_step:
-                _check_batch(name, batch)
+                check_batch(name, loader, batch)
             state.training = name == "train"
             state.meters = state.train_meters if state.training else state.val_meters
             state.batch = batch
@@ -52,7 +52,7 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
             _trace(name, state, step, batch, own_step=own_step)
             if state.training:
                 notes += _gradients(state)
-                notes += _softmaxed(state)
+                notes += _softmaxed(state) + _surplus(state)
     return notes
 
 
@@ -97,24 +97,6 @@ def _check_labels(state: TrainState) -> None:
         )
 
 
-def _check_batch(name: str, batch: Any) -> None:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise PreflightError(
-            f"a batch of {name} is not (inputs, targets)",
-            got=f"{type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, tuple | list | dict) else ""),
-            expected="a pair of tensors",
-            fix="pass step=…: a function (model, batch, state) -> loss, or (loss, outputs, targets)",
-        )
-    inputs = batch[0]
-    if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8:
-        raise PreflightError(
-            f"the inputs of {name} are whole numbers, as pictures are on disk",
-            got=f"uint8 {_shape(inputs)}",
-            expected="floating-point inputs, normalised",
-            fix="give the loader a transform preset, or convert: images.float() / 255",
-        )
-
-
 def _trace(name: str, state: TrainState, step: Step, batch: Any, *, own_step: bool) -> None:
     """Runs forward, loss and metrics on one batch; says which layer refused what."""
     entered: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
@@ -133,7 +115,7 @@ def _trace(name: str, state: TrainState, step: Step, batch: Any, *, own_step: bo
                 with state.runtime.autocast():
                     outputs = state.model(batch[0])
                 stage = "loss"
-                _check_outputs(name, state, outputs, batch[1])
+                check_outputs(name, state, outputs, batch[1])
                 loss = state.runtime.forward(step, batch, state)
             stage = "backward"
             _check_loss(name, state, loss, own_step=own_step)
@@ -155,94 +137,18 @@ def _diagnosis(
     if stage != "forward" or not entered:
         return PreflightError(
             f"the {stage} fails on the first batch of {name}",
-            got=f"{said}; the batch is {_shape(batch)}",
+            got=f"{said}; the batch is {shape(batch)}",
             expected="a batch that goes through model, loss and metrics",
             fix="see the traceback above for the line",
         )
     path, module, args = entered[-1]
-    shape = _shape(args[0]) if args else "nothing"
+    given = shape(args[0]) if args else "nothing"
     return PreflightError(
         f"the forward fails in layer {path or type(module).__name__!r} ({type(module).__name__}) on the first batch of {name}",
-        got=f"{said}; the layer was given {shape}",
-        expected=_expects(module),
-        fix=_mend(path, module, args),
+        got=f"{said}; the layer was given {given}",
+        expected=expects(module, args),
+        fix=mend(path, module, args),
     )
-
-
-def _expects(module: nn.Module) -> str:
-    if isinstance(module, nn.Linear):
-        return f"(N, …, {module.in_features}), which is its in_features"
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return f"(N, {module.in_channels}, …), which is its in_channels"
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return f"(N, {module.num_features}, …) with more than one value a channel"
-    return f"what {module} takes"
-
-
-def _mend(path: str, module: nn.Module, args: tuple[Any, ...]) -> str:
-    given = args[0] if args and isinstance(args[0], Tensor) else None
-    if given is not None and isinstance(module, nn.Linear) and given.shape[-1] != module.in_features:
-        return f"build {path} with in_features={given.shape[-1]}, or feed pictures of the size that the model was built for"
-    if given is not None and isinstance(module, nn.Conv2d) and given.ndim == 4 and given.shape[1] != module.in_channels:
-        return f"build the model with in_channels={given.shape[1]}, or load pictures with {module.in_channels} channels"
-    if given is not None and isinstance(module, nn.modules.batchnorm._BatchNorm) and given.shape[0] == 1:
-        return "batch norm needs more than one sample in training: a larger batch_size, or drop_last=True"
-    return "compare the layer's shape with that of the data"
-
-
-def _check_outputs(name: str, state: TrainState, outputs: Any, targets: Any) -> None:
-    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
-        raise PreflightError(
-            f"the model's outputs or the targets of {name} are no tensors",
-            got=f"outputs: {_shape(outputs)}; targets: {_shape(targets)}",
-            expected="one tensor each",
-            fix="pass step=…: a function (model, batch, state) -> (loss, outputs, targets) that picks out what the loss needs",
-        )
-    if state.loss_spec.name in ("cross_entropy", "nll", "CrossEntropyLoss", "NLLLoss", "nll_loss"):
-        _check_classes(name, outputs, targets, state.train)
-        return
-    aligned = align(outputs, targets) if state.loss_spec.name in ALIGNED else (outputs, targets)
-    broadcast = (*ALIGNED, "MSELoss", "L1Loss", "SmoothL1Loss", "mse_loss", "l1_loss", "smooth_l1_loss")
-    if state.loss_spec.name in broadcast and aligned[0].shape != aligned[1].shape:
-        raise PreflightError(
-            f"outputs and targets of {name} would be broadcast against each other: the loss would be silently wrong",
-            got=f"outputs {_shape(outputs)}, targets {_shape(targets)}",
-            expected="the same shape",
-            fix='reshape one of them; loss="mse", "l1", "smooth_l1" and "bce" by name align (N, 1) with (N,) themselves',
-        )
-
-
-def _check_classes(name: str, outputs: Tensor, targets: Tensor, train: Any) -> None:
-    classes = outputs.shape[1] if outputs.ndim > 1 else 0
-    if targets.is_floating_point():
-        if targets.shape == outputs.shape:
-            return
-        raise PreflightError(
-            f"the targets of {name} do not fit a classification loss",
-            got=f"targets {_shape(targets)}, outputs {_shape(outputs)}",
-            expected="class indices (int64) or probabilities of the outputs' shape",
-            fix='convert the targets to int64, or take loss="mse" for a regression',
-        )
-    wanted = (outputs.shape[0], *outputs.shape[2:])
-    if outputs.ndim < 2 or tuple(targets.shape) != wanted:
-        raise PreflightError(
-            f"outputs and targets of {name} do not fit each other",
-            got=f"outputs {_shape(outputs)}, targets {_shape(targets)}",
-            expected=f"logits (N, C, …) and class indices {wanted if outputs.ndim > 1 else '(N,)'}",
-            fix="end the model in one output a class"
-            + (", and squeeze the targets' last dimension" if targets.ndim == 2 and targets.shape[1] == 1 else ""),
-        )
-    counted = targets[targets != -100]
-    low, high = (int(counted.min()), int(counted.max())) if counted.numel() else (0, 0)
-    known = len(getattr(train, "classes", None) or ())
-    if low < 0 or high >= classes or known > classes:
-        needed = max(high + 1, known)
-        raise PreflightError(
-            f"the model has {classes} outputs and the targets of {name} need {needed}",
-            got=f"class indices from {low} to {high}" + (f", {known} classes in the data" if known else ""),
-            expected=f"indices from 0 to {classes - 1}",
-            fix=f"create the model with num_classes={needed}" if low >= 0 else "count the classes from 0",
-        )
 
 
 def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> None:
@@ -250,7 +156,7 @@ def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> N
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.ndim != 0:
         raise PreflightError(
             f"{where} does not give one number",
-            got=_shape(loss),
+            got=shape(loss),
             expected="a scalar tensor",
             fix="average it: loss.mean()",
         )
@@ -271,7 +177,7 @@ def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> N
     if not bool(torch.isfinite(loss)):
         raise PreflightError(
             f"the loss of the first batch of {name} is {float(loss.detach())}",
-            got=f"a batch {_shape(state.batch)}",
+            got=f"a batch {shape(state.batch)}",
             expected="a finite number",
             fix="look for NaN in the data, for a log of zero in the loss, or take precision='fp32'",
         )
@@ -307,6 +213,17 @@ def _softmaxed(state: TrainState) -> list[str]:
     return ["the model ends in a softmax and cross entropy takes logits: remove the softmax, it trains badly twice"]
 
 
+def _surplus(state: TrainState) -> list[str]:
+    outputs, known = state.outputs, len(getattr(state.train, "classes", None) or ())
+    if state.loss_spec.name not in ("cross_entropy", "CrossEntropyLoss") or not isinstance(outputs, Tensor):
+        return []
+    if not known or outputs.ndim < 2 or outputs.shape[1] <= known:
+        return []
+    return [
+        f"the model has {outputs.shape[1]} outputs and the data {known} classes: build the model with num_classes={known}"
+    ]
+
+
 def warn(notes: list[str]) -> None:
     """Warns of each note."""
     for note in notes:
@@ -315,13 +232,3 @@ def warn(notes: list[str]) -> None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _shape(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    if isinstance(value, list | tuple) and len(value) <= 4:
-        return f"({', '.join(_shape(one) for one in value)})"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key!r}: {_shape(one)}" for key, one in list(value.items())[:6]) + "}"
-    return type(value).__name__

@@ -47,7 +47,12 @@ def find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
     source = Path(resume) if resume is not False else None
     if source is not None and not source.is_file():
         raise CheckpointError(
-            f"there is no checkpoint {source}", expected="a file that a Checkpoint callback wrote", fix="check resume=…"
+            f"there is no checkpoint {source}",
+            got="a directory" if source.is_dir() else "no such file",
+            expected="a file that a Checkpoint callback wrote",
+            fix=f"pass resume={str(source / 'last.pt')!r}, or resume=True with Checkpoint({str(source)!r})"
+            if source.is_dir()
+            else "check the path",
         )
     foreign = [path for path in held if source is None or path.parent.resolve() != source.parent.resolve()]
     if foreign:
@@ -107,6 +112,13 @@ def enter(state: TrainState, sources: Sequence[Path], seed: int | None = None) -
                 fix="leave seed as it was, or start a new run in another directory",
             )
         return
+    if len(damaged) > 1:
+        raise CheckpointError(
+            f"no checkpoint of the run is sound: {', '.join(str(path) for path, _ in damaged)}",
+            got=str(damaged[0][1]).splitlines()[1].removeprefix("  got: "),
+            expected="at least one file that is complete to its last byte",
+            fix=f"copy a sound one to {damaged[0][0]}, or delete these files to begin again",
+        ) from damaged[0][1]
     if damaged:
         raise damaged[0][1]
 

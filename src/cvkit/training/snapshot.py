@@ -214,19 +214,23 @@ _HOW = {"foreach", "fused", "capturable", "differentiable"}
 
 def _check_fit(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
     now, then = {**fingerprint(state), **settings(state)}, {**saved["data"], **saved["settings"]}
-    changed = [
-        f"{name}: {then[name]} then, {now[name]} now"
+    changed = {
+        name: f"{name}: {then[name]} then, {now[name]} now"
         for name in then
         if name in now and None not in (then[name], now[name]) and then[name] != now[name]
-    ]
+    }
+    if changed.keys() & {"batch size", "loader seed"}:  # the loader's hash is over these too
+        changed.pop("data", None)
+    elif "data" in changed:
+        changed["data"] = "data: other files, labels or classes, or another shuffle, drop_last or weights"
     if changed:
         raise CheckpointError(
             f"the run in {source} is another one than this",
-            got="; ".join(changed),
+            got="; ".join(changed.values()),
             expected="the same data, transform, batch size, seed, loss, optimizer and schedule; the number of epochs, of "
             "workers, the device and the cache may change",
             fix="undo the change; or start a new run in another directory from these weights: "
-            "model.load_state_dict(cvkit.load_checkpoint(path)['model'])",
+            f"cvkit.load_weights(model, {str(source)!r})",
         )
 
 
