@@ -345,3 +345,14 @@ def test_with_a_loss_scaler_gradients_are_its_own_business():
 def test_any_loader_will_do():
     data = DataLoader([(torch.randn(3), 0)] * 8, batch_size=2)
     assert run(Bomb("forward", 3), StopOnNaN(), data=data)[0].stop_reason == "nan"
+
+
+def test_a_state_that_is_no_tensor_is_passed_over():
+    class Counts(Bomb):
+        def get_extra_state(self):
+            return {"calls": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+    assert run(Counts("forward", 3), StopOnNaN())[0].stop_reason == "nan"

@@ -127,7 +127,8 @@ def _trained(state: TrainState) -> Iterator[Tensor]:
 
 def _spoilt(model: nn.Module) -> list[str]:
     """Returns the names of the weights and buffers that are not finite; waits for the device."""
-    floats = {name: value for name, value in model.state_dict().items() if value.is_floating_point() and value.numel()}
+    held = ((name, value) for name, value in model.state_dict().items() if isinstance(value, Tensor))
+    floats = {name: value for name, value in held if value.is_floating_point() and value.numel()}
     if not floats:
         return []
     first = next(iter(floats.values())).device
