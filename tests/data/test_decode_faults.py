@@ -366,3 +366,10 @@ def test_no_program_is_run_to_decode_a_picture(tmp_path, monkeypatch):
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     assert cannot_decode(path, refusal(path))
     assert not trace.exists()
+
+
+def test_a_file_that_is_no_picture_is_named_without_the_address_of_its_bytes(tmp_path):
+    (tmp_path / "notes.jpg").write_text("hello")
+    with pytest.raises(ImageError) as caught:
+        decode(tmp_path / "notes.jpg")
+    assert "got: UnidentifiedImageError: cannot identify image file\n" in str(caught.value)

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,29 @@ def test_from_folder_without_a_train_folder_says_how_to_split(shapes):
 def test_from_folder_chooses_the_preset_by_size(shapes, size, preset, name):
     data = from_folder(shapes, size=size, batch_size=4, val=0.25, preset=preset)
     assert data.train.transform.to_config()["name"] == name
+
+
+@pytest.mark.parametrize(("there", "said"), [(["validation"], "val='validation'"), ([], "fix: split a part")])
+def test_from_folder_without_the_validation_folder_says_what_to_pass(tmp_path, there, said):
+    for name in ["train", *there]:
+        write_shapes(tmp_path / name, per_class=2, size=16)
+    with pytest.raises(DataError, match=f"{re.escape(str(tmp_path))} has no folder val") as caught:
+        from_folder(tmp_path, size=16, batch_size=4)
+    assert said in str(caught.value)
+    assert "val=0.2" in str(caught.value)
+
+
+def test_from_folder_one_folder_too_high_says_which_to_pass(tmp_path):
+    write_shapes(tmp_path / "photos" / "train", per_class=2, size=16)
+    with pytest.raises(DataError, match="pass the folder that holds train") as caught:
+        from_folder(tmp_path, size=16, batch_size=4)
+    assert f"from_folder({str(tmp_path / 'photos')!r}, …)" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(32, 32), "32", 32.0])
+def test_from_folder_refuses_a_size_that_is_no_number_of_pixels(shapes, size):
+    with pytest.raises(ArgumentError, match="size cannot be used"):
+        from_folder(shapes, size=size, batch_size=4, val=0.25)
 
 
 def test_from_folder_refuses_an_unknown_preset_and_share(shapes):

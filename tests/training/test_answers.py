@@ -312,7 +312,7 @@ def test_what_is_suspicious_but_works_is_a_note():
 
 def test_an_optimizer_is_named_without_its_settings():
     model = network()
-    with pytest.raises(ArgumentError, match="got: lr=0.01 and an optimizer SGD\n"):
+    with pytest.raises(ArgumentError, match=r"got: lr=0\.01 and an optimizer SGD\n"):
         fit(model, BATCHES, epochs=1, optimizer=SGD(model.parameters(), lr=0.1), lr=0.01)
 
 

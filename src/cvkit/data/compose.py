@@ -73,6 +73,13 @@ def from_folder(
     root = Path(root)
     if preset not in ("auto", *_TASKS):
         raise unknown_name("preset", preset, ["auto", *_TASKS])
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise ArgumentError(
+            "size cannot be used",
+            got=repr(size),
+            expected="the side in pixels, a whole number",
+            fix="pass e.g. size=224",
+        )
     chosen = preset if preset != "auto" else ("small_image" if size <= _SMALL_SIDE else "classification")
     folder = root / "train" if isinstance(val, str) or (root / "train").is_dir() else root
     if isinstance(val, str) and root.is_dir() and not folder.is_dir():
@@ -81,9 +88,18 @@ def from_folder(
             f"{root} has no folder train",
             got=f"folders {', '.join(found) or '(none)'}",
             expected=f"{folder}/<class>/… and {root / val}/<class>/…",
-            fix=f"if {root} itself holds the class folders, split some off: from_folder({str(root)!r}, …, val=0.2)",
+            fix=_where(root, found),
         )
     whole = FolderDataset(folder, on_error=on_error)
+    if isinstance(val, str) and not (root / val).is_dir():
+        others = sorted(p.name for p in root.iterdir() if p.is_dir() and p != folder and not p.name.startswith("."))
+        raise DataError(
+            f"{root} has no folder {val}",
+            got=f"folders {', '.join([folder.name, *others])}",
+            expected=f"{root / val}/<class>/…",
+            fix=(f"name the validation's folder: val={others[0]!r}; or " if others else "")
+            + "split a part of the training pictures off: val=0.2",
+        )
     train: Any = whole
     held: Any
     if isinstance(val, str):
@@ -108,6 +124,14 @@ def from_folder(
         Loader(held, batch_size, transform=plain, workers=workers, cache=cache, seed=seed),
         list(whole.classes),
     )
+
+
+def _where(root: Path, found: list[str]) -> str:
+    """Returns what to pass for a root without a folder train: it may be the one below, or hold the classes itself."""
+    below = next((root / name for name in found if (root / name / "train").is_dir()), None)
+    if below is not None:
+        return f"pass the folder that holds train: from_folder({str(below)!r}, …)"
+    return f"if {root} itself holds the class folders, split some off: from_folder({str(root)!r}, …, val=0.2)"
 
 
 def _pair(transform: Any, task: str, size: int) -> tuple[Any, Any]:

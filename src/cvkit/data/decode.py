@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -137,6 +138,10 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+_BUFFER = re.compile(r" ?<_io\.BytesIO object at \w+>")
+"""How Pillow names a file of which it is given the bytes."""
+
+
 @contextmanager
 def blamed_on(name: object) -> Iterator[None]:
     """Turns whatever fails inside into an error that names a file.
@@ -159,7 +164,7 @@ def blamed_on(name: object) -> Iterator[None]:
     except Exception as error:
         raise ImageError(
             f"cannot decode the picture {name}",
-            got=f"{type(error).__name__}: {error}",
+            got=f"{type(error).__name__}: {_BUFFER.sub('', str(error))}",
             expected="a whole picture (JPEG, PNG, WebP, GIF, BMP, TIFF, …)",
             fix="replace or delete the file; a data set's verify() lists all such files",
         ) from error
