@@ -178,7 +178,9 @@ def test_from_folder_chooses_the_preset_by_size(shapes, size, preset, name):
     assert data.train.transform.to_config()["name"] == name
 
 
-@pytest.mark.parametrize(("there", "said"), [(["validation"], "val='validation'"), ([], "fix: split a part")])
+@pytest.mark.parametrize(
+    ("there", "said"), [(["runs", "test", "Valid"], "val='Valid'"), (["runs"], "fix: split a part")]
+)
 def test_from_folder_without_the_validation_folder_says_what_to_pass(tmp_path, there, said):
     for name in ["train", *there]:
         write_shapes(tmp_path / name, per_class=2, size=16)

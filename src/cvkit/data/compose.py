@@ -81,25 +81,8 @@ def from_folder(
             fix="pass e.g. size=224",
         )
     chosen = preset if preset != "auto" else ("small_image" if size <= _SMALL_SIDE else "classification")
-    folder = root / "train" if isinstance(val, str) or (root / "train").is_dir() else root
-    if isinstance(val, str) and root.is_dir() and not folder.is_dir():
-        found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        raise DataError(
-            f"{root} has no folder train",
-            got=f"folders {', '.join(found) or '(none)'}",
-            expected=f"{folder}/<class>/… and {root / val}/<class>/…",
-            fix=_where(root, found),
-        )
+    folder = _checked(root, val)
     whole = FolderDataset(folder, on_error=on_error)
-    if isinstance(val, str) and not (root / val).is_dir():
-        others = sorted(p.name for p in root.iterdir() if p.is_dir() and p != folder and not p.name.startswith("."))
-        raise DataError(
-            f"{root} has no folder {val}",
-            got=f"folders {', '.join([folder.name, *others])}",
-            expected=f"{root / val}/<class>/…",
-            fix=(f"name the validation's folder: val={others[0]!r}; or " if others else "")
-            + "split a part of the training pictures off: val=0.2",
-        )
     train: Any = whole
     held: Any
     if isinstance(val, str):
@@ -124,6 +107,30 @@ def from_folder(
         Loader(held, batch_size, transform=plain, workers=workers, cache=cache, seed=seed),
         list(whole.classes),
     )
+
+
+def _checked(root: Path, val: str | float) -> Path:
+    """Returns the folder of the training pictures; what is missing is answered with what to pass instead."""
+    folder = root / "train" if isinstance(val, str) or (root / "train").is_dir() else root
+    if isinstance(val, str) and root.is_dir() and not folder.is_dir():
+        found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        raise DataError(
+            f"{root} has no folder train",
+            got=f"folders {', '.join(found) or '(none)'}",
+            expected=f"{folder}/<class>/… and {root / val}/<class>/…",
+            fix=_where(root, found),
+        )
+    if isinstance(val, str) and folder.is_dir() and not (root / val).is_dir():
+        others = sorted(p.name for p in root.iterdir() if p.is_dir() and p != folder and not p.name.startswith("."))
+        likely = [name for start in ("val", "dev", "test") for name in others if name.lower().startswith(start)]
+        raise DataError(
+            f"{root} has no folder {val}",
+            got=f"folders {', '.join([folder.name, *others])}",
+            expected=f"{root / val}/<class>/…",
+            fix=(f"name the validation's folder: val={likely[0]!r}; or " if likely else "")
+            + "split a part of the training pictures off: val=0.2",
+        )
+    return folder
 
 
 def _where(root: Path, found: list[str]) -> str:
