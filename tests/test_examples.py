@@ -223,6 +223,12 @@ def test_transfer_trains_in_three_ways(run):
     assert ways == ["pretraining", "scratch", "frozen", "fine-tuned"]
 
 
+@pytest.mark.slow
+def test_fine_tuning_is_better_than_a_frozen_backbone_and_that_than_from_scratch(run):
+    _, scratch, frozen, tuned = numbers(r": (\S+)% of the validation pictures", run("transfer"))
+    assert scratch < frozen < tuned
+
+
 def test_all_layouts_hold_the_same(run):
     said = run("label_layouts")
     assert said.count("True") == 4
