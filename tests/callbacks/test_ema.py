@@ -137,3 +137,9 @@ def test_used_again_in_a_run_continued_from_one_without_it_it_begins_with_the_we
     run(used, lr=0.1)
     again, fresh = run(used, resume=last), run(EMA(0.9), resume=last)
     assert same(again.model.state_dict(), fresh.model.state_dict())
+
+
+def test_another_decay_is_refused_on_resume(tmp_path):
+    run(EMA(0.9), Checkpoint(tmp_path), epochs=1)
+    with pytest.raises(CheckpointError, match=r"with another decay\n  got: decay=0\.9 then, 0\.5 now\n"):
+        run(EMA(0.5), Checkpoint(tmp_path), resume=True)

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from cvkit.callbacks import Checkpoint, LRSchedule
-from cvkit.errors import ArgumentError, CvkitWarning, UnknownNameError
+from cvkit.errors import ArgumentError, CheckpointError, CvkitWarning, UnknownNameError
 from cvkit.training import fit
 
 
@@ -181,3 +181,28 @@ def test_the_update_of_a_group_that_a_loader_leaves_short_is_stepped_after_too(t
     assert rate_after(epochs=2) == 0.5**4
     assert rate_after(Checkpoint(tmp_path, monitor=None), epochs=1) == 0.5**2
     assert rate_after(Checkpoint(tmp_path, monitor=None), epochs=2, resume=True) == 0.5**4
+
+
+@pytest.mark.parametrize(
+    ("kinds", "got"),
+    [
+        ((StepLR, StepLR), r"over optimizer 1 then, over optimizer 0 \(from 0\) now"),
+        ((StepLR, MultiStepLR), "MultiStepLR then, StepLR now"),
+    ],
+)
+def test_schedulers_that_have_changed_places_are_refused_on_resume(tiny, tmp_path, kinds, got):
+    def go(turned, **options):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        optimizers = [SGD([model.weight], lr=0.1), SGD([model.bias], lr=0.2)]
+        made = [
+            LRSchedule(kind(optimizer, 1 if kind is StepLR else [1]))
+            for kind, optimizer in zip(kinds, optimizers, strict=True)
+        ]
+        checkpoint = Checkpoint(tmp_path, monitor=None)
+        return tiny.run(*(made[::-1] if turned else made), checkpoint, model=model, optimizer=optimizers, **options)
+
+    go(turned=True, epochs=1)
+    with pytest.raises(CheckpointError, match=f"another scheduler in this LRSchedule\n  got: {got}\n"):
+        go(turned=False, resume=True)
+    assert go(turned=True, resume=True).stop_reason == "finished"

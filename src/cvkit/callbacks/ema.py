@@ -30,6 +30,7 @@ class EMA(Callback):
 
     Raises:
         ArgumentError: A decay out of range.
+        CheckpointError: The run that is continued had another decay.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -91,10 +92,21 @@ class EMA(Callback):
         state.averaged = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the average and the number of updates in it."""
-        return {"updates": self.updates, "average": self._average} if self._average else {}
+        """Returns the average, the number of updates in it, and its decay, which a continued run must share."""
+        return {"updates": self.updates, "average": self._average, "decay": self.decay} if self._average else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back a saved average."""
+        """Takes back a saved average.
+
+        Raises:
+            CheckpointError: It was made with another decay.
+        """
+        if state.get("decay", self.decay) != self.decay:
+            raise CheckpointError(
+                "the run that is continued averaged its weights with another decay",
+                got=f"decay={state['decay']} then, {self.decay} now",
+                expected="the same decay: the average would be that of neither run",
+                fix=f"EMA(decay={state['decay']}), or start a new run in another directory",
+            )
         self.updates, self._average = state["updates"], dict(state["average"])
         self._restored = True

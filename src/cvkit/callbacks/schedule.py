@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from cvkit.errors import ArgumentError
+from cvkit.errors import ArgumentError, CheckpointError
 from cvkit.training.hooks import Callback
 from cvkit.training.monitor import Monitor
 from cvkit.training.snapshot import load_schedule, schedule_state
@@ -27,6 +27,7 @@ class LRSchedule(Callback):
     Raises:
         ArgumentError: No scheduler, another ``every``, a plateau scheduler without ``monitor`` or a monitor without one, or,
             when the run starts, a scheduler of another optimizer.
+        CheckpointError: The run that is continued had another scheduler in its place.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class LRSchedule(Callback):
             Monitor(monitor, scheduler.mode) if isinstance(scheduler, ReduceLROnPlateau) and monitor else None
         )
         self._stepped = 0
+        self._which: int | None = None
+        self._restored = False
 
     def on_fit_start(self, state: TrainState) -> None:
         """Checks that the scheduler belongs to this run."""
@@ -69,6 +72,10 @@ class LRSchedule(Callback):
                 fix="build optimizer, then scheduler over it, and pass optimizer=optimizer to fit",
             )
         self._stepped = state.step
+        saved, self._restored = self._which if self._restored else None, False
+        self._which = next(n for n, one in enumerate(state.optimizers) if one is self.scheduler.optimizer)
+        if saved not in (None, self._which):
+            raise _another(f"over optimizer {saved}", f"over optimizer {self._which} (from 0)")
 
     def on_batch_end(self, state: TrainState) -> None:
         """Steps after an update."""
@@ -85,9 +92,27 @@ class LRSchedule(Callback):
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the scheduler's state."""
-        return {"scheduler": schedule_state(self.scheduler)}
+        """Returns the scheduler's state, and which scheduler it is."""
+        kind = type(self.scheduler).__name__
+        return {"scheduler": schedule_state(self.scheduler), "kind": kind, "optimizer": self._which}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes it back."""
+        """Takes it back.
+
+        Raises:
+            CheckpointError: It is that of another scheduler.
+        """
+        kind = type(self.scheduler).__name__
+        if state.get("kind", kind) != kind:
+            raise _another(str(state["kind"]), kind)
+        self._which, self._restored = state.get("optimizer"), True
         load_schedule(self.scheduler, state["scheduler"])
+
+
+def _another(then: str, now: str) -> CheckpointError:
+    return CheckpointError(
+        "the run that is continued had another scheduler in this LRSchedule",
+        got=f"{then} then, {now} now",
+        expected="the same scheduler over the same optimizer; several are told apart by their order in callbacks",
+        fix="give the callbacks in the order that they had, or start a new run in another directory",
+    )
