@@ -62,6 +62,17 @@ def test_lines_that_the_killed_run_wrote_beyond_its_checkpoint_are_replaced(tiny
     assert [line["epoch"] for line in lines(tmp_path / "log.csv")] == ["1", "2", "3", "4"]
 
 
+def test_a_path_that_cannot_be_written_is_refused_before_training(tiny, tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    steps = []
+    look = tiny.Do("on_batch_end", lambda state, n: steps.append(n))
+    with pytest.raises(ArgumentError, match=r"cannot be written\n  got: a directory\n.*\n  fix: CSVLogger"):
+        tiny.run(CSVLogger(tmp_path), look)
+    with pytest.raises(ArgumentError, match=r"(?s)cannot be written.*got: (FileExists|NotADirectory)Error"):
+        tiny.run(CSVLogger(tmp_path / "runs" / "log.csv"), look)
+    assert steps == []
+
+
 def test_another_runs_file_is_not_written_over(tiny, tmp_path):
     path = tmp_path / "log.csv"
     tiny.run(CSVLogger(path))

@@ -139,6 +139,13 @@ def test_a_loader_of_our_own_is_not_disturbed_either(tmp_path):
 # --- where it goes
 
 
+def test_a_directory_that_cannot_be_made_is_refused_before_training(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    inputs, targets = pictures()
+    with pytest.raises(ArgumentError, match=r"events cannot be written to .*\n  got: (NotADirectory|FileExists)Error"):
+        fit(classifier(), batches(inputs, targets), None, TensorBoard(tmp_path / "runs" / "a"))
+
+
 def test_a_directory_that_is_not_given_names_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     boards = [TensorBoard(comment="-lr0.1"), TensorBoard(comment="-lr0.1")]

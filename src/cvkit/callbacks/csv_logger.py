@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,6 +61,7 @@ class CSVLogger(Callback):
     def on_fit_start(self, state: TrainState) -> None:
         """Refuses to write over another run's files; takes out of the steps' what will come again."""
         paths = [self.path, *([self.steps_path] if self.every_steps is not None else [])]
+        _check_writable(self.path)
         held = next((path for path in paths if path.exists()), None)
         if held is not None and not state.resumed:
             raise ArgumentError(
@@ -68,7 +70,6 @@ class CSVLogger(Callback):
                 expected="a new file, for a new run",
                 fix="choose another path, or delete the file, or resume the run",
             )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._losses, self._lines, self._seen = Later(), [], state.step
         if self.every_steps is not None:
             _replace(self.steps_path, _csv([STEP_COLUMNS, *_lines_until(self.steps_path, state.step)]))
@@ -122,6 +123,28 @@ def _lines_until(path: Path, step: int) -> list[list[str]]:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     return [line for line in list(csv.reader(io.StringIO(whole)))[1:] if int(line[1]) <= step]
+
+
+def _check_writable(path: Path) -> None:
+    """Makes the directory, and refuses before training what would fail after the first epoch."""
+    if path.is_dir():
+        raise ArgumentError(
+            f"{path} cannot be written",
+            got="a directory",
+            expected="a file",
+            fix=f"CSVLogger({str(path / 'log.csv')!r})",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ArgumentError(
+            f"{path} cannot be written",
+            got=f"{type(error).__name__}: {error}",
+            expected="a directory that can be written to",
+            fix="choose another path, or see whether the disk is full or read-only",
+        ) from error
 
 
 def _replace(path: Path, text: str) -> None:

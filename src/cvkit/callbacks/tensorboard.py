@@ -170,7 +170,15 @@ class TensorBoard(Callback):
         # the middle of a validation, what has been written at its step is in the checkpoint, and the rest of it comes again.
         kept = saved.get("kept", [])
         purge = (state.step + 1 if state.step and not kept else state.step) if state.resumed else None
-        sink = Files(directory, ("train", "val") if state.val is not None else ("train",), purge)
+        try:
+            sink = Files(directory, ("train", "val") if state.val is not None else ("train",), purge)
+        except OSError as error:
+            raise ArgumentError(
+                f"TensorBoard's events cannot be written to {directory}",
+                got=f"{type(error).__name__}: {error}",
+                expected="a directory that can be written to",
+                fix="choose another directory, or see whether the disk is full or read-only",
+            ) from error
         if kept:
             sink.keep(state.step)
             sink.again(kept)
