@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import cvkit
-from cvkit.errors import ArgumentError, CheckpointError
+from cvkit.errors import ArgumentError, CheckpointError, ModelError
 from cvkit.inference.outputs import Reader, task_of_run
 
 PIXELS = np.zeros((8, 8, 3), np.uint8)
@@ -217,3 +218,12 @@ def test_a_classification_without_class_names_asks_for_them(trained, tmp_path):
     )
     assert cvkit.load(path, classes=["x", "y"], device="cpu").predict(PIXELS).label in "xy"
     assert cvkit.load(path, task="regression", device="cpu").predict(PIXELS).outputs.shape == (2,)
+
+
+@pytest.mark.parametrize("use", ["predict", "export"])
+def test_a_preprocessing_of_another_size_than_the_models_is_told(use, tmp_path):
+    model = cvkit.models.create("lenet5", num_classes=3, in_channels=1)
+    other = cvkit.Predictor(model, ["a", "b", "c"], cvkit.transforms.digits_eval(20), device="cpu")
+    said = r"^the model fails on what the preprocessing makes of a picture\n  got: RuntimeError: .*; inputs float32 \(\d, 1, 20, 20\)\n"
+    with pytest.raises(ModelError, match=said):
+        other.predict(Image.new("L", (9, 9))) if use == "predict" else other.export(tmp_path / "a.pt2")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cvkit.inference.modules import evaluating
-from cvkit.inference.outputs import Reader, Task, tensor_of
+from cvkit.inference.outputs import Reader, Task, outputs_of, tensor_of
 from cvkit.inference.sources import Decoding
 from cvkit.transforms import Framed, Transform
 
@@ -66,11 +66,11 @@ class Graph(nn.Module):
         """Returns what the model's outputs are.
 
         Raises:
-            ModelError: They do not fit the classes.
+            ModelError: It fails on the example, or they do not fit the classes.
         """
         inputs = example if self.normalized else example.float() * self.factor + self.offset
         with torch.no_grad(), evaluating(self.model):
-            return self.reader.task_of(tensor_of(self.model(inputs)))
+            return self.reader.task_of(outputs_of(self.model, inputs))
 
 
 def metadata_of(

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from cvkit.errors import ArgumentError, ModelError, unknown_name
+from cvkit.errors import ArgumentError, CvkitError, ModelError, unknown_name
 
 __all__ = [
     "TASKS",
@@ -21,6 +21,7 @@ __all__ = [
     "gives_logits",
     "is_classification",
     "mask_of",
+    "outputs_of",
     "resize_map",
     "task_of_run",
     "tensor_of",
@@ -128,6 +129,27 @@ def tensor_of(outputs: Any) -> Tensor:
         expected='a tensor (N, …), or a dict that has one under "out"',
         fix="wrap the model in a module that returns the tensor that is wanted",
     )
+
+
+def outputs_of(model: Any, inputs: Tensor) -> Tensor:
+    """Runs a model on a batch, and returns what :func:`tensor_of` does.
+
+    Raises:
+        ModelError: It fails on these inputs, or gives no tensor.
+    """
+    try:
+        made = model(inputs)
+    except (CvkitError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        said = str(error).splitlines() or [""]
+        raise ModelError(
+            "the model fails on what the preprocessing makes of a picture",
+            got=f"{type(error).__name__}: {said[0]}; inputs {str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}",
+            expected="inputs of the size and the channels that it was built for",
+            fix="pass the transform that it was trained with, of its size",
+        ) from error
+    return tensor_of(made)
 
 
 @dataclass(frozen=True, slots=True)

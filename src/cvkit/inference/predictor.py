@@ -185,7 +185,8 @@ class Predictor:
             ImageError: A picture that is missing, damaged, or none.
             DataError: A folder without pictures, or none of several can be read.
             ArgumentError: Something that is no picture, or an argument that cannot be used.
-            ModelError: Outputs that do not fit the classes, or are not finite.
+            ModelError: A model that fails on what the preprocessing makes, or outputs that do not fit the classes, or are not
+                finite.
 
         Warns:
             CvkitWarning: Pictures that were left out, or links that were not followed.

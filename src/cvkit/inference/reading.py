@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cvkit.errors import ArgumentError, ModelError
-from cvkit.inference.outputs import VIEWS, Reader, Task, View, mask_of, resize_map, tensor_of
+from cvkit.inference.outputs import VIEWS, Reader, Task, View, mask_of, outputs_of, resize_map
 from cvkit.inference.prediction import Prediction
 from cvkit.transforms import Framed, Transform
 
@@ -46,7 +46,7 @@ def look(model: Any, inputs: Tensor, views: Sequence[View], reader: Reader) -> L
         reader: How its outputs are read.
 
     Raises:
-        ModelError: Outputs that do not fit the batch, the task or the classes.
+        ModelError: It fails on the batch, or its outputs do not fit the batch, the task or the classes.
         ArgumentError: Views of what is no picture.
     """
     if inputs.ndim != 4 and list(views) != [VIEWS["original"]]:
@@ -58,7 +58,7 @@ def look(model: Any, inputs: Tensor, views: Sequence[View], reader: Reader) -> L
         )
     total: Tensor | None = None
     for view in views:
-        outputs = tensor_of(model(view.of(inputs)))
+        outputs = outputs_of(model, view.of(inputs))
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ModelError(
                 "the model's outputs are not one row a picture",
