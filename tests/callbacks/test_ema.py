@@ -143,3 +143,39 @@ def test_another_decay_is_refused_on_resume(tmp_path):
     run(EMA(0.9), Checkpoint(tmp_path), epochs=1)
     with pytest.raises(CheckpointError, match=r"with another decay\n  got: decay=0\.9 then, 0\.5 now\n"):
         run(EMA(0.5), Checkpoint(tmp_path), resume=True)
+
+
+class Counting(nn.Linear):
+    """Keeps something beside its weights that is no tensor."""
+
+    calls = 0
+
+    def forward(self, inputs):
+        self.calls += self.training
+        return super().forward(inputs)
+
+    def get_extra_state(self):
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state):
+        self.calls = state["calls"]
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_what_a_module_keeps_beside_its_weights_is_saved_and_comes_back(tmp_path, average):
+    def train(epochs, directory):
+        torch.manual_seed(0)
+        model = Counting(3, 2)
+        batches = [(torch.ones(2, 3), torch.tensor([0, 1]))] * 3
+        callbacks = [*([EMA(0.5)] if average else []), Checkpoint(directory, monitor=None)]
+        cvkit.fit(
+            model, batches, batches, epochs=epochs, resume=True, callbacks=callbacks, progress=False, preflight=False
+        )
+        return model
+
+    whole = train(2, tmp_path / "a")
+    train(1, tmp_path / "b")
+    parts = train(2, tmp_path / "b")
+    assert whole.calls == parts.calls == 6
+    assert torch.equal(whole.weight, parts.weight)
+    assert cvkit.load_checkpoint(tmp_path / "b" / "last.pt")["model"]["_extra_state"] == {"calls": 6}

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import cvkit
-from cvkit.callbacks import EMA
+from cvkit.callbacks import EMA, Checkpoint
 from cvkit.errors import CheckpointError
 
 
@@ -203,3 +203,17 @@ def test_what_a_checkpoint_says_of_its_pictures_is_plain(run):
         "background": [255, 255, 255],
         "max_pixels": 89_478_485,
     }
+
+
+def test_a_model_that_was_changed_by_hand_is_refused_where_its_weights_fit(photos, tmp_path):
+    model = cvkit.models.create("resnet18", num_classes=3)
+    model.maxpool = torch.nn.Identity()
+    data = cvkit.data.from_folder(photos, size=32, batch_size=4)
+    cvkit.fit(model, data.train, data.val, epochs=1, callbacks=[Checkpoint(tmp_path)], progress=False, device="cpu")
+    with pytest.raises(
+        CheckpointError, match=r"was changed after it had been created\n  got: 1 other layers, e\.g\. 'maxpool'"
+    ):
+        cvkit.load(tmp_path / "last.pt")
+    same = cvkit.models.create("resnet18", num_classes=3)
+    same.maxpool = torch.nn.Identity()
+    cvkit.load(tmp_path / "last.pt", model=same)

@@ -322,3 +322,20 @@ def test_a_result_is_shown_in_one_line():
         "FitResult(History(1 epoch: epoch, step, train_loss, train_accuracy, lr), model=Sequential, epochs=1, steps=2, "
         "stop_reason='finished')"
     )
+
+
+def test_an_optimizer_that_wants_a_closure_is_refused_before_it_fails():
+    model = nn.Linear(3, 2)
+    with pytest.raises(ArgumentError) as caught:
+        fit(
+            model,
+            [(torch.zeros(2, 3), torch.tensor([0, 1]))],
+            epochs=1,
+            optimizer=torch.optim.LBFGS(model.parameters()),
+        )
+    assert str(caught.value) == (
+        "the optimizer LBFGS cannot be used\n"
+        "  got: a step() that needs a closure, to compute the loss several times an update\n"
+        "  expected: an optimizer whose step() follows one backward pass\n"
+        "  fix: take another, or write its loop by hand around a cvkit.data.Loader"
+    )

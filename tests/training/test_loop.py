@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from cvkit import seeding
 from cvkit.errors import CvkitWarning
 from cvkit.metrics import Accuracy
-from cvkit.training import Callback, evaluate, fit
+from cvkit.training import Callback, Runtime, evaluate, fit
 from cvkit.training.optimizers import optimizers, schedules
 
 
@@ -375,3 +375,13 @@ def test_a_loader_that_gives_fewer_batches_than_it_says_is_noticed_and_its_last_
     with pytest.warns(CvkitWarning, match="train says that it has 9 batches and gave 6 in epoch 1"):
         result = fit(plain(), Short(DataLoader(TRAIN, 8)), epochs=1, accumulate=4, progress=False)
     assert result.steps == 2
+
+
+def test_compiling_goes_on_beyond_torchs_eight_graphs(monkeypatch):
+    config = torch._dynamo.config
+    monkeypatch.setattr(config, "recompile_limit", 8)
+    monkeypatch.setattr(config, "accumulated_recompile_limit", 64)
+    Runtime("cpu", compile=True).prepare(plain())
+    # beyond it torch runs without compiling, later in a continued run than in an undisturbed one
+    assert config.recompile_limit >= 256
+    assert config.accumulated_recompile_limit >= config.recompile_limit

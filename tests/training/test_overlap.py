@@ -16,6 +16,7 @@ from cvkit.metrics import Dice, IoU
 def by_hand(predicted, targets, classes, score, ignore=None):
     values = []
     keep = targets != ignore if ignore is not None else torch.ones_like(targets, dtype=torch.bool)
+    keep &= targets != -100
     for one in classes:
         said = {
             i for i, (p, k) in enumerate(zip(predicted.flatten().tolist(), keep.flatten().tolist())) if p == one and k
@@ -121,3 +122,29 @@ def test_by_name_in_fit():
     )
     assert {"train_dice", "val_dice", "train_iou", "val_iou"} <= set(result.history.rows[0])
     assert 0 < result.history.rows[0]["val_iou"] < result.history.rows[0]["val_dice"] < 1
+
+
+@pytest.mark.parametrize("metric", [Dice, IoU])
+def test_what_torchs_losses_leave_out_does_not_count_either(metric):
+    outputs = nn.functional.one_hot(torch.tensor([[0, 1, 1, 1]]), 2).movedim(-1, 1).float()
+    here = metric()
+    here.update(outputs, torch.tensor([[0, 1, 1, -100]]))
+    assert here.compute() == 1
+
+
+@pytest.mark.parametrize("ignored", [-100, 255])
+def test_metrics_by_name_leave_out_what_the_loss_does(ignored):
+    inputs, targets = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)
+    targets[:, 2:] = ignored
+    model = nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.copy_(torch.tensor([1.0, -1.0]))  # says 0 everywhere, which is right wherever it counts
+    loss = nn.CrossEntropyLoss(ignore_index=ignored)
+    for metrics in (None, ["accuracy", "dice", "iou"]):
+        values = cvkit.evaluate(model, [(inputs, targets)], loss=loss, metrics=metrics)
+        assert {name: value for name, value in values.items() if name != "loss"} == dict.fromkeys(
+            values.keys() - {"loss"}, 1
+        )
+    result = cvkit.fit(model, [(inputs, targets)], epochs=1, loss=loss, progress=False)
+    assert result.history[0]["train_accuracy"] == 1

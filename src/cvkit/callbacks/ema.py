@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ class EMA(Callback):
             )
         self.decay = decay
         self.updates = 0
-        self._average: dict[str, Tensor] = {}
+        self._average: dict[str, Any] = {}
         self._restored = False
         self._seen = 0
 
@@ -50,15 +51,17 @@ class EMA(Callback):
             self.updates, self._average = 0, {}
         self._restored = False
         now = state.model.state_dict()
-        if self._average and {k: v.shape for k, v in self._average.items()} != {k: v.shape for k, v in now.items()}:
+        if self._average and _shapes(self._average) != _shapes(now):
             raise CheckpointError(
                 "the averaged weights do not fit the model",
                 got=f"{len(self._average)} averages, {len(now)} weights",
                 expected="one average of each weight, of its shape",
                 fix="build the model that the run was made with",
             )
-        average = self._average or {name: value.detach().clone() for name, value in now.items()}
-        self._average = {name: value.to(now[name].device) for name, value in average.items()}
+        average = self._average or {name: _copied(value) for name, value in now.items()}
+        self._average = {
+            name: value.to(now[name].device) if isinstance(value, Tensor) else value for name, value in average.items()
+        }
         state.averaged = self._average
         self._seen = state.step
 
@@ -78,7 +81,9 @@ class EMA(Callback):
         self.updates += 1
         averages, values = [], []
         for name, value in state.model.state_dict().items():
-            if value.is_floating_point():
+            if not isinstance(value, Tensor):  # what a module keeps beside its weights
+                self._average[name] = _copied(value)
+            elif value.is_floating_point():
                 averages.append(self._average[name])
                 values.append(value)
             else:
@@ -110,3 +115,11 @@ class EMA(Callback):
             )
         self.updates, self._average = state["updates"], dict(state["average"])
         self._restored = True
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+
+
+def _shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(getattr(value, "shape", ())) for name, value in values.items()}

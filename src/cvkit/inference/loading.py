@@ -18,7 +18,7 @@ from cvkit.models import from_config
 from cvkit.pixels import WHITE
 from cvkit.training import load_checkpoint
 from cvkit.training.runtime import Precision
-from cvkit.training.snapshot import FORMAT
+from cvkit.training.snapshot import FORMAT, layers_of
 from cvkit.transforms import Transform
 
 __all__ = ["load"]
@@ -76,6 +76,8 @@ def load(
     if names is None and found == "auto" and is_classification(known.get("loss")):
         raise _missing("classes", path)
     _load_weights(made, content, path)
+    if model is None:
+        _check_layers(made, known, path)
     return Predictor(
         made,
         names,
@@ -151,6 +153,24 @@ def _missing(name: str, path: str | Path) -> CheckpointError:
         got=f"a run whose {name} {_REASONS[name]}",
         expected="a run of a model made by cvkit.models.create, on a cvkit loader with classes and a preset",
         fix=f"pass it: cvkit.load(path, {name}=…)",
+    )
+
+
+def _check_layers(model: nn.Module, known: Mapping[str, Any], path: str | Path) -> None:
+    """Refuses a model that was changed after ``create``, by hand: its weights may fit, and its answers not.
+
+    Raises:
+        CheckpointError: Its layers are not those of the model that the run was made with.
+    """
+    then, now = known.get("layers"), layers_of(model)
+    if not isinstance(then, Mapping) or then == now or known.get("torch") not in (None, str(torch.__version__)):
+        return  # another torch may describe a layer in other words
+    other = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    raise CheckpointError(
+        f"the model in {path} was changed after it had been created",
+        got=f"{len(other)} other layers, e.g. {other[0]!r}: {then.get(other[0], 'none')}",
+        expected=f"{now.get(other[0], 'none')}, as create({known['model'].get('name')!r}) makes it",
+        fix="pass the model with the same change: cvkit.load(path, model=…)",
     )
 
 

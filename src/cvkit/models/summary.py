@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from cvkit import seeding
 from cvkit.errors import ArgumentError
 from cvkit.models.parts import inside
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["Layer", "Summary", "summary"]
 
@@ -240,6 +242,8 @@ def _inputs(model: nn.Module, given: Any, batch_size: int) -> list[Tensor]:
 
 def _run(model: nn.Module, inputs: Sequence[Tensor], device: str | None) -> _Trace:
     """Sends inputs through a model, on the meta device or for real, and sees what can be seen."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, for a second
+
     trace = _Trace()
     stack: list[tuple[str, int, int]] = []
     state, arguments = _stand_ins(model, inputs, device)

@@ -138,7 +138,7 @@ def check_outputs(name: str, state: TrainState, outputs: Any, targets: Any) -> N
             else "pass step=…: a function (model, batch, state) -> (loss, outputs, targets) that picks out what the loss needs",
         )
     if state.loss_spec.name in _CLASSES:
-        _check_classes(name, outputs, targets, state.train)
+        _check_classes(name, outputs, targets, state)
         return
     aligned = align(outputs, targets) if state.loss_spec.name in ALIGNED else (outputs, targets)
     if state.loss_spec.name in _BROADCAST and aligned[0].shape != aligned[1].shape:
@@ -153,7 +153,7 @@ def check_outputs(name: str, state: TrainState, outputs: Any, targets: Any) -> N
         )
 
 
-def _check_classes(name: str, outputs: Tensor, targets: Tensor, train: Any) -> None:
+def _check_classes(name: str, outputs: Tensor, targets: Tensor, state: TrainState) -> None:
     classes = outputs.shape[1] if outputs.ndim > 1 else 0
     if targets.is_floating_point():
         if targets.shape == outputs.shape:
@@ -179,7 +179,8 @@ def _check_classes(name: str, outputs: Tensor, targets: Tensor, train: Any) -> N
             expected="class indices as int64",
             fix="convert them: targets.long()",
         )
-    _check_range(name, classes, targets[targets != -100], len(getattr(train, "classes", None) or ()))
+    known = len(getattr(state.train, "classes", None) or ())
+    _check_range(name, classes, targets[targets != state.loss_spec.ignore_index], known)
 
 
 def _reshape(outputs: Tensor, targets: Tensor) -> str:

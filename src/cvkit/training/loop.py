@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -227,7 +228,7 @@ def _with_averages(state: TrainState) -> Iterator[None]:
     if state.averaged is None:
         yield
         return
-    own = {name: value.clone() for name, value in state.model.state_dict().items()}
+    own = copy.deepcopy(state.model.state_dict())
     state.model.load_state_dict(state.averaged)
     try:
         yield

@@ -35,6 +35,10 @@ _CLASSIFICATION_MODULES = (
 _PER_CLASS = {F.cross_entropy, F.nll_loss}
 
 
+IGNORED = -100
+"""The target value that torch's losses leave out unless told otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """A loss function and what the loop knows of it.
@@ -47,6 +51,7 @@ class Loss:
         threshold: The decision threshold on a single output: 0 for logits, 0.5 for probabilities.
         weight: What a batch's mean is divided by, when that is not its number of samples (class weights or an
             ignored index); ``None`` otherwise.
+        ignore_index: The target value that the loss leaves out.
     """
 
     function: LossFunction
@@ -55,6 +60,7 @@ class Loss:
     classification: bool = False
     threshold: float = 0.0
     weight: Callable[[Tensor], Tensor] | None = None
+    ignore_index: int = IGNORED
 
 
 def align(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,6 +154,7 @@ def resolve_loss(loss: str | nn.Module | LossFunction) -> Loss:
         classification=isinstance(loss, _CLASSIFICATION_MODULES) or inner in _PER_CLASS or probability,
         threshold=0.5 if probability else 0.0,
         weight=_class_weight(loss),
+        ignore_index=_ignored(loss),
     )
 
 
@@ -156,6 +163,10 @@ def _option(loss: object, name: str, default: object) -> object:
     if isinstance(loss, functools.partial):
         return loss.keywords.get(name, default)
     return getattr(loss, name, default)
+
+
+def _ignored(loss: object) -> int:
+    return int(str(_option(loss, "ignore_index", IGNORED)))
 
 
 def _class_weight(loss: object) -> Callable[[Tensor], Tensor] | None:
@@ -168,7 +179,7 @@ def _class_weight(loss: object) -> Callable[[Tensor], Tensor] | None:
     if not (isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or (callable(inner) and inner in _PER_CLASS)):
         return None
     weights = _option(loss, "weight", None)
-    ignored = int(str(_option(loss, "ignore_index", -100)))
+    ignored = _ignored(loss)
 
     def weight(targets: Tensor) -> Tensor:
         if targets.is_floating_point():  # soft targets: torch divides by the number of samples

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cvkit.errors import ArgumentError
 from cvkit.registry import Registry
-from cvkit.training.losses import Loss
+from cvkit.training.losses import IGNORED, Loss
 
 __all__ = ["Accuracy", "Later", "Mean", "Meters", "Metric", "Tally", "metric_name", "metrics", "resolve_metrics"]
 
@@ -223,7 +223,8 @@ class Accuracy:
 
     Args:
         threshold: The decision threshold for a single output: 0 for logits, 0.5 for probabilities.
-        ignore_index: A target value that does not count.
+        ignore_index: A target value that does not count. Of targets of more than one dimension, as masks, -100 does not count
+            unless another is given, as in torch's losses.
     """
 
     name = "accuracy"
@@ -244,20 +245,22 @@ class Accuracy:
         else:
             predicted = (outputs > self.threshold).reshape(targets.shape)
         right = predicted == targets
-        if self.ignore_index is None:
+        ignored = self.ignore_index
+        if ignored is None and targets.ndim > 1 and not targets.is_floating_point():
+            ignored = IGNORED
+        if ignored is None:
             self.tally.add(right.sum(), 1, targets.numel())
         else:
-            counted = targets != self.ignore_index
+            counted = targets != ignored
             self.counted.add(counted.sum(), 1, 0)
             self.tally.add((right & counted).sum(), 1, 0)
 
     def compute(self) -> float:
         """Returns the share of right predictions; waits for the device."""
         self.tally.drain()
-        if self.ignore_index is None:
-            return self.tally.mean
         self.counted.drain()
-        return self.tally.total / self.counted.total if self.counted.total else math.nan
+        count = self.tally.weight + self.counted.total
+        return self.tally.total / count if count else math.nan
 
     def reset(self) -> None:
         """Forgets everything."""
@@ -292,7 +295,7 @@ def resolve_metrics(given: Metrics, loss: Loss, *, own_step: bool) -> dict[str, 
         ArgumentError: An object that is no metric, or two metrics of one name.
     """
     if given is None:
-        return {"accuracy": Accuracy(threshold=loss.threshold)} if loss.classification and not own_step else {}
+        return {"accuracy": _of_loss("accuracy", loss)} if loss.classification and not own_step else {}
     if isinstance(given, Mapping):
         named: list[tuple[str, str | Metric]] = list(given.items())
     else:
@@ -301,7 +304,7 @@ def resolve_metrics(given: Metrics, loss: Loss, *, own_step: bool) -> dict[str, 
     found: dict[str, Metric] = {}
     for name, one in named:
         if isinstance(one, str):
-            one = Accuracy(threshold=loss.threshold) if one == "accuracy" else metrics.get(one)()
+            one = _of_loss(one, loss)
         if isinstance(one, type) or not isinstance(one, Metric):
             raise ArgumentError(
                 f"the metric {name!r} cannot be used",
@@ -317,6 +320,21 @@ def resolve_metrics(given: Metrics, loss: Loss, *, own_step: bool) -> dict[str, 
             )
         found[name] = one
     return found
+
+
+def _of_loss(name: str, loss: Loss) -> Metric:
+    """Builds a metric that judges as a loss does: by its threshold, and without what it leaves out."""
+    kind = metrics.get(name)
+    if name not in _JUDGES:
+        made: Metric = kind()
+        return made
+    judge: Metric = kind(
+        threshold=loss.threshold, ignore_index=None if loss.ignore_index == IGNORED else loss.ignore_index
+    )
+    return judge
+
+
+_JUDGES = ("accuracy", "dice", "iou")
 
 
 class Meters:

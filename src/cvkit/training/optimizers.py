@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -112,7 +113,25 @@ def resolve_optimizers(
                 fix='pass e.g. optimizer="adamw"',
             )
     _check_owned(found, model)
+    _check_steps(found)
     return found
+
+
+def _check_steps(found: Iterable[Optimizer]) -> None:
+    """Refuses an optimizer whose step wants to compute the loss itself, several times.
+
+    Raises:
+        ArgumentError: Such a one, as LBFGS.
+    """
+    for optimizer in found:
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise ArgumentError(
+                f"the optimizer {type(optimizer).__name__} cannot be used",
+                got="a step() that needs a closure, to compute the loss several times an update",
+                expected="an optimizer whose step() follows one backward pass",
+                fix="take another, or write its loop by hand around a cvkit.data.Loader",
+            )
 
 
 def _named(given: Any) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cvkit.errors import ArgumentError
+from cvkit.training.losses import IGNORED
 from cvkit.training.metrics import metrics
 
 __all__ = ["Dice", "IoU"]
@@ -20,7 +21,7 @@ class _Overlap:
 
     Args:
         classes: The classes that count in the mean; all of them by default.
-        ignore_index: A target value that does not count.
+        ignore_index: A target value that does not count; -100 by default, as in torch's losses.
         threshold: The decision threshold for a single output: 0 for logits, 0.5 for probabilities.
     """
 
@@ -38,7 +39,7 @@ class _Overlap:
                 fix="leave it out to count all classes",
             )
         self.classes = None if classes is None else [int(one) for one in classes]
-        self.ignore_index = ignore_index
+        self.ignore_index = IGNORED if ignore_index is None else ignore_index
         self.threshold = threshold
         self.counts: Tensor | None = None
 
@@ -65,7 +66,7 @@ class _Overlap:
                 expected=f"classes from 0 to {indices.stop - 1}",
                 fix="leave the others out",
             )
-        known = True if self.ignore_index is None else targets != self.ignore_index
+        known = targets != self.ignore_index
         rows = []
         for index in indices if self.classes is None else self.classes:
             said, true = (predicted == index) & known, (targets == index) & known

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,9 +81,7 @@ class Runtime:
         model.to(self.device)
         if self.device.type == "cuda" and any(p.ndim == 4 for p in model.parameters()):
             model.to(memory_format=torch.channels_last)
-        # one graph for each size of batch: left to itself torch makes one for all sizes from the second on, and which is the
-        # second depends on where a run was continued; another graph rounds otherwise
-        self.module = torch.compile(model, dynamic=False) if self.compile else model
+        self.module = _compiled(model) if self.compile else model
         return model
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -117,15 +115,18 @@ class Runtime:
         if state.training and start == 0 and not own:
             state.epoch_rng = feed.random_state(loader)
         random = state.epoch_rng if state.training else None
-        began = time.perf_counter()
-        for batch in feed.open_epoch(loader, state.epoch, start, random, self.device):
-            if own or self.device.type != "cpu":
+        source = feed.open_epoch(loader, state.epoch, start, random, self.device)
+        ready = not own and self.device.type == "cpu"  # asked once: a device's type takes time to tell
+        clock = time.perf_counter
+        began = clock()
+        for batch in source:
+            if not ready:
                 if state.training:  # a loader may have left out a batch none of whose samples could be read
                     state.batch_index = getattr(batch, "place", state.batch_index)
                 batch = self.finished(loader, batch)
-            state.data_seconds += time.perf_counter() - began
+            state.data_seconds += clock() - began
             yield batch
-            began = time.perf_counter()
+            began = clock()
 
     def forward(self, step: Step, batch: Any, state: TrainState) -> Tensor:
         """Runs a step on a batch and files what came of it into the state.
@@ -206,6 +207,24 @@ class Runtime:
             schedule.step()
         state.group_open = False
         state.step += 1
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    """Returns the model through ``torch.compile``, so that a continued run computes what an undisturbed one does.
+
+    One graph for each size of batch: left to itself torch makes one for all sizes from the second on, and which is the second
+    depends on where a run was continued; another graph rounds otherwise. And beyond its limit of eight graphs torch goes on
+    without compiling, which a continued run would reach later.
+    """
+    config: Any = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, _GRAPHS)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * _GRAPHS)
+    module: Any = torch.compile(model, dynamic=False)
+    return cast(nn.Module, module)
+
+
+_GRAPHS = 256
+"""How many graphs of one function torch may make."""
 
 
 def _held(state: TrainState) -> list[Tensor]:

@@ -18,7 +18,7 @@ from cvkit.training.checkpoint import plain
 from cvkit.training.feed import can_skip, own_generators
 from cvkit.training.state import History, TrainState
 
-__all__ = ["FORMAT", "capture", "describe", "load_schedule", "restore", "schedule_state"]
+__all__ = ["FORMAT", "capture", "describe", "layers_of", "load_schedule", "restore", "schedule_state"]
 
 FORMAT = 1
 
@@ -30,7 +30,9 @@ def capture(state: TrainState) -> dict[str, Any]:
         CheckpointError: A callback's or metric's state holds something that is neither tensor nor plain type.
     """
     finished = state.epochs_done > state.epoch or state.batch_index == 0  # between epochs
-    weights = {name: value.detach() for name, value in state.model.state_dict().items()}
+    # what a module keeps beside its weights (get_extra_state) need be no tensor
+    own = state.model.state_dict()
+    weights = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in own.items()}
     training = {
         "weights": weights if state.averaged is not None else None,
         "epoch": state.epochs_done,
@@ -75,10 +77,24 @@ def describe(state: TrainState) -> dict[str, Any]:
         transform = trained.evaluation() if hasattr(trained, "evaluation") else None
     return {
         "model": getattr(state.model, "cvkit_config", None),
+        "layers": layers_of(state.model),
+        "torch": str(torch.__version__),
         "classes": [str(name) for name in classes] if classes is not None else None,
         "transform": transform.to_config() if hasattr(transform, "to_config") else None,
         "loss": state.loss_spec.name,
         "pictures": _pictures(state.val if state.val is not None else state.train),
+    }
+
+
+def layers_of(model: nn.Module) -> dict[str, str]:
+    """Returns what each module is, by its path, as text: weights that fit do not say which activation or pooling is there.
+
+    Dropout, which prediction does not know, is left out.
+    """
+    return {
+        path: f"{type(one).__name__}({one.extra_repr()})"
+        for path, one in model.named_modules()
+        if not isinstance(one, nn.modules.dropout._DropoutNd)
     }
 
 
@@ -175,8 +191,8 @@ def _training_part(content: Mapping[str, Any], source: object) -> Mapping[str, A
 
 
 def _check_weights(model: nn.Module, weights: Mapping[str, Any], content: Mapping[str, Any], source: object) -> None:
-    there = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    saved = {name: tuple(value.shape) for name, value in weights.items()}
+    there = {name: tuple(getattr(value, "shape", ())) for name, value in model.state_dict().items()}
+    saved = {name: tuple(getattr(value, "shape", ())) for name, value in weights.items()}
     if there == saved:
         return
     lost, new = [name for name in saved if name not in there], [name for name in there if name not in saved]
