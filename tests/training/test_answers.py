@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import Dataset
 
 from cvkit import seeding
+from cvkit.data import FolderDataset, Loader, write_shapes
 from cvkit.errors import (
     ArgumentError,
     CvkitWarning,
@@ -21,6 +22,7 @@ from cvkit.errors import (
 )
 from cvkit.metrics import Accuracy
 from cvkit.training import fit, preflight
+from cvkit.transforms import small_image_train
 
 BATCHES = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])) for _ in range(2)]
 
@@ -339,3 +341,41 @@ def test_an_optimizer_that_wants_a_closure_is_refused_before_it_fails():
         "  expected: an optimizer whose step() follows one backward pass\n"
         "  fix: take another, or write its loop by hand around a cvkit.data.Loader"
     )
+
+
+def test_training_samples_that_come_class_by_class_are_noted(tmp_path):
+    data = FolderDataset(write_shapes(tmp_path, per_class=6, size=16))
+    transform = small_image_train(16)
+    said = (
+        "the training samples come class by class: the data set is in the order of its classes, and the loader does not "
+        "shuffle; pass shuffle=True to the loader"
+    )
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+
+    def notes(train, **how):
+        return preflight(linear, train, **how)
+
+    assert notes(Loader(data, 4, transform=transform)) == [said]
+    listed = Listed(torch.zeros(18, 3 * 16 * 16), data.targets)
+    assert notes(torch.utils.data.DataLoader(listed, 4)) == [said]
+    assert notes(Loader(data, 4, transform=transform, shuffle=True)) == []
+    assert notes(Loader(data, 4, transform=transform, weights="balanced")) == []
+    assert notes(Loader(data, 18, transform=transform)) == []  # all of it is in one batch
+    assert notes(torch.utils.data.DataLoader(listed, 4, shuffle=True)) == []
+    mixed = Listed(listed.inputs, [0, 1, 2] * 6)
+    assert notes(torch.utils.data.DataLoader(mixed, 4)) == []
+    with pytest.warns(CvkitWarning, match="come class by class"):
+        fit(linear, Loader(data, 4, transform=transform), epochs=1, progress=False)
+
+
+class Listed:
+    """Samples with a list of their targets, as torchvision's data sets have it."""
+
+    def __init__(self, inputs, targets):
+        self.inputs, self.targets = inputs, list(targets)
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return self.inputs[index], self.targets[index]

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, SequentialSampler
 
 from cvkit.errors import PreflightError
 from cvkit.training.losses import ALIGNED, align
 from cvkit.training.state import TrainState
 
-__all__ = ["check_batch", "check_outputs", "expects", "mend", "shape"]
+__all__ = ["check_batch", "check_outputs", "expects", "in_order", "mend", "shape"]
 
 _BROADCAST = (*ALIGNED, "MSELoss", "L1Loss", "SmoothL1Loss", "mse_loss", "l1_loss", "smooth_l1_loss")
 _CLASSES = ("cross_entropy", "nll", "CrossEntropyLoss", "NLLLoss", "nll_loss")
@@ -74,6 +75,26 @@ def _is_sample(loader: Any, inputs: Any, targets: Any) -> bool:
         return True
     holds_samples = hasattr(loader, "__getitem__") and not isinstance(loader, list | tuple)
     return holds_samples and isinstance(targets, Tensor) and targets.ndim == 0
+
+
+def in_order(loader: Any) -> list[str]:
+    """Returns a note where samples come class by class: a batch then shows one class, and the model forgets the others."""
+    shuffled = getattr(loader, "shuffle", None) if not isinstance(loader, DataLoader) else None
+    if isinstance(loader, DataLoader):
+        shuffled = not isinstance(loader.sampler, SequentialSampler)
+    targets = getattr(getattr(loader, "dataset", None), "targets", None)
+    size = getattr(loader, "batch_size", None)
+    if shuffled is not False or getattr(loader, "weights", None) is not None or targets is None or not size:
+        return []
+    targets = targets.tolist() if isinstance(targets, Tensor | np.ndarray) else list(targets)
+    if len(targets) <= size or not all(isinstance(one, int) for one in targets):
+        return []
+    if targets != sorted(targets) or targets[0] == targets[-1]:
+        return []
+    return [
+        "the training samples come class by class: the data set is in the order of its classes, and the loader does not "
+        "shuffle; pass shuffle=True to the loader"
+    ]
 
 
 def expects(module: nn.Module, args: tuple[Any, ...]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cvkit import seeding
 from cvkit.errors import CvkitError, CvkitWarning, PreflightError
 from cvkit.training import feed
-from cvkit.training.batch_checks import check_batch, check_outputs, expects, mend, shape
+from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
 from cvkit.training.runtime import Step, train_mode
 from cvkit.training.state import TrainState
 
@@ -39,6 +39,8 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
     """
     notes: list[str] = []
     _check_labels(state)
+    if state.loss_spec.classification:
+        notes += in_order(state.train)
     sources = [("train", state.train), *([("val", state.val)] if state.val is not None else [])]
     with _untouched(state):
         for name, loader in sources:
