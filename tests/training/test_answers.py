@@ -364,8 +364,15 @@ def test_training_samples_that_come_class_by_class_are_noted(tmp_path):
     assert notes(torch.utils.data.DataLoader(listed, 4, shuffle=True)) == []
     mixed = Listed(listed.inputs, [0, 1, 2] * 6)
     assert notes(torch.utils.data.DataLoader(mixed, 4)) == []
+    assert preflight(linear, Loader(data, 4, transform=transform), step=_four_turns) == []
     with pytest.warns(CvkitWarning, match="come class by class"):
         fit(linear, Loader(data, 4, transform=transform), epochs=1, progress=False)
+
+
+def _four_turns(model, batch, state):
+    """Targets of its own, of more classes than the data have."""
+    outputs = model(batch[0])
+    return state.loss_fn(torch.cat([outputs, outputs], 1), torch.full((len(outputs),), 5))
 
 
 class Listed:

@@ -39,7 +39,7 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
     """
     notes: list[str] = []
     _check_labels(state)
-    if state.loss_spec.classification:
+    if state.loss_spec.classification and not own_step:
         notes += in_order(state.train)
     sources = [("train", state.train), *([("val", state.val)] if state.val is not None else [])]
     with _untouched(state):
@@ -54,7 +54,8 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
             _trace(name, state, step, batch, own_step=own_step)
             if state.training:
                 notes += _gradients(state)
-                notes += _softmaxed(state) + _surplus(state)
+                # a step of one's own makes targets of its own
+                notes += _softmaxed(state) + ([] if own_step else _surplus(state))
     return notes
 
 
