@@ -20,7 +20,7 @@ from typing import IO
 
 import torch
 
-__all__ = ["COMMENT", "MAGIC", "excess", "foreign", "intact", "seal"]
+__all__ = ["COMMENT", "MAGIC", "excess", "foreign", "intact", "is_safetensors", "reason", "seal"]
 
 MAGIC = b"cvkit-sha256:"
 COMMENT = len(MAGIC) + 64
@@ -30,6 +30,20 @@ _CHUNK = 1 << 20
 _ENOUGH = 1 << 24  # bytes of a foreign pickle that are looked through
 _TYPES = ("collections.OrderedDict", "_codecs.encode", "torch.serialization._get_layout", "torch.Size", "torch.device")
 _TORCH = (torch.dtype, torch.qscheme)
+
+
+def is_safetensors(file: IO[bytes]) -> bool:
+    """Whether a file begins as that format does: the length of a header in JSON, and the header."""
+    file.seek(0)
+    start = file.read(9)
+    return start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= os.fstat(file.fileno()).st_size
+
+
+def reason(error: Exception) -> str:
+    """Returns what torch has refused in a file, without its advice to run the file all the same."""
+    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    said = " ".join(said.partition(". Please use")[0].partition("Check the documentation")[0].split())
+    return f"{type(error).__name__}: {said}"
 
 
 def seal(file: IO[bytes]) -> str | None:
@@ -144,10 +158,11 @@ def foreign(path: Path) -> tuple[str, str] | None:
         path: A file that does not end in cvkit's checksum.
     """
     with open(path, "rb") as file:
+        if is_safetensors(file):
+            return "a safetensors file", f"model.load_state_dict(safetensors.torch.load_file({str(path)!r}))"
+        file.seek(0)
         start = file.read(16)
         file.seek(0)
-        if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= path.stat().st_size:
-            return "a safetensors file", f"model.load_state_dict(safetensors.torch.load_file({str(path)!r}))"
         if start.startswith(b"\x93NUMPY"):
             return "an array of NumPy's", f"torch.from_numpy(numpy.load({str(path)!r}, allow_pickle=False))"
         if start.startswith(b"PK"):

@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file:
-            if _is_safetensors(file):
+            if archive.is_safetensors(file):
                 content = safetensors(path).load(_whole(file))
             else:
                 _check(file, path)
@@ -76,7 +76,7 @@ def read(path: Path) -> dict[str, Any]:
         raise
     # a file made to do harm makes the readers raise whatever they stumble over
     except Exception as error:
-        got, fix = (archive.foreign(path) if path.is_file() else None) or (_reason(error), _WRITE_IT)
+        got, fix = (archive.foreign(path) if path.is_file() else None) or (archive.reason(error)[:300], _WRITE_IT)
         raise _unusable(path, got, fix) from error
     return _found(content, path)
 
@@ -84,13 +84,6 @@ def read(path: Path) -> dict[str, Any]:
 def _whole(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read()
-
-
-def _is_safetensors(file: IO[bytes]) -> bool:
-    """Whether a file begins as the format does: the length of a header in JSON, and the header."""
-    start = file.read(9)
-    file.seek(0)
-    return start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= os.fstat(file.fileno()).st_size
 
 
 def _check(file: IO[bytes], path: Path) -> None:
@@ -145,11 +138,6 @@ def _unusable(path: Path, got: str, fix: str) -> ModelError:
         expected="a state dict: a dictionary of tensors by name, in torch's or the safetensors format",
         fix=fix,
     )
-
-
-def _reason(error: Exception) -> str:
-    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
-    return f"{type(error).__name__}: {' '.join(said.partition('. Please use')[0].split())[:300]}"
 
 
 def bare(name: str) -> str:

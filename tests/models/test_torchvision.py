@@ -343,8 +343,9 @@ def test_an_auxiliary_loss_is_a_step_of_ones_own():
 
 
 def test_a_mnasnet_loads_a_plain_dictionary():
-    model = models.create("mnasnet0_5", num_classes=2)
-    models.create("mnasnet0_5", num_classes=2).load_state_dict(dict(model.state_dict()))
+    model, other = (models.create("mnasnet0_5", num_classes=2) for _ in range(2))
+    other.load_state_dict(dict(model.state_dict()))
+    assert all(torch.equal(one, model.state_dict()[name]) for name, one in other.state_dict().items())
 
 
 def test_an_argument_that_makes_a_model_what_it_is_cannot_be_another():

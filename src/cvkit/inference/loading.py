@@ -77,7 +77,7 @@ def load(
         raise _missing("classes", path)
     _load_weights(made, content, path)
     if model is None:
-        _check_layers(made, known, path)
+        _check_layers(made, content, known, path)
     return Predictor(
         made,
         names,
@@ -156,14 +156,14 @@ def _missing(name: str, path: str | Path) -> CheckpointError:
     )
 
 
-def _check_layers(model: nn.Module, known: Mapping[str, Any], path: str | Path) -> None:
+def _check_layers(model: nn.Module, content: Mapping[str, Any], known: Mapping[str, Any], path: str | Path) -> None:
     """Refuses a model that was changed after ``create``, by hand: its weights may fit, and its answers not.
 
     Raises:
         CheckpointError: Its layers are not those of the model that the run was made with.
     """
     then, now = known.get("layers"), layers_of(model)
-    if not isinstance(then, Mapping) or then == now or known.get("torch") not in (None, str(torch.__version__)):
+    if not isinstance(then, Mapping) or then == now or content.get("torch") != str(torch.__version__):
         return  # another torch may describe a layer in other words
     other = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     raise CheckpointError(

@@ -79,9 +79,11 @@ def _is_sample(loader: Any, inputs: Any, targets: Any) -> bool:
 
 def in_order(loader: Any) -> list[str]:
     """Returns a note where samples come class by class: a batch then shows one class, and the model forgets the others."""
-    shuffled = getattr(loader, "shuffle", None) if not isinstance(loader, DataLoader) else None
-    if isinstance(loader, DataLoader):
-        shuffled = not isinstance(loader.sampler, SequentialSampler)
+    shuffled = (
+        not isinstance(loader.sampler, SequentialSampler)
+        if isinstance(loader, DataLoader)
+        else getattr(loader, "shuffle", None)
+    )
     targets = getattr(getattr(loader, "dataset", None), "targets", None)
     size = getattr(loader, "batch_size", None)
     if shuffled is not False or getattr(loader, "weights", None) is not None or targets is None or not size:

@@ -245,7 +245,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         raise
     # a pickle made to do harm makes the reader raise whatever it stumbles over
     except Exception as error:
-        raise _unreadable(path, _reason(error)) from error
+        raise _unreadable(path, archive.reason(error)) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no checkpoint", got=type(content).__name__, expected="a dict")
     return content
@@ -258,13 +258,6 @@ def _unreadable(path: Path, got: str) -> CheckpointError:
         expected="tensors and plain types, as save_checkpoint writes them",
         fix="use another checkpoint of the run, and do not trust this one if it comes from elsewhere",
     )
-
-
-def _reason(error: Exception) -> str:
-    """Returns what was refused, without torch's advice to run the file all the same."""
-    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
-    said = " ".join(said.partition(". Please use")[0].partition("Check the documentation")[0].split())
-    return f"{type(error).__name__}: {said}"
 
 
 def _verify(path: Path) -> None:

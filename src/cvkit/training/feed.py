@@ -24,6 +24,7 @@ __all__ = [
     "random_state",
     "restore_random",
     "samples_in",
+    "used_up",
 ]
 
 
@@ -155,6 +156,16 @@ def first_batch(name: str, loader: Any) -> Any:
             fix="it is probably used up: pass an object whose __iter__ starts afresh each time",
         )
     return batch
+
+
+def used_up(loader: Any, epoch: int) -> DataError:
+    """Returns the error on training batches of which none came in an epoch."""
+    return DataError(
+        f"train gave no batch in epoch {epoch + 1}",
+        got=f"an iteration of {type(loader).__name__} that ends at once",
+        expected=f"{len(loader)} batches, as its length says",
+        fix="it is probably used up: pass an object whose __iter__ starts afresh each time",
+    )
 
 
 def _first_of(loader: Any) -> Any:

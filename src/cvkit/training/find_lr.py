@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cvkit import seeding
-from cvkit.errors import ArgumentError, DataError, PreflightError
+from cvkit.errors import ArgumentError, PreflightError
 from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
-from cvkit.training import build
+from cvkit.training import build, feed
 from cvkit.training.losses import LossFunction
 from cvkit.training.metrics import Later
 from cvkit.training.optimizers import DEFAULT_LR
@@ -288,12 +288,7 @@ def _endless(state: TrainState) -> Generator[Any]:
         state.begin_epoch()
         yield from state.runtime.feed(state.train, state)
         if state.batch_index == 0:
-            raise DataError(
-                f"train gave no batch in epoch {state.epoch + 1}",
-                got=f"an iteration of {type(state.train).__name__} that ends at once",
-                expected=f"{len(state.train)} batches, as its length says",
-                fix="it is probably used up: pass an object whose __iter__ starts afresh each time",
-            )
+            raise feed.used_up(state.train, state.epoch)
         state.epoch, state.batch_index = state.epoch + 1, 0
 
 

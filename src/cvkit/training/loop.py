@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cvkit.errors import CvkitWarning, DataError
+from cvkit.errors import CvkitWarning
 from cvkit.training import build, feed
 from cvkit.training import preflight as preflight_
 from cvkit.training import resume as resume_
@@ -161,12 +161,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
 def _close_epoch(state: TrainState, hooks: Hooks) -> None:
     """Deals with a loader that gave fewer batches than its length says: the last group is still updated."""
     if state.batch_index == 0:
-        raise DataError(
-            f"train gave no batch in epoch {state.epoch + 1}",
-            got=f"an iteration of {type(state.train).__name__} that ends at once",
-            expected=f"{len(state.train)} batches, as its length says",
-            fix="it is probably used up: pass an object whose __iter__ starts afresh each time",
-        )
+        raise feed.used_up(state.train, state.epoch)
     if state.group_open:
         state.runtime.finish_gradients(state)
         hooks.gradients_ready(state)

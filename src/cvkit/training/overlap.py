@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from cvkit.training.metrics import metrics
 __all__ = ["Dice", "IoU"]
 
 
-class _Overlap:
+class _Overlap(ABC):
     """Counts pixels by class, as whole numbers on the device.
 
     Args:
@@ -81,8 +82,9 @@ class _Overlap:
         return sum(values) / len(values) if values else math.nan
 
     @staticmethod
+    @abstractmethod
     def _of(both: int, said: int, true: int) -> float:
-        raise NotImplementedError
+        """Returns the score of one class from its pixels: in both, in the predictions, in the truth."""
 
     def reset(self) -> None:
         """Forgets everything."""

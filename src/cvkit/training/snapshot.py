@@ -78,7 +78,6 @@ def describe(state: TrainState) -> dict[str, Any]:
     return {
         "model": getattr(state.model, "cvkit_config", None),
         "layers": layers_of(state.model),
-        "torch": str(torch.__version__),
         "classes": [str(name) for name in classes] if classes is not None else None,
         "transform": transform.to_config() if hasattr(transform, "to_config") else None,
         "loss": state.loss_spec.name,
