@@ -137,6 +137,7 @@ def state(
         val_meters=val_meters,
         meters=meters,
         runtime=runtime,
+        first_epoch=feed.epoch_of(train),
     )
 
 

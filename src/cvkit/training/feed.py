@@ -18,8 +18,11 @@ from cvkit.errors import ArgumentError, CvkitError, DataError
 __all__ = [
     "can_skip",
     "check_loader",
+    "epoch_of",
     "explained",
     "first_batch",
+    "keeps_place",
+    "move_to_epoch",
     "open_epoch",
     "random_state",
     "restore_random",
@@ -96,6 +99,38 @@ def samples_in(batch: Any) -> int:
         if isinstance(part, Tensor | dict | list | tuple):
             return samples_in(part)
     return 1
+
+
+def _told_epochs(loader: Any) -> list[Any]:
+    """Returns what is told the epoch: the loader itself, its sampler, its batch sampler."""
+    holders = (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
+    return [holder for holder in holders if holder is not None and hasattr(holder, "set_epoch")]
+
+
+def epoch_of(loader: Any) -> int:
+    """Returns the epoch that a loader stands at: the first one that it has not served; 0 where it does not count them."""
+    epochs = [getattr(holder, "epoch", None) for holder in _told_epochs(loader)]
+    return next((epoch for epoch in epochs if type(epoch) is int), 0)
+
+
+def move_to_epoch(loader: Any, epoch: int) -> None:
+    """Moves a loader, or its sampler, to the beginning of an epoch, where it counts them."""
+    for holder in _told_epochs(loader):
+        holder.set_epoch(epoch)
+
+
+@contextmanager
+def keeps_place(loader: Any) -> Iterator[None]:
+    """Leaves a loader at the epoch and the batch where it stood."""
+    before = [
+        (holder, {name: value for name, value in getattr(holder, "__dict__", {}).items() if type(value) is int})
+        for holder in _told_epochs(loader)
+    ]
+    try:
+        yield
+    finally:
+        for holder, numbers in before:
+            vars(holder).update(numbers)
 
 
 def own_generators(loader: Any) -> list[torch.Generator]:
@@ -229,9 +264,7 @@ def open_epoch(
     Returns:
         An iterator over batches as the loader gives them; those of a foreign one are on the host.
     """
-    for holder in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-        if holder is not None and hasattr(holder, "set_epoch"):
-            holder.set_epoch(epoch)
+    move_to_epoch(loader, epoch)
     if can_skip(loader):
         batches: Iterator[Any] = loader.batches(start, device)
         return batches

@@ -67,7 +67,9 @@ def fit(
     Args:
         model: Any module; it is moved to the device and trained in place.
         train: Training batches: a ``cvkit.data.Loader``, a torch ``DataLoader``, or any sized iterable of batches. A batch
-            is ``(inputs, targets)``, or anything that a ``step`` of your own understands.
+            is ``(inputs, targets)``, or anything that a ``step`` of your own understands. A loader that an earlier ``fit`` has
+            used goes on with the epochs that it has not served yet, so no call repeats the order and the augmentation of
+            another; ``train.set_epoch(0)`` repeats them.
         val: Validation batches of the same kind, or ``None``.
         epochs: The total number of epochs, those before a resume included.
         loss: ``"cross_entropy"``, ``"bce"`` (on logits), ``"mse"``, ``"l1"``, ``"smooth_l1"``, ``"nll"``, ``"hinge"``,
@@ -120,8 +122,11 @@ def fit(
         state.resumed = resume is not False
         with resume_.claimed(callbacks):
             resume_.enter(state, resume_.find(callbacks, resume), seed)
-            with feed.explained(), graceful(state), hooks.running(state):
-                _train(state, hooks, compute)
+            try:
+                with feed.explained(), graceful(state), hooks.running(state):
+                    _train(state, hooks, compute)
+            finally:  # whoever trains with this loader next gets epochs that it has not served
+                feed.move_to_epoch(train, state.first_epoch + state.epochs_begun)
     state.model.eval()
     return build.result(state)
 
@@ -282,7 +287,8 @@ def evaluate(
     )
     modes = [(module, module.training) for module in state.model.modules()]
     try:
-        values = _validate(state, Hooks(()), step or build.usual_step(state))
+        with feed.keeps_place(data):
+            values = _validate(state, Hooks(()), step or build.usual_step(state))
     finally:
         for module, mode in modes:
             module.training = mode

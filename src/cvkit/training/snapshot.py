@@ -36,6 +36,7 @@ def capture(state: TrainState) -> dict[str, Any]:
     training = {
         "weights": weights if state.averaged is not None else None,
         "epoch": state.epochs_done,
+        "first_epoch": state.first_epoch,
         "batch": 0 if finished else state.batch_index,
         "step": state.step,
         "epochs": state.epochs,
@@ -154,6 +155,7 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     for name, metric in state.train_meters.metrics.items():
         _load_metric(name, metric, saved["metrics"].get(name), in_epoch=saved["batch"] > 0)
     state.epoch = state.epochs_done = saved["epoch"]
+    state.first_epoch = saved.get("first_epoch", 0)
     state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
     state.history = History(saved["history"])
     state.logs = dict(saved["logs"])

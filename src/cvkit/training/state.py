@@ -75,6 +75,8 @@ class TrainState:
         clip_norm: Bound on the gradient norm, or ``None``.
         seed: The run's seed, given or drawn.
         epoch: Index of the epoch under way, from 0.
+        first_epoch: The loader's epoch that the run's first one was: a loader that an earlier ``fit`` has used goes on with
+            epochs that it has not served.
         epochs_done: Epochs finished.
         step: Optimizer updates made; the one x-axis everywhere.
         batch_index: Batches of this epoch that were trained on.
@@ -117,6 +119,7 @@ class TrainState:
     clip_norm: float | None = None
     seed: int = 0
     epoch: int = 0
+    first_epoch: int = 0
     epochs_done: int = 0
     step: int = 0
     batch_index: int = 0
@@ -204,6 +207,11 @@ class TrainState:
             yield self.epoch
             if self.epochs_done > self.epoch:
                 self.epoch, self.batch_index = self.epochs_done, 0
+
+    @property
+    def epochs_begun(self) -> int:
+        """How many of the run's epochs the loader has served, one that was left in the middle included."""
+        return self.epochs_done + (self.epochs_done == self.epoch and self.batch_index > 0)
 
     def at_update(self) -> bool:
         """Whether the batch just trained on completes a group of ``accumulate``, or the epoch."""

@@ -33,7 +33,7 @@ def undone(modules: Sequence[nn.Module], optimizers: Sequence[Optimizer], loader
         optimizers: Ready-made optimizers; those built inside need not be undone.
         loader: The training batches.
     """
-    random, places = feed.random_state(loader), _places(loader)
+    random = feed.random_state(loader)
     layers = [(one, one.training, dict(one._parameters), dict(one._buffers)) for m in modules for one in m.modules()]
     held = [(one, dict(vars(one)), [dict(group) for group in one.param_groups]) for one in optimizers]
     tensors = [
@@ -45,7 +45,8 @@ def undone(modules: Sequence[nn.Module], optimizers: Sequence[Optimizer], loader
             tensor.grad = None
         for optimizer in optimizers:
             _lend_state(optimizer)
-        yield
+        with feed.keeps_place(loader):
+            yield
     finally:
         _put_back(tensors)
         for layer, training, parameters, buffers in layers:
@@ -58,8 +59,6 @@ def undone(modules: Sequence[nn.Module], optimizers: Sequence[Optimizer], loader
             for group, saved in zip(optimizer.param_groups, groups, strict=True):
                 group.clear()
                 group.update(saved)
-        for holder, numbers in places:
-            vars(holder).update(numbers)
         feed.restore_random(loader, random)
 
 
@@ -89,13 +88,3 @@ def _lend_state(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"] = group["lr"].clone()
-
-
-def _places(loader: Any) -> list[tuple[Any, dict[str, int]]]:
-    """Returns where a loader stands: the whole numbers of whatever is told the epoch."""
-    holders = (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
-    return [
-        (one, {name: value for name, value in getattr(one, "__dict__", {}).items() if type(value) is int})
-        for one in holders
-        if one is not None and hasattr(one, "set_epoch")
-    ]
