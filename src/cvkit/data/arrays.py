@@ -123,8 +123,12 @@ class ArrayDataset(Joinable):
 
     def found_bad(self, indices: Sequence[int]) -> Verification:
         """Does what :meth:`verify` does for some samples."""
-        answers = {index: self.why_bad(index) for index in indices}
-        return Verification(len(indices), {str(index): why for index, why in answers.items() if why is not None})
+        bad = torch.zeros(len(self), dtype=torch.bool)
+        for values in (self.images, self.values):
+            if values.is_floating_point():
+                bad |= ~(torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else torch.isfinite(values))
+        found = {str(index): self.why_bad(index) for index in indices if bad[index]} if bool(bad.any()) else {}
+        return Verification(len(indices), {name: why for name, why in found.items() if why is not None})
 
     def why_bad(self, index: int) -> str | None:
         """Returns a message if a sample holds a number that is not finite, else ``None``."""
