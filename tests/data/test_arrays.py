@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cvkit.data import ArrayDataset
+from cvkit.data import ArrayDataset, Subset
 from cvkit.errors import ArgumentError, DataError
 
 
@@ -194,3 +194,10 @@ def test_iterating_ends_and_repr_tells_the_shape():
         data[0:2]
     assert repr(data) == "ArrayDataset((2, 4, 5) uint8)"
     assert pickle.loads(pickle.dumps(data))[1][0].tobytes() == data[1][0].tobytes()
+
+
+def test_a_part_of_arrays_reports_its_own_samples_that_are_not_finite():
+    data = ArrayDataset(np.array([[0.0], [np.nan], [np.inf]], np.float32), [0.5, 1.5, 2.5])
+    assert list(data.verify().bad) == ["1", "2"]
+    assert Subset(data, [2, 0]).verify().bad == {"2": "the image of sample 2 is not finite"}
+    assert Subset(Subset(data, [2, 0]), [1]).verify().bad == {}

@@ -125,7 +125,7 @@ def test_without_a_root_paths_start_at_the_table_or_at_the_working_directory(roo
         ((np.float32(3), np.int64(1), 1), ["1", "3"]),
         ((0.5, 1, 2), ["0.5", "1", "2"]),
         ((True, False, True), ["False", "True"]),
-        (("b", "B", "a"), ["B", "a", "b"]),
+        (("b", "C", "a"), ["C", "a", "b"]),
         (("10", "9", "x"), ["10", "9", "x"]),
         (("²", "10", "9"), ["10", "9", "²"]),
         (("9" * 5000, "10", "8"), ["10", "8", "9" * 5000]),

@@ -8,6 +8,7 @@
 ``TableDataset``     a CSV file or rows say which label a picture has
 ``ArrayDataset``     pictures or features in memory
 ``split``            a data set in two, each class by the same share
+``concat``           several datasets as one, their classes numbered together
 ``Loader``           order, workers, cache and transform, to batches
 ``write_shapes``     a generated data set, for trying things on
 ``decode``           bytes to an 8-bit picture
@@ -16,15 +17,16 @@
 
 from cvkit.data.arrays import ArrayDataset
 from cvkit.data.compose import FolderData, from_folder
-from cvkit.data.dataset import Dataset, Subset, split
+from cvkit.data.dataset import Dataset, Subset, concat, split
 from cvkit.data.decode import decode
 from cvkit.data.filename import FilenameDataset
-from cvkit.data.files import Verification
 from cvkit.data.folder import FolderDataset
+from cvkit.data.joined import JoinedDataset
 from cvkit.data.loader import Loader, RawBatch
 from cvkit.data.parallel import ParallelDataset
 from cvkit.data.synthetic import write_shapes
 from cvkit.data.table import TableDataset
+from cvkit.data.verification import Verification
 
 __all__ = [
     "ArrayDataset",
@@ -32,12 +34,14 @@ __all__ = [
     "FilenameDataset",
     "FolderData",
     "FolderDataset",
+    "JoinedDataset",
     "Loader",
     "ParallelDataset",
     "RawBatch",
     "Subset",
     "TableDataset",
     "Verification",
+    "concat",
     "decode",
     "from_folder",
     "split",

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Subset as TorchSubset
 
 from cvkit.data.dataset import Subset, class_names, fingerprint_of, is_deterministic
-from cvkit.data.files import Verification
+from cvkit.data.joined import Joinable, JoinedDataset
+from cvkit.data.verification import Verification
 from cvkit.errors import DataError
 
 __all__ = ["ArrayDataset", "in_memory"]
@@ -26,7 +27,7 @@ _TORCHVISION = {
 """Where torchvision makes samples out of ``data`` and ``targets`` and nothing else."""
 
 
-class ArrayDataset:
+class ArrayDataset(Joinable):
     """Arrays in memory.
 
     Args:
@@ -118,13 +119,23 @@ class ArrayDataset:
 
     def verify(self) -> Verification:
         """Reports the samples that hold a number that is not finite."""
-        bad: dict[str, str] = {}
+        return self.found_bad(range(len(self)))
+
+    def found_bad(self, indices: Sequence[int]) -> Verification:
+        """Does what :meth:`verify` does for some samples."""
+        bad = torch.zeros(len(self), dtype=torch.bool)
+        for values in (self.images, self.values):
+            if values.is_floating_point():
+                bad |= ~(torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else torch.isfinite(values))
+        found = {str(index): self.why_bad(index) for index in indices if bad[index]} if bool(bad.any()) else {}
+        return Verification(len(indices), {name: why for name, why in found.items() if why is not None})
+
+    def why_bad(self, index: int) -> str | None:
+        """Returns a message if a sample holds a number that is not finite, else ``None``."""
         for name, values in (("image", self.images), ("target", self.values)):
-            if not values.is_floating_point():
-                continue
-            finite = torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else torch.isfinite(values)
-            bad |= {str(i): f"the {name} of sample {i} is not finite" for i in (~finite).nonzero().flatten().tolist()}
-        return Verification(len(self), bad)
+            if values.is_floating_point() and not bool(torch.isfinite(values[index]).all()):
+                return f"the {name} of sample {index} is not finite"
+        return None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -188,16 +199,19 @@ def _channels_last(images: Tensor) -> Tensor:
 def in_memory(dataset: Any) -> tuple[Tensor, Tensor] | None:
     """Returns all samples of a data set that holds them as arrays, as its items become when nothing is done to them.
 
-    Known are :class:`ArrayDataset`, torchvision's MNIST and CIFAR families without transforms, and parts of such.
+    Known are :class:`ArrayDataset`, torchvision's MNIST and CIFAR families without transforms, parts of such, and several of
+    them joined.
 
     Returns:
         Images, uint8 ``(N, C, H, W)`` for pictures, and targets ``(N, …)``; ``None`` for any other data set. No copy is made
-        but for coloured pictures and parts.
+        but for coloured pictures, parts and joined ones.
     """
     if type(dataset) in (Subset, TorchSubset):  # a class derived from one may do more
         whole = in_memory(dataset.dataset)
         chosen = torch.as_tensor(list(dataset.indices), dtype=torch.long)
         return (whole[0][chosen], whole[1][chosen]) if whole is not None else None
+    if type(dataset) is JoinedDataset:
+        return _joined_in_memory(dataset)
     if type(dataset) is ArrayDataset:
         images, targets = dataset.images, dataset.values
         if not dataset.pictures:
@@ -214,6 +228,19 @@ def in_memory(dataset: Any) -> tuple[Tensor, Tensor] | None:
     if images.dtype != torch.uint8 or len(images) != len(targets):
         return None
     return (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()), targets
+
+
+def _joined_in_memory(dataset: JoinedDataset) -> tuple[Tensor, Tensor] | None:
+    """Returns all samples of datasets that are all in memory and alike, with the joined numbers of their classes."""
+    held = [in_memory(part) for part in dataset.parts]
+    images = [one[0] for one in held if one is not None]
+    targets = [one[1] for one in held if one is not None]
+    for made in (images, targets):
+        if len(made) < len(held) or len({(one.dtype, one.shape[1:]) for one in made}) > 1:
+            return None
+    tables = [torch.from_numpy(table) if table is not None else None for table in dataset.tables]
+    numbers = [one if table is None else table[one] for one, table in zip(targets, tables, strict=True)]
+    return torch.cat(images), torch.cat(numbers)
 
 
 def _is_torchvision(dataset: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -12,9 +11,24 @@ from torch.utils.data import ConcatDataset
 from torch.utils.data import Subset as TorchSubset
 
 from cvkit import seeding
+from cvkit.data.joined import Joinable, JoinedDataset
+from cvkit.data.joining import labels_of
+from cvkit.data.traits import fingerprint_of, is_deterministic, reads
+from cvkit.data.verification import why_bad
 from cvkit.errors import ArgumentError
+from cvkit.numbering import check_numbering
 
-__all__ = ["Dataset", "Subset", "class_names", "fingerprint_of", "is_deterministic", "reads", "split"]
+__all__ = [
+    "Dataset",
+    "Subset",
+    "class_names",
+    "concat",
+    "fingerprint_of",
+    "is_deterministic",
+    "numbered_alike",
+    "reads",
+    "split",
+]
 
 
 class Dataset(Protocol):
@@ -23,19 +37,6 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
-
-
-def fingerprint_of(*parts: object) -> str:
-    """Returns a short stable hash of what a data set consists of: of an array its bytes, of all else its ``repr``."""
-    digest = hashlib.blake2b(digest_size=12)
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(repr((part.shape, part.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)  # no copy of what is contiguous
-            continue
-        data = repr(part).encode("utf-8", "surrogateescape")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
 
 
 def class_names(classes: Iterable[str]) -> list[str]:
@@ -55,37 +56,7 @@ def class_names(classes: Iterable[str]) -> list[str]:
     return names
 
 
-def is_deterministic(dataset: Any) -> bool:
-    """Whether a sample is known to be the same each time it is asked for.
-
-    Data sets of this room say so themselves (``deterministic``; it does not hold for a subclass with a ``__getitem__`` of its
-    own, unless that says so again); torchvision's are, unless they carry transforms; so are parts of such.
-    """
-    if type(dataset) is TorchSubset:
-        return is_deterministic(dataset.dataset)
-    if type(dataset) is ConcatDataset:
-        return all(is_deterministic(one) for one in dataset.datasets)
-    if type(dataset).__module__.startswith("torchvision.datasets."):
-        return all(getattr(dataset, name, None) is None for name in ("transform", "target_transform", "transforms"))
-    for kind in type(dataset).__mro__:
-        if "deterministic" in vars(kind):
-            return bool(dataset.deterministic)
-        if "__getitem__" in vars(kind):
-            return False
-    return False
-
-
-def reads(dataset: Any) -> bool:
-    """Whether a data set's ``read`` gives its samples; a subclass with a ``__getitem__`` of its own gives others."""
-    if isinstance(dataset, Subset):
-        return reads(dataset.dataset)
-    for kind in type(dataset).__mro__:
-        if "read" in vars(kind) or "__getitem__" in vars(kind):
-            return "read" in vars(kind)
-    return False
-
-
-class Subset:
+class Subset(Joinable):
     """Some samples of a data set, which keeps its classes.
 
     Args:
@@ -112,6 +83,11 @@ class Subset:
     def deterministic(self) -> bool:
         """Whether a sample is known to be the same each time it is asked for."""
         return is_deterministic(self.dataset)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the whole can give a smaller picture."""
+        return reads(self.dataset)
 
     @property
     def classes(self) -> list[str] | None:
@@ -167,6 +143,14 @@ class Subset:
             )
         return found([int(place) for place in self._places])
 
+    def found_bad(self, indices: Sequence[int]) -> Any:
+        """Does what :meth:`verify` does for some of these samples."""
+        return Subset(self.dataset, self._places[list(indices)].tolist()).verify()
+
+    def why_bad(self, index: int) -> str | None:
+        """Returns the message of a sample that cannot be read, without its index; ``None`` where it can."""
+        return why_bad(self.dataset, int(self._places[index]))
+
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {self.dataset!r})"
 
@@ -185,6 +169,53 @@ def _places(indices: Sequence[int], count: int) -> np.ndarray[Any, np.dtype[np.i
         if places.dtype.kind == "b"
         else "name samples that are there",
     )
+
+
+def concat(*datasets: Any, classes: Sequence[str] | None = None) -> JoinedDataset:
+    """Joins datasets to one, with their classes numbered together; ``first + second`` does the same.
+
+    torch's ``ConcatDataset`` leaves each part its own numbers, so that class 0 means another class in each.
+
+    Args:
+        datasets: Datasets of cvkit.data or parts of such, all with class labels, all with masks, all with images or all with
+            numbers as targets; also others that have ``classes`` and ``targets``, as torchvision's folders have.
+        classes: The class names in their order. By default those of all datasets: sorted where each dataset has them sorted,
+            else those of the first one first.
+
+    Returns:
+        A dataset with ``classes``, ``targets``, ``paths``, ``fingerprint`` and ``verify``.
+
+    Raises:
+        ArgumentError: No dataset, one that does not say what its targets are, or names that cannot be used.
+        DataError: Targets of different kinds, or a class that ``classes`` lacks.
+
+    Warns:
+        CvkitWarning: Datasets with different backgrounds, or with class names that are nearly the same.
+    """
+    names = class_names(classes) if classes is not None else None
+    parts = [Subset(one.dataset, one.indices) if type(one) is TorchSubset else one for one in datasets]
+    return JoinedDataset([_joined(part) for part in parts], names)
+
+
+def numbered_alike(dataset: Any) -> Any:
+    """Returns a dataset as a loader uses it: torch's ``ConcatDataset``, also inside of subsets, as one that keeps its classes.
+
+    Raises:
+        DataError: A ``ConcatDataset`` whose parts number their classes differently, or have targets of different kinds.
+    """
+    check_numbering(dataset)
+    return _joined(dataset)
+
+
+def _joined(dataset: Any) -> Any:
+    if type(dataset) in (Subset, TorchSubset):
+        whole = _joined(dataset.dataset)
+        return dataset if whole is dataset.dataset else Subset(whole, dataset.indices)
+    if type(dataset) is not ConcatDataset:
+        return dataset
+    parts = [_joined(one) for one in dataset.datasets]
+    parts = [Subset(one.dataset, one.indices) if type(one) is TorchSubset else one for one in parts]
+    return JoinedDataset(parts) if all(labels_of(one) is not None for one in parts) else dataset
 
 
 def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:

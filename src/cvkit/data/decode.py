@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Literal, TypeAlias
 
 from PIL import Image
 
+from cvkit.data.repeats import no_file
 from cvkit.errors import ArgumentError, ImageError
 from cvkit.pixels import WHITE, eight_bit
 
@@ -98,7 +101,7 @@ def header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image
     """
     name = _name(source)
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else _content(source)
     except (OSError, ValueError) as error:
         raise ImageError(
             f"cannot read the picture {name}",
@@ -129,6 +132,34 @@ def opened(
     image = header(source, max_pixels=max_pixels)
     with blamed_on(_name(source)):
         return use(image)
+
+
+def _content(path: str | Path) -> bytes:
+    """Returns the bytes of a file; a pipe, from which reading may never come back, is only opened.
+
+    Raises:
+        ImageError: A pipe, a socket or a device.
+        OSError: It cannot be read.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            kind = no_file(os.fstat(file.fileno()).st_mode)
+            if kind is None:
+                return file.read()
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        kind = "a socket, or a device that is not there"
+    raise ImageError(
+        f"cannot read the image {path}",
+        got=kind,
+        expected="a file, which can be read to its end",
+        fix="write the image to a file, or pass its bytes",
+    )
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # else opening a pipe waits for somebody to write
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cvkit import seeding
 from cvkit.data.dataset import is_deterministic, reads
+from cvkit.data.joined import JoinedDataset
 from cvkit.data.pictures import Pictures
 from cvkit.errors import CvkitError, DataError, ImageError
 from cvkit.pixels import eight_bit, picture
@@ -301,6 +302,8 @@ def _stands_threads(dataset: Any) -> bool:
     """Whether a data set is known to be read by several threads at a time: this room's own, and parts of them."""
     while hasattr(dataset, "dataset"):
         dataset = dataset.dataset
+    if isinstance(dataset, JoinedDataset):
+        return all(_stands_threads(part) for part in dataset.parts)
     return reads(dataset) or type(dataset).__module__.split(".")[0] == __name__.split(".")[0]
 
 

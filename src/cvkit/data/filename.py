@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cvkit.data.alike import warn_alike
 from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.data.files import EXTENSIONS, Background, ClassTargets, FileDataset, OnError, Tree, some
@@ -42,11 +43,12 @@ class FilenameDataset(ClassTargets, FileDataset):
         fingerprint: A hash of classes, paths and targets.
 
     Raises:
-        DataError: A missing directory, no pictures, names that do not match, or labels that ``classes`` lacks.
+        DataError: A missing directory, no pictures, names that do not match, or labels that ``classes`` lacks; a picture that
+            links list with two labels; a pipe, socket or device.
         ArgumentError: A value that cannot be used, or a pattern without a group ``label``.
 
     Warns:
-        CvkitWarning: Links that are not followed.
+        CvkitWarning: Links that are not followed, or that list a picture twice; class names that are nearly the same.
     """
 
     classes: list[str]
@@ -86,6 +88,9 @@ class FilenameDataset(ClassTargets, FileDataset):
         given = class_names(classes) if classes is not None else None
         self.classes, targets = number(labels, given, [str(tree.root / path) for path in paths])
         tree.warn()
+        tree.check_repeats(paths, targets, self.classes)
+        if given is None:
+            warn_alike(tree.root, self.classes)
         super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
         self.numbers = np.asarray(targets, dtype=np.int64)
         self.fingerprint = fingerprint_of(self.classes, targets, paths)

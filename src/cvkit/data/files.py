@@ -6,8 +6,6 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +15,9 @@ from PIL import Image
 
 from cvkit.data.decode import MAX_PIXELS, Enough, decode, header, upright_size
 from cvkit.data.index import PathIndex
+from cvkit.data.joined import Joinable
+from cvkit.data.repeats import check_repeats, no_file
+from cvkit.data.verification import Verification, verified
 from cvkit.errors import ArgumentError, CvkitError, CvkitWarning, DataError, ImageError
 
 __all__ = ["EXTENSIONS", "Background", "FileDataset", "OnError", "Tree", "Verification", "some"]
@@ -28,28 +29,7 @@ OnError = Literal["raise", "skip"]
 Background = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What ``verify()`` found.
-
-    Attributes:
-        count: Samples read.
-        bad: The message of every one that cannot be read, by the file's path (or the sample's index where there is no file).
-    """
-
-    count: int
-    bad: dict[str, str]
-
-    def __bool__(self) -> bool:
-        """Whether every sample is sound."""
-        return not self.bad
-
-    def __str__(self) -> str:
-        lines = [f"{self.count} files, {len(self.bad)} of them bad"]
-        return "\n".join([*lines, *(message.splitlines()[0] for message in self.bad.values())])
-
-
-class FileDataset(ABC):
+class FileDataset(Joinable, ABC):
     """Pictures in files, and a target for each.
 
     Attributes:
@@ -149,17 +129,20 @@ class FileDataset(ABC):
         return self.read(index)
 
     def verify(self) -> Verification:
-        """Reads every sample, whole, and reports those that cannot be read."""
+        """Reads every sample, whole, and reports those that cannot be read, and files that are listed with two labels.
+
+        Warns:
+            CvkitWarning: Files that are listed more than once with one label, also by hard links.
+        """
         return self.found_bad(range(len(self)))
 
     def found_bad(self, indices: Sequence[int]) -> Verification:
         """Does what :meth:`verify` does for some samples."""
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            answers = pool.map(self._why_bad, indices)
-            bad = {self.paths[index]: why for index, why in zip(indices, answers, strict=True) if why is not None}
-        return Verification(len(indices), bad)
+        names = [self.paths[index] for index in indices]
+        return verified(self, indices, names, [os.path.join(self.root, name) for name in names])
 
-    def _why_bad(self, index: int) -> str | None:
+    def why_bad(self, index: int) -> str | None:
+        """Returns the message of a sample that cannot be read, without its index; ``None`` where it can."""
         try:
             self[index]
         except (ImageError, DataError) as error:
@@ -172,11 +155,12 @@ class FileDataset(ABC):
         }  # a worker needs no such list
 
     def __repr__(self) -> str:
-        names = self._known_classes()
+        names = self.known_classes
         classes = f", {len(names)} classes" if names is not None else ""
         return f"{type(self).__name__}({str(self.root)!r}, {len(self)} pictures{classes})"
 
-    def _known_classes(self) -> list[str] | None:
+    @property
+    def known_classes(self) -> list[str] | None:
         """The class names as far as they are known without reading a file."""
         return self.classes
 
@@ -210,6 +194,7 @@ class Tree:
 
     Attributes:
         links: Links that were not followed.
+        reals: The real path of each file that is a link, or lies in a folder that is one, by its path.
 
     Raises:
         DataError: A missing directory, or no directory.
@@ -223,6 +208,7 @@ class Tree:
         self.endings = _endings(extensions)
         self.follow_links = follow_links
         self.links: list[str] = []
+        self.reals: dict[str, str] = {}
         if not self.root.is_dir():
             raise _no_directory(self.root, what)
         self._home = self.root.resolve()
@@ -235,14 +221,26 @@ class Tree:
         return [entry.name for entry in entries if self.follow_links or not entry.is_symlink()]
 
     def files(self, under: str = "") -> list[str]:
-        """Returns the files under a folder that count, relative to the root and sorted."""
-        base = os.path.join(self.root, "")
-        start = base + under if under else str(self.root)
-        return sorted(path[len(base) :].replace(os.sep, "/") for path in self._walk(start, (Path(start).resolve(),)))
+        """Returns the files under a folder that count, relative to the root and sorted.
 
-    def _walk(self, folder: str, above: tuple[Path, ...]) -> Iterator[str]:
+        Raises:
+            DataError: A folder that cannot be read, a link that leads in circles, or a pipe, socket or device.
+        """
+        base = os.path.join(self.root, "")
+        start, real = (base + under if under else str(self.root)), Path(self.root, under).resolve()
+        found = []
+        for path, linked in self._walk(start, (real,), real != self._home / under):
+            name = path[len(base) :].replace(os.sep, "/")
+            found.append(name)
+            if linked:
+                self.reals[name] = linked
+        return sorted(found)
+
+    def _walk(self, folder: str, above: tuple[Path, ...], linked: bool) -> Iterator[tuple[str, str | None]]:
+        """Yields the files that count, each with its real path where that is another."""
         for entry in entries_of(folder):
-            if entry.is_symlink() and not self.follow_links and not self._within(entry):
+            link = entry.is_symlink()
+            if link and not self.follow_links and not self._within(entry):
                 self.links.append(entry.path)
             elif _is_folder(entry):
                 real = Path(entry.path).resolve()
@@ -253,9 +251,25 @@ class Tree:
                         expected="links that do not go in circles",
                         fix="remove the link, or leave follow_links out",
                     )
-                yield from self._walk(entry.path, (*above, real))
+                yield from self._walk(entry.path, (*above, real), linked or link)
             elif entry.name.lower().endswith(self.endings):
-                yield entry.path
+                _check_file(entry)
+                yield entry.path, os.path.realpath(entry.path) if link or linked else None
+
+    def check_repeats(self, paths: Sequence[str], labels: Sequence[Any], classes: Sequence[str] | None) -> None:
+        """Refuses an image that links list with two labels, and warns of one that they list twice.
+
+        Only links are looked at, which the listing knows; hard links would take a ``stat`` a file, and ``verify`` finds them.
+
+        Raises:
+            DataError: One image has two labels.
+
+        Warns:
+            CvkitWarning: An image counts more than once.
+        """
+        if self.reals:
+            identities = [self.reals.get(path) or str(self._home / path) for path in paths]
+            check_repeats(self.root, paths, identities, labels, classes, stacklevel=4)
 
     def _within(self, entry: os.DirEntry[str]) -> bool:
         """Whether a link leads to a file inside the directory."""
@@ -311,6 +325,27 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
             expected="a link to a file or a folder",
             fix="remove the link",
         ) from error
+
+
+def _check_file(entry: os.DirEntry[str]) -> None:
+    """Refuses what is no file to read; it is known from the listing, and only what is none is looked at more closely.
+
+    Raises:
+        DataError: A pipe, a socket or a device.
+    """
+    if entry.is_file():
+        return
+    try:
+        kind = no_file(entry.stat().st_mode)
+    except OSError:  # a link to nothing, which is named when it is read
+        return
+    if kind is not None:
+        raise DataError(
+            f"{entry.path} is no file that can be read to its end",
+            got=kind,
+            expected="an image or a label in a file",
+            fix="move it out of the directory",
+        )
 
 
 def some(names: Sequence[str], most: int = 10) -> str:

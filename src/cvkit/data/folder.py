@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cvkit.data.alike import hint, warn_alike
 from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.data.files import EXTENSIONS, Background, ClassTargets, FileDataset, OnError, Tree
@@ -42,11 +43,12 @@ class FolderDataset(ClassTargets, FileDataset):
 
     Raises:
         DataError: A missing directory, no class folders, a class without pictures, a folder that ``classes`` lacks, or one
-            that cannot be read.
+            that cannot be read; a picture that links list in two classes; a pipe, socket or device.
         ArgumentError: A value that cannot be used.
 
     Warns:
-        CvkitWarning: Links that are not followed.
+        CvkitWarning: Links that are not followed, or that list a picture twice in its class; class names that are nearly the
+            same.
     """
 
     classes: list[str]
@@ -87,6 +89,9 @@ class FolderDataset(ClassTargets, FileDataset):
                 fix="add pictures, or name other endings: extensions=(…)",
             )
         tree.warn()
+        tree.check_repeats(paths, targets, self.classes)
+        if classes is None:
+            warn_alike(tree.root, self.classes)
         super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
         self.numbers = np.asarray(targets, dtype=np.int64)
         self.fingerprint = fingerprint_of(self.classes, targets, paths)
@@ -111,5 +116,5 @@ def _check_known(tree: Tree, found: Sequence[str], classes: Sequence[str]) -> No
             f"{tree.root} holds folders that are no known class: {', '.join(unknown)}",
             got=f"folders {', '.join(found)}",
             expected=f"only {', '.join(classes)}",
-            fix="rename or remove the folder, or add its pictures to the training set as well",
+            fix=f"rename{hint(unknown, classes)} or remove the folder, or add its pictures to the training set as well",
         )

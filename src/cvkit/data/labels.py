@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from cvkit.data.alike import hint
 from cvkit.data.files import some
 from cvkit.errors import DataError
 
@@ -40,6 +41,6 @@ def number(labels: Sequence[str], classes: Sequence[str] | None, sources: Sequen
             f"{len(where)} labels are no known class: {some(unknown)}",
             got=f"in {some(where, 5)}",
             expected=f"only {some(list(classes))}",
-            fix="mend or remove these labels, or add their class to the training set as well",
+            fix=f"mend{hint(unknown, place)} or remove these labels, or add their class to the training set as well",
         )
     return list(classes), [place[label] for label in labels]

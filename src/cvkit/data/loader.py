@@ -12,7 +12,7 @@ from torch import Tensor
 from cvkit import seeding
 from cvkit.data.arrays import in_memory
 from cvkit.data.cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
-from cvkit.data.dataset import Dataset, fingerprint_of, is_deterministic
+from cvkit.data.dataset import Dataset, fingerprint_of, is_deterministic, numbered_alike
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
 from cvkit.data.order import batches_of, epoch_order
 from cvkit.data.pictures import Pictures, estimate
@@ -67,7 +67,7 @@ class Loader:
 
     Raises:
         ArgumentError: A value that cannot be used, or no batch at all.
-        DataError: ``cache="ram"`` for more than fits.
+        DataError: ``cache="ram"`` for more than fits; a torch ``ConcatDataset`` whose parts number their classes differently.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Loader:
     ) -> None:
         _check(dataset, batch_size, drop_last, workers, cache, transform, seed)
         _check_processes(timeout, start_method)
+        dataset = numbered_alike(dataset)
         self.dataset: Any = dataset
         self.batch_size = batch_size
         self.transform = transform

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from cvkit.data.alike import warn_alike
 from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS, Enough, decode, opened
 from cvkit.data.files import EXTENSIONS, Background, FileDataset, OnError, Tree, some, stem_of
@@ -65,12 +66,13 @@ class ParallelDataset(FileDataset):
 
     Raises:
         DataError: A missing directory, no pictures, a picture without a label or a label without a picture, two of one
-            name, an empty text, or a class that ``classes`` lacks. When a sample is read: a mask of another size than its
+            name, an empty text, or a class that ``classes`` lacks; a picture that links list with two classes; a pipe, socket
+            or device. When a sample is read: a mask of another size than its
             picture, or with a value that is no class.
         ArgumentError: A value that cannot be used.
 
     Warns:
-        CvkitWarning: Links that are not followed.
+        CvkitWarning: Links that are not followed, or that list a picture twice; class names that are nearly the same.
     """
 
     def __init__(
@@ -110,10 +112,14 @@ class ParallelDataset(FileDataset):
         given = class_names(classes) if classes is not None else None
         self._given = given if given is not None or mask_values is None else [str(int(value)) for value in mask_values]
         self._numbers: np.ndarray[Any, np.dtype[np.int64]] | None = None
+        targets: Sequence[int | None] = [None] * len(pairs)
         if kind == "text":
             texts = [_text(self.label_root / path) for path in self.label_paths]
             self._given, targets = number(texts, given, [str(self.label_root / path) for path in self.label_paths])
             self._numbers = np.asarray(targets, dtype=np.int64)
+            if given is None:
+                warn_alike(answers.root, self._given)
+        pictures.check_repeats(self.paths, targets, self._given)
 
     @cached_property
     def classes(self) -> list[str] | None:  # type: ignore[override]  # made when first asked for, else the same
@@ -137,7 +143,9 @@ class ParallelDataset(FileDataset):
             )
         return [str(value) for value in range(highest + 1)]
 
-    def _known_classes(self) -> list[str] | None:
+    @property
+    def known_classes(self) -> list[str] | None:
+        """The class names as far as they are known without reading a mask."""
         return self._given
 
     @cached_property

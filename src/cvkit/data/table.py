@@ -6,7 +6,8 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -15,10 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cvkit.data.alike import warn_alike
 from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.data.files import Background, FileDataset, OnError, some
 from cvkit.data.labels import number
+from cvkit.data.repeats import check_repeats, no_file
 from cvkit.errors import ArgumentError, DataError, unknown_name
 from cvkit.pixels import WHITE
 
@@ -56,8 +59,12 @@ class TableDataset(FileDataset):
 
     Raises:
         DataError: A missing or empty table, column, cell or picture, a path outside ``root``, a picture that is listed twice,
-            a label that is no number, or one that ``classes`` lacks.
+            or through links with two labels, a label that is no number, or one that ``classes`` lacks; a pipe, socket or
+            device.
         ArgumentError: A value that cannot be used.
+
+    Warns:
+        CvkitWarning: Links of either kind that list a picture twice; class names that are nearly the same.
     """
 
     def __init__(
@@ -82,7 +89,7 @@ class TableDataset(FileDataset):
         _check_columns(name, rows, [image, *columns])
         home = os.path.realpath(root)
         paths = [_inside(root, home, str(_cell(name, line, row, image)), follow_links) for line, row in rows]
-        _check_paths(name, root, paths, [line for line, _ in rows])
+        identities = _checked_files(name, root, paths, [line for line, _ in rows])
         super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
         self.kind = kind
         self.numbers: np.ndarray[Any, Any]
@@ -90,11 +97,15 @@ class TableDataset(FileDataset):
             labels = [_as_name(_cell(name, line, row, columns[0])) for line, row in rows]
             self.classes, targets = number(labels, given, [f"{name}, {line}" for line, _ in rows])
             self.numbers = np.asarray(targets, dtype=np.int64)
+            if given is None:
+                warn_alike(name, self.classes)
         else:
             values = [[_value(name, line, row, column) for column in columns] for line, row in rows]
             self.numbers = np.asarray(values, dtype=np.float32)
             self.numbers = self.numbers[:, 0] if isinstance(label, str) else self.numbers
             self.classes = given if given is not None or isinstance(label, str) else columns
+        if len(set(identities)) < len(identities):
+            check_repeats(name, paths, identities, self.numbers.tolist(), self.classes if kind == "class" else None)
         self.fingerprint = fingerprint_of(self.classes, self.numbers, paths)
 
     @cached_property
@@ -303,17 +314,27 @@ def _inside(root: Path, home: str, path: str, follow_links: bool) -> str:
     )
 
 
-def _is_file(path: str) -> bool:
+def _stat(path: str) -> os.stat_result | None:
     try:
-        return os.path.isfile(path)
-    except ValueError:  # a character that no path may have
-        return False
+        return os.stat(path)
+    except (OSError, ValueError):  # ValueError: a character that no path may have
+        return None
 
 
-def _check_paths(name: str, root: Path, paths: Sequence[str], lines: Sequence[str]) -> None:
-    missing = [
-        f"{path} ({line})" for path, line in zip(paths, lines, strict=True) if not _is_file(os.path.join(root, path))
-    ]
+def _checked_files(name: str, root: Path, paths: Sequence[str], lines: Sequence[str]) -> list[Hashable | None]:
+    """Returns what is the same for every name of one file; the ``stat`` that finds what is missing tells it too."""
+    found = [_stat(os.path.join(root, path)) for path in paths]
+    listed = list(zip(paths, lines, found, strict=True))
+    kinds = [(path, line, no_file(one.st_mode)) for path, line, one in listed if one is not None]
+    special = [f"{path} ({line}), {kind}" for path, line, kind in kinds if kind is not None]
+    if special:
+        raise DataError(
+            f"{len(special)} of {len(paths)} images in {name} are no files that can be read to their end",
+            got=some(special, 5),
+            expected="image files",
+            fix="take these rows out",
+        )
+    missing = [f"{path} ({line})" for path, line, one in listed if one is None or not stat.S_ISREG(one.st_mode)]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(paths)} pictures in {name} are not there",
@@ -331,3 +352,4 @@ def _check_paths(name: str, root: Path, paths: Sequence[str], lines: Sequence[st
                 fix="take one of the rows out",
             )
         first[path] = line
+    return [(one.st_dev, one.st_ino) if one is not None and one.st_ino else None for one in found]

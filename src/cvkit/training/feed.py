@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from cvkit import seeding
 from cvkit.errors import ArgumentError, CvkitError, DataError
+from cvkit.numbering import check_numbering
 
 __all__ = [
     "can_skip",
@@ -40,6 +41,7 @@ def check_loader(name: str, loader: Any) -> None:
 
     Raises:
         ArgumentError: Not an iterable, an iterator that is used up after one walk, no length, or no batches.
+        DataError: A torch DataLoader of a ``ConcatDataset`` whose parts number their classes differently.
     """
     if isinstance(loader, str | PurePath) or (not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__")):
         raise ArgumentError(
@@ -55,6 +57,8 @@ def check_loader(name: str, loader: Any) -> None:
             expected="something that can be walked once an epoch: a loader or a list of batches",
             fix=f"pass the loader itself instead of iter(loader), or list({name})",
         )
+    if isinstance(loader, DataLoader):
+        check_numbering(loader.dataset)
     try:
         batches = len(loader)
     except (TypeError, AttributeError):
