@@ -256,7 +256,7 @@ def evaluate(
     device: str | torch.device = "auto",
     precision: Precision = "auto",
 ) -> dict[str, float]:
-    """Computes loss and metrics of a model over data, in evaluation mode, each weighted by samples.
+    """Computes loss and metrics of a model over data, in evaluation mode, as means over all of the data.
 
     The same numbers as ``fit`` logs for ``val``. The model's mode is as before afterwards.
 

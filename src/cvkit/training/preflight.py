@@ -52,6 +52,7 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
             state.batch = batch
             train_mode(state.model) if state.training else state.model.eval()
             _trace(name, state, step, batch, own_step=own_step)
+            notes += _none_counts(name, state)
             if state.training:
                 notes += _gradients(state)
                 # a step of one's own makes targets of its own
@@ -177,13 +178,23 @@ def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> N
             expected="(loss, outputs, targets)",
             fix="return loss, outputs, targets from the step, or leave metrics out",
         )
-    if not bool(torch.isfinite(loss)):
+    if not bool(torch.isfinite(loss)) and state.weight != 0:
         raise PreflightError(
             f"the loss of the first batch of {name} is {float(loss.detach())}",
             got=f"a batch {shape(state.batch)}",
             expected="a finite number",
             fix="look for NaN in the data, for a log of zero in the loss, or take precision='fp32'",
         )
+
+
+def _none_counts(name: str, state: TrainState) -> list[str]:
+    """Returns a note where no target of a batch counts: its loss is 0 / 0, and the mean leaves it out."""
+    if state.weight != 0:
+        return []
+    return [
+        f"no target of the first batch of {name} counts: all are ignore_index={state.loss_spec.ignore_index}, or of classes of "
+        "weight 0; its loss is NaN, and such a batch counts nothing in the mean and trains nothing"
+    ]
 
 
 def _gradients(state: TrainState) -> list[str]:

@@ -84,6 +84,8 @@ class TrainState:
         outputs: Outputs of the current batch, detached; ``None`` where a step returns only the loss.
         targets: Targets of the current batch; ``None`` where a step returns only the loss.
         samples: Number of samples in the current batch.
+        weight: What the loss of the current batch counts for in a mean over batches: the number of samples, or, as a device
+            scalar, that of the targets that count, or the sum of their class weights.
         logs: The row that is being logged: what callbacks add here goes into the history.
         history: The rows of the epochs finished.
         stop_reason: Why the run is to end, or ``None`` while it goes on.
@@ -126,6 +128,7 @@ class TrainState:
     outputs: Any = None
     targets: Any = None
     samples: int = 0
+    weight: Tensor | float = 0
     logs: dict[str, float] = field(default_factory=dict)
     history: History = field(default_factory=History)
     stop_reason: str | None = None
