@@ -138,7 +138,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
         if state.batch_index > 0:  # only ever after a resume
             resume_.settle(state)
         for batch in runtime.feed(state.train, state):
-            state.batch = batch
+            state.batch, state.used_lrs = batch, None
             hooks.batch_start(state)
             runtime.forward_backward(step, batch, state)
             if state.at_update():

@@ -196,6 +196,7 @@ class Runtime:
         """Clips, steps every optimizer and schedule, clears the gradients and counts the update."""
         if state.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(_held(state), state.clip_norm)
+        state.keep_lrs()
         for optimizer in state.optimizers:
             if self.scaler is None:
                 optimizer.step()

@@ -47,6 +47,9 @@ def capture(state: TrainState) -> dict[str, Any]:
         "loader_rng": [_loader_rng(state.train), _loader_rng(state.val)],
         "loss": state.loss_fn.state_dict() if isinstance(state.loss_fn, nn.Module) else {},
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
+        "lrs": None
+        if finished
+        else state.lrs,  # of the last update: of an epoch that is only to be validated they are logged
         "schedules": [schedule_state(schedule) for schedule in state.schedules],
         "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
         "losses": state.train_meters.losses.state_dict(),
@@ -157,7 +160,7 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
     state.history = History(saved["history"])
     state.logs = dict(saved["logs"])
-    state.epoch_rng = saved["epoch_rng"]
+    state.epoch_rng, state.used_lrs = saved["epoch_rng"], saved.get("lrs")
     for key in state.hooks.load_state_dict(saved["callbacks"]) if state.hooks is not None else ():
         warnings.warn(
             f"{source} holds the state of a callback {key!r} that this run does not have", CvkitWarning, stacklevel=2
