@@ -214,8 +214,9 @@ CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 3.0, 0.5, 0.1])
         nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, reduction="sum"),
         nn.CrossEntropyLoss(ignore_index=2),
         functools.partial(F.cross_entropy, ignore_index=2),
+        lambda outputs, targets: F.cross_entropy(outputs, targets),
     ],
-    ids=["mean", "sum", "class weights", "class weights, sum", "ignore_index", "partial"],
+    ids=["mean", "sum", "class weights", "class weights, sum", "ignore_index", "partial", "a callable"],
 )
 def test_accumulate_is_one_larger_batch_also_when_the_last_group_is_short(loss, clip_norm):
     one, four = plain(), plain()
@@ -291,10 +292,15 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_place_and_the_run_goes_o
         def on_epoch_end(self, state):
             finite.append(state.finite)
 
-    with pytest.warns(CvkitWarning, match=r"the training loss is not finite in epoch 1, batch 4 \(step 4\)"):
-        result = fit(plain(), batches, epochs=1, progress=False, callbacks=[Look()])
-    assert finite == [False]
-    assert result.steps == 6
+    with pytest.warns(CvkitWarning) as said:
+        result = fit(plain(), batches, epochs=5, progress=False, callbacks=[Look()])
+    assert [str(one.message) for one in said] == [
+        "the training loss is not finite in epoch 1, batch 4 (step 4). This is said once a run; an epoch with such a loss is not "
+        "saved as best. The callback StopOnNaN() ends the run there and says where it comes from; try a lower lr, clip_norm=1.0 "
+        "or precision='fp32', and look for NaN in the data"
+    ]
+    assert finite == [False] * 5
+    assert result.steps == 30
 
 
 def test_a_step_of_ones_own_covers_autoencoders_several_inputs_and_dict_batches():

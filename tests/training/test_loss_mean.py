@@ -168,7 +168,7 @@ def test_a_batch_in_which_all_is_ignored_counts_nothing(where, weight, smoothing
         callbacks=[StopOnNaN()],
     )
     assert row.stop_reason == "finished"
-    whole = float(loss(Logits()(inputs), targets))
+    whole = float(loss(Logits()(inputs).detach(), targets))
     assert [row.history[-1]["train_loss"], row.history[-1]["val_loss"]] == pytest.approx([whole, whole], rel=1e-6)
     assert torch.isfinite(model.table).all()
 
@@ -233,3 +233,22 @@ def test_find_lr_weighs_the_batches_of_a_group_alike():
         for size, accumulate in ((16, 1), (4, 4))
     ]
     assert curves[0].losses == pytest.approx(curves[1].losses, rel=1e-5)
+
+
+def test_accumulate_with_batchmean_is_one_larger_batch():
+    inputs, wanted = rows()[0], soft(())
+    found = []
+    for size, accumulate in ((24, 1), (6, 4)):
+        model = Logits()
+        data = DataLoader(TensorDataset(inputs, wanted), size)
+        fit(
+            model,
+            data,
+            epochs=2,
+            loss=nn.KLDivLoss(reduction="batchmean"),
+            optimizer=lambda p: torch.optim.SGD(p, lr=0.1),
+            accumulate=accumulate,
+            progress=False,
+        )
+        found.append(model.table.detach())
+    assert torch.allclose(*found, rtol=1e-5, atol=1e-6)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cvkit import seeding
-from cvkit.errors import CvkitWarning
+from cvkit.calls import warn
 from cvkit.training.hooks import Callback
 from cvkit.training.metrics import Later
 from cvkit.training.state import TrainState
@@ -104,7 +104,7 @@ class StopOnNaN(Callback):
         """Ends the run, and says what is known."""
         epoch, batch, step = where
         state.stop_reason = REASON  # whatever was asked for before: what is spoilt must not be saved
-        state.reported_epoch = state.epoch  # the loop need not say it again
+        state.reported = True  # the loop need not say it again
         at = f"epoch {epoch + 1}, batch {batch} (step {step})"
         said = {
             "loss": f"the training loss is {value} in {at}",
@@ -116,7 +116,7 @@ class StopOnNaN(Callback):
         if self.diagnose:
             lines += [f"  {line}" for line in _diagnosis(state, here=here)]
         lines.append("  fix: a lower lr, clip_norm=1.0, precision='fp32', or see what is named above")
-        warnings.warn("\n".join(lines), CvkitWarning, stacklevel=2)
+        warn("\n".join(lines))
 
 
 def _counting(state: TrainState) -> Tensor | None:

@@ -17,6 +17,7 @@ from cvkit import seeding
 from cvkit.errors import ArgumentError, PreflightError
 from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
 from cvkit.training import build, feed
+from cvkit.training.answers import explained
 from cvkit.training.losses import LossFunction
 from cvkit.training.metrics import Later
 from cvkit.training.optimizers import DEFAULT_LR
@@ -152,6 +153,7 @@ class LRCurve:
         )
 
 
+@explained
 def find_lr(
     model: nn.Module,
     train: Any,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cvkit import seeding
-from cvkit.errors import CvkitError, CvkitWarning, PreflightError
+from cvkit import calls, seeding
+from cvkit.errors import CvkitError, PreflightError
 from cvkit.training import feed
 from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
 from cvkit.training.runtime import Step, train_mode
@@ -128,14 +127,19 @@ def _trace(name: str, state: TrainState, step: Step, batch: Any, *, own_step: bo
     except CvkitError:
         raise
     except Exception as error:
-        raise _diagnosis(name, stage, error, entered, batch) from error
+        raise _diagnosis(name, stage, error, entered, batch, state.model) from error
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _diagnosis(
-    name: str, stage: str, error: Exception, entered: list[tuple[str, nn.Module, tuple[Any, ...]]], batch: Any
+    name: str,
+    stage: str,
+    error: Exception,
+    entered: list[tuple[str, nn.Module, tuple[Any, ...]]],
+    batch: Any,
+    model: nn.Module,
 ) -> PreflightError:
     said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     if stage != "forward" or not entered:
@@ -151,7 +155,7 @@ def _diagnosis(
         f"the forward fails in layer {path or type(module).__name__!r} ({type(module).__name__}) on the first batch of {name}",
         got=f"{said}; the layer was given {given}",
         expected=expects(module, args),
-        fix=mend(path, module, args),
+        fix=mend(path, module, args, model, batch),
     )
 
 
@@ -241,7 +245,7 @@ def _surplus(state: TrainState) -> list[str]:
 def warn(notes: list[str]) -> None:
     """Warns of each note."""
     for note in notes:
-        warnings.warn(note, CvkitWarning, stacklevel=4)
+        calls.warn(note)
 
 
 def _some(names: list[str]) -> str:

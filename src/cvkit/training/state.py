@@ -98,7 +98,7 @@ class TrainState:
         resumed: Whether the run was asked to continue what its directory holds (``resume``); nothing there is lost to it.
         resume_rng: The random numbers to continue with, once the callbacks have started.
         group_open: Whether gradients of an unfinished group of ``accumulate`` batches are waiting.
-        reported_epoch: The epoch in which a non-finite loss was last reported.
+        reported: Whether a loss that is not finite has been reported in this run.
         averaged: Averaged weights by name, where a callback keeps them: validated and saved in place of the model's own.
         data_seconds: How long this epoch has waited for batches so far, those of the validation and their transforms
             included; on a GPU that is until they are queued. What is left of :attr:`epoch_seconds` went into the model and
@@ -142,7 +142,7 @@ class TrainState:
     resume_rng: dict[str, Any] | None = None
     resumed: bool = False
     group_open: bool = False
-    reported_epoch: int = -1
+    reported: bool = False
     averaged: dict[str, Tensor] | None = None
     data_seconds: float = 0.0
     epoch_began: float = 0.0
