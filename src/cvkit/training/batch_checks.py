@@ -131,15 +131,15 @@ def mend(path: str, module: nn.Module, args: tuple[Any, ...], model: nn.Module, 
         return f"convert the inputs: {how} (NumPy's numbers are float64)"
     if given is not None and isinstance(module, nn.modules.batchnorm._BatchNorm) and given.shape[0] == 1:
         return "batch norm needs more than one sample in training: a larger batch_size, or drop_last=True"
-    images = given is not None and given.ndim == 4 and isinstance(module, nn.Conv2d)
-    if given is not None and images and given.shape[1] != module.in_channels == given.shape[3]:
+    conv = module if isinstance(module, nn.Conv2d) and given is not None and given.ndim == 4 else None
+    if given is not None and conv is not None and given.shape[1] != conv.in_channels == given.shape[3]:
         return "put the channels first: inputs.permute(0, 3, 1, 2)"
     if (built := _as_built(model, batch)) is not None:
         return built
     if given is not None and isinstance(module, nn.Linear) and given.shape[-1] != module.in_features:
         return f"build {path} with in_features={given.shape[-1]}, or feed pictures of the size that the model was built for"
-    if given is not None and images and given.shape[1] != module.in_channels:
-        channels = f"{module.in_channels} channel" + ("s" if module.in_channels > 1 else "")
+    if given is not None and conv is not None and given.shape[1] != conv.in_channels:
+        channels = f"{conv.in_channels} channel" + ("s" if conv.in_channels > 1 else "")
         return f"build the model with in_channels={given.shape[1]}, or load pictures with {channels}"
     return "compare the layer's shape with that of the data"
 
