@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "ArgumentError",
+    "CallError",
     "CheckpointError",
     "CvkitError",
     "CvkitWarning",
@@ -53,6 +54,10 @@ class CvkitError(Exception):
 
 class ArgumentError(CvkitError, ValueError):
     """An argument has a value that cannot be used."""
+
+
+class CallError(ArgumentError, TypeError):
+    """A call does not fit a function's signature: an argument that it does not have, or one that is missing."""
 
 
 class UnknownNameError(ArgumentError):

@@ -77,4 +77,5 @@ default_callbacks: Registry[Callable[[], Any]] = Registry("default callback")
 """Callbacks that ``fit`` adds by itself, filled by :mod:`cvkit.callbacks`."""
 
 model_tools: Registry[Callable[..., Any]] = Registry("model tool")
-"""What callbacks do to models (``freeze``, ``unfreeze``, ``find_blocks``), filled by :mod:`cvkit.models`."""
+"""What is done to models and known of them (``freeze``, ``unfreeze``, ``find_blocks``, ``arguments``), filled by
+:mod:`cvkit.models`."""

@@ -20,6 +20,7 @@ class Read:
         self.colours = [axes.title.get_color() for axes in figure.axes]
         self.frames = [axes.spines["left"].get_edgecolor() for axes in figure.axes]
         self.heading = figure.get_suptitle()
+        self.parts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
         self.note = figure.get_supxlabel()
         legend = figure.legends[0] if figure.legends else None
         self.legend = [] if legend is None else [text.get_text() for text in legend.get_texts()]

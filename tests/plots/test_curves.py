@@ -129,3 +129,39 @@ def test_many_runs_have_their_legend_beside_the_curves():
         (axes,) = figure.axes
         assert (axes.get_legend().get_window_extent().x0 > axes.get_window_extent().x1) == beside
         assert axes.get_legend().get_window_extent().x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize(
+    ("values", "limits"),
+    [
+        ([0.5, 0.5 + 1e-9, 0.5], (0.4, 0.6)),
+        ([0.6931471, 0.6931472, 0.6931470], (0.5545, 0.8318)),
+        ([-2.0, -2.0, -2.0], (-2.4, -1.6)),
+        ([1e-12, 5e-10, 0.0], (-0.05, 0.05)),
+        ([0.0, 0.0, 0.0], (-0.05, 0.05)),
+        ([1e-3, 1e-3, math.nan], (8e-4, 1.2e-3)),
+    ],
+)
+def test_a_flat_curve_is_shown_as_flat(values, limits):
+    rows = [{"epoch": place, "val_loss": value} for place, value in enumerate(values, 1)]
+    figure = plot_history(History(rows))
+    (axes,) = figure.axes
+    assert axes.get_ylim() == pytest.approx(limits, rel=1e-3)
+    figure.canvas.draw()
+    assert axes.yaxis.get_offset_text().get_text() == ""
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.50001, 0.50002], [1e-5, 5e-6, 0.0], [2.0, 1.0, 0.5]])
+def test_what_changes_fills_its_axis_and_has_no_offset(values):
+    figure = plot_history(History([{"epoch": place, "lr": value} for place, value in enumerate(values, 1)]))
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    assert (max(values) - min(values)) / (high - low) > 0.8
+    figure.canvas.draw()
+    assert "+" not in axes.yaxis.get_offset_text().get_text()
+
+
+def test_one_flat_phase_beside_another_that_is_not_leaves_the_axis_to_both():
+    figure = plot_history(History([{"train_loss": 1.0 / place, "val_loss": 0.5} for place in range(1, 5)]))
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.25 < 1.0 < high

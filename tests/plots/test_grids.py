@@ -92,7 +92,8 @@ def test_a_target_that_is_a_picture_stands_beside_its_input(read):
     images = np.full((2, 1, 8, 8), 100, dtype=np.uint8)
     loader = Loader(ArrayDataset(images, np.array([0, 0])), 2, transform=denoise(8, noise=0.2, flip=0.0), workers=0)
     shown = read(show_batch(loader))
-    assert shown.note.startswith("left: input, right: target")
+    assert shown.parts[0] == ["input", "target"]
+    assert shown.note == ""
     picture = shown.pictures[0]
     assert picture.shape == (8, 17, 3), "with a line between"
     assert picture[0, 8].tolist() == [1, 1, 1]
@@ -201,11 +202,15 @@ def test_a_model_that_gives_pictures_is_shown_by_its_pictures(read):
 
     inputs = torch.full((2, 3, 4, 4), 0.5)
     shown = read(show_predictions(Darker(), (inputs, torch.tensor([0, 1]))))
-    assert shown.note == "from left to right: input, output"
+    assert (shown.parts, shown.note) == ([["input", "output"], []], "")
     assert shown.pictures[0][0, :, 0].tolist() == [0.5] * 4 + [1] + [0.25] * 4
     shown = read(show_predictions(Darker(), (inputs, inputs)))
-    assert shown.note == "from left to right: input, output, target"
+    assert (shown.parts, shown.note) == ([["input", "output", "target"], []], "")
     assert shown.pictures[0][0, :, 0].tolist() == [0.5] * 4 + [1] + [0.25] * 4 + [1] + [0.5] * 4
+    shown = read(show_predictions(Darker(), (inputs.repeat(3, 1, 1, 1), inputs.repeat(3, 1, 1, 1)), columns=2))
+    assert shown.parts == [["input", "output", "target"]] * 2 + [[]] * 4, "over the first row only"
+    strip = shown.figure.axes[0]
+    assert [text.get_position()[0] for text in strip.texts] == pytest.approx([1 / 6, 1 / 2, 5 / 6])
 
 
 # --- top_losses

@@ -21,6 +21,7 @@ from cvkit.errors import (
     UnknownNameError,
 )
 from cvkit.metrics import Accuracy
+from cvkit.models import create
 from cvkit.training import fit, preflight
 from cvkit.transforms import small_image_train
 
@@ -386,3 +387,78 @@ class Listed:
 
     def __getitem__(self, index):
         return self.inputs[index], self.targets[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "torchs"), [("adadelta", "Adadelta"), ("NAdam", "NAdam"), ("r_adam", "RAdam"), ("adafactor", "Adafactor")]
+)
+def test_an_optimizer_of_torchs_that_is_not_built_in_is_answered_with_how_it_goes_in(name, torchs):
+    with pytest.raises(UnknownNameError) as caught:
+        fit(network(), BATCHES, epochs=1, optimizer=name, progress=False)
+    assert str(caught.value) == (
+        f"unknown optimizer {name!r}\n"
+        f"  got: a name of torch.optim.{torchs}, which is not built in\n"
+        "  expected: one of: adagrad, adam, adamw, momentum, nesterov, rmsprop, sgd; or a factory params -> Optimizer\n"
+        f"  fix: optimizer=lambda p: torch.optim.{torchs}(p, lr=…), and leave lr out"
+    )
+
+
+@pytest.mark.parametrize("name", ["LBFGS", "Optimizer", "swa_utils", "Adam", "sparseadam"])
+def test_what_cannot_train_an_ordinary_model_is_not_suggested(name):
+    with pytest.raises(UnknownNameError) as caught:
+        fit(network(), BATCHES, epochs=1, optimizer=name, progress=False)
+    assert "torch.optim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "built", "inputs", "fix"),
+    [
+        ("lenet5", {"in_channels": 1}, (4, 1, 32, 32), "create('lenet5', …, size=32); it was built with size=28"),
+        (
+            "lenet5",
+            {"in_channels": 1, "size": (32, 24)},
+            (4, 1, 28, 20),
+            "create('lenet5', …, size=(28, 20)); it was built with size=(32, 24)",
+        ),
+        (
+            "mlp",
+            {},
+            (4, 1, 28, 28),
+            "create('mlp', …, in_channels=1, size=28); it was built with in_channels=3, size=32",
+        ),
+        ("mlp", {}, (4, 7), "create('mlp', …, in_features=7); it was built for images"),
+        ("linear", {"in_features": 5}, (4, 7), "create('linear', …, in_features=7); it was built with in_features=5"),
+        ("cnn_mnist", {"in_channels": 1}, (4, 1, 20, 20), "create('cnn_mnist', …, size=20); it was built with size=28"),
+        ("cifar_quick", {"size": 16}, (4, 3, 32, 32), "create('cifar_quick', …, size=32); it was built with size=16"),
+        (
+            "unet",
+            {"width": 2, "depth": 1},
+            (4, 1, 8, 8),
+            "create('unet', …, in_channels=1); it was built with in_channels=3",
+        ),
+        ("resnet18", {}, (4, 1, 32, 32), "create('resnet18', …, in_channels=1); it was built with in_channels=3"),
+    ],
+)
+def test_a_built_in_model_for_other_inputs_is_answered_with_its_builders_argument(name, built, inputs, fix):
+    model = create(name, num_classes=3, **built)
+    with pytest.raises(PreflightError) as caught:
+        preflight(model, [(torch.randn(inputs), torch.tensor([0, 1, 2, 0]))])
+    assert str(caught.value).splitlines()[-1] == f"  fix: build the model for these inputs: {fix}"
+
+
+def test_a_mean_over_the_batch_goes_in_and_outputs_that_would_be_broadcast_do_not():
+    inputs, wanted = torch.randn(8, 3, 8, 8), torch.rand(8, 3).softmax(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.LogSoftmax(1))
+    loss = nn.KLDivLoss(reduction="batchmean")
+    result = fit(model, [(inputs, wanted)], epochs=1, loss=loss, progress=False)
+    assert list(result.history[0]) == ["epoch", "step", "train_loss", "lr"]
+    with pytest.raises(PreflightError, match="would be broadcast"):
+        preflight(model, [(inputs, wanted[:, :1])], loss=loss)
+    with pytest.raises(ArgumentError) as caught:
+        fit(model, [(inputs, wanted)], epochs=1, loss=nn.KLDivLoss(reduction="none"), progress=False)
+    assert str(caught.value) == (
+        "the loss KLDivLoss does not reduce to one number\n"
+        "  got: reduction='none'\n"
+        '  expected: reduction="mean", "batchmean" (of nn.KLDivLoss) or "sum"\n'
+        "  fix: leave reduction out, or weigh the samples in a step of your own"
+    )

@@ -214,8 +214,9 @@ CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 3.0, 0.5, 0.1])
         nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, reduction="sum"),
         nn.CrossEntropyLoss(ignore_index=2),
         functools.partial(F.cross_entropy, ignore_index=2),
+        lambda outputs, targets: F.cross_entropy(outputs, targets),
     ],
-    ids=["mean", "sum", "class weights", "class weights, sum", "ignore_index", "partial"],
+    ids=["mean", "sum", "class weights", "class weights, sum", "ignore_index", "partial", "a callable"],
 )
 def test_accumulate_is_one_larger_batch_also_when_the_last_group_is_short(loss, clip_norm):
     one, four = plain(), plain()
@@ -248,11 +249,18 @@ class Reads(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
+        aten = torch.ops.aten
+        self.count += function in (aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default)
+        chosen = args[1] if function is aten.index.Tensor else ()  # by a mask: how many are chosen is on the device
+        self.count += any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in chosen)
         return function(*args, **(kwargs or {}))
 
 
-def test_no_step_reads_from_the_device(monkeypatch):
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize(
+    "loss", ["cross_entropy", nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, ignore_index=2, label_smoothing=0.1)]
+)
+def test_no_step_reads_from_the_device(monkeypatch, loss, accumulate):
     lists = []
     original = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: lists.append(1) or original(self))
@@ -268,10 +276,11 @@ def test_no_step_reads_from_the_device(monkeypatch):
 
     batches = list(DataLoader(TRAIN, 8)) * 30
     with reads:
-        fit(plain(), batches, epochs=1, progress=False, callbacks=[Count()], clip_norm=1.0, optimizer="sgd")
+        options = {"callbacks": [Count()], "clip_norm": 1.0, "optimizer": "sgd", "loss": loss, "accumulate": accumulate}
+        fit(plain(), batches, epochs=1, progress=False, **options)
     scalars, blocks = inside[-1][0] - inside[0][0], inside[-1][1] - inside[0][1]
     assert scalars == 0
-    assert blocks <= 2 * len(batches) / 64
+    assert blocks <= (3 if loss == "cross_entropy" else 4) * len(batches) / 64
 
 
 def test_a_loss_that_is_not_finite_is_reported_with_its_place_and_the_run_goes_on():
@@ -283,10 +292,15 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_place_and_the_run_goes_o
         def on_epoch_end(self, state):
             finite.append(state.finite)
 
-    with pytest.warns(CvkitWarning, match=r"the training loss is not finite in epoch 1, batch 4 \(step 4\)"):
-        result = fit(plain(), batches, epochs=1, progress=False, callbacks=[Look()])
-    assert finite == [False]
-    assert result.steps == 6
+    with pytest.warns(CvkitWarning) as said:
+        result = fit(plain(), batches, epochs=5, progress=False, callbacks=[Look()])
+    assert [str(one.message) for one in said] == [
+        "the training loss is not finite in epoch 1, batch 4 (step 4). This is said once a run; an epoch with such a loss is not "
+        "saved as best. The callback StopOnNaN() ends the run there and says where it comes from; try a lower lr, clip_norm=1.0 "
+        "or precision='fp32', and look for NaN in the data"
+    ]
+    assert finite == [False] * 5
+    assert result.steps == 30
 
 
 def test_a_step_of_ones_own_covers_autoencoders_several_inputs_and_dict_batches():

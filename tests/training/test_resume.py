@@ -360,9 +360,9 @@ def test_more_epochs_continue_and_the_schedule_is_told_to_be_another(tmp_path):
     planned = torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.05), 12)
     lrs = []
     for _ in range(12):
+        lrs.append(planned.get_last_lr()[0])
         planned.optimizer.step()
         planned.step()
-        lrs.append(planned.get_last_lr()[0])
     assert result.history["lr"][2:] == pytest.approx([lrs[8], lrs[11]], abs=1e-12)
     assert everything["optimizers"][0]["state"][0]["step"] == 12
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cvkit.errors import ArgumentError, CvkitWarning
+from cvkit.calls import warn
+from cvkit.errors import ArgumentError
 from cvkit.training.hooks import Callback
 from cvkit.training.metrics import Later
 from cvkit.training.state import TrainState
@@ -133,7 +133,7 @@ class GradientNorm(Callback):
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
-            warnings.warn(text, CvkitWarning, stacklevel=2)
+            warn(text)
 
     def _file(self, points: list[tuple[Any, float]]) -> None:
         for name, value in points:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TextIO
 
-from cvkit.errors import CvkitWarning
+from cvkit.calls import warn
 from cvkit.registry import default_callbacks
 from cvkit.training.hooks import OBSERVER, Callback
 from cvkit.training.metrics import Tally
@@ -255,7 +254,7 @@ class _Output:
 
     def _lose(self, error: Exception) -> None:
         self._file = None
-        warnings.warn(f"progress is no longer shown, the run goes on: {error}", CvkitWarning, stacklevel=2)
+        warn(f"progress is no longer shown, the run goes on: {error}")
 
 
 def _running(metrics: dict[str, Any]) -> list[tuple[str, float]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cvkit import seeding
-from cvkit.errors import CvkitWarning
+from cvkit.calls import warn
 from cvkit.training.hooks import Callback
 from cvkit.training.metrics import Later
 from cvkit.training.state import TrainState
@@ -58,7 +58,7 @@ class StopOnNaN(Callback):
 
     def on_gradients_ready(self, state: TrainState) -> None:
         """Looks at the batch before its update, where that is possible without waiting, or waiting is asked for."""
-        self._send("loss", state.loss, state)
+        self._send("loss", _counting(state), state)
         if self.gradients and state.runtime.scaler is None:
             found = [p.grad for p in _trained(state) if p.grad is not None]
             self._send("gradient", torch.nn.utils.get_total_norm(found), state)
@@ -70,7 +70,7 @@ class StopOnNaN(Callback):
     def on_batch_end(self, state: TrainState) -> None:
         """Looks at a batch that makes no update of its own, and at what has arrived."""
         if state.group_open:
-            self._send("loss", state.loss, state)
+            self._send("loss", _counting(state), state)
         self._look(state, wait=self.wait)
 
     def on_epoch_end(self, state: TrainState) -> None:
@@ -104,7 +104,7 @@ class StopOnNaN(Callback):
         """Ends the run, and says what is known."""
         epoch, batch, step = where
         state.stop_reason = REASON  # whatever was asked for before: what is spoilt must not be saved
-        state.reported_epoch = state.epoch  # the loop need not say it again
+        state.reported = True  # the loop need not say it again
         at = f"epoch {epoch + 1}, batch {batch} (step {step})"
         said = {
             "loss": f"the training loss is {value} in {at}",
@@ -116,7 +116,14 @@ class StopOnNaN(Callback):
         if self.diagnose:
             lines += [f"  {line}" for line in _diagnosis(state, here=here)]
         lines.append("  fix: a lower lr, clip_norm=1.0, precision='fp32', or see what is named above")
-        warnings.warn("\n".join(lines), CvkitWarning, stacklevel=2)
+        warn("\n".join(lines))
+
+
+def _counting(state: TrainState) -> Tensor | None:
+    """Returns the batch's loss, and zero for one of which no target counts: that NaN spoils nothing."""
+    if state.loss is None or not isinstance(state.weight, Tensor):
+        return state.loss
+    return state.loss.where(state.weight != 0, 0)
 
 
 def _trained(state: TrainState) -> Iterator[Tensor]:

@@ -243,7 +243,7 @@ class TensorBoard(Callback):
             self._notes_down(state)
 
     def _point(self, state: TrainState, loss: Tensor) -> None:
-        known = {**gauges.rates(state.optimizers), "step/images_per_second": self._speed.rate()}
+        known = {**gauges.rates(state), "step/images_per_second": self._speed.rate()}
         self._known[state.step] = known | gauges.memory(state.runtime.device)
         if self._norm is not None:
             self._losses.put((state.step, "step/gradient_norm"), self._norm)

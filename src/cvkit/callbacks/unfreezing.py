@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -10,7 +9,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from cvkit.errors import ArgumentError, CheckpointError, CvkitWarning
+from cvkit.calls import warn
+from cvkit.errors import ArgumentError, CheckpointError
 from cvkit.registry import model_tools
 from cvkit.training.hooks import Callback
 from cvkit.training.state import TrainState
@@ -95,11 +95,9 @@ class GradualUnfreezing(Callback):
             )
         late = [epoch for epoch in self.plan or {} if epoch >= state.epochs]
         if late:
-            warnings.warn(
+            warn(
                 f"GradualUnfreezing: a run of {state.epochs} epochs never trains what is planned for after epoch "
-                f"{', '.join(map(str, late))}",
-                CvkitWarning,
-                stacklevel=2,
+                f"{', '.join(map(str, late))}"
             )
 
     def on_epoch_start(self, state: TrainState) -> None:

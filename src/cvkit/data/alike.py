@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterable, Sequence
 
-from cvkit.errors import CvkitWarning
+from cvkit.calls import warn
 
 __all__ = ["alike", "hint", "warn_alike"]
 
@@ -26,13 +25,12 @@ def alike(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def warn_alike(where: object, names: Sequence[str], *, stacklevel: int = 3) -> None:
+def warn_alike(where: object, names: Sequence[str]) -> None:
     """Warns of class names that are nearly the same; they are shown escaped, so that one sees what differs.
 
     Args:
         where: What holds the names, for the message.
         names: The class names.
-        stacklevel: Which caller the warning points to.
 
     Warns:
         CvkitWarning: Some are.
@@ -41,11 +39,9 @@ def warn_alike(where: object, names: Sequence[str], *, stacklevel: int = 3) -> N
     if groups:
         shown = "; ".join(" and ".join(map(ascii, group)) for group in groups[:5])
         more = f"; and {len(groups) - 5} more" if len(groups) > 5 else ""
-        warnings.warn(
+        warn(
             f"{where} has classes whose names are nearly the same: {shown}{more}. Each counts as a class of its own; give them "
-            "one name if they are one class, or name all classes with classes=[…] if they are not",
-            CvkitWarning,
-            stacklevel=stacklevel,
+            "one name if they are one class, or name all classes with classes=[…] if they are not"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cvkit.calls import answered
 from cvkit.data.dataset import split
 from cvkit.data.folder import FolderDataset
 from cvkit.data.loader import Loader
@@ -15,6 +16,16 @@ from cvkit.registry import presets
 __all__ = ["FolderData", "from_folder"]
 
 _SMALL_SIDE = 64
+_CALLED = {
+    "root": "path directory folder root_dir data_dir",
+    "size": "image_size img_size input_size resolution",
+    "batch_size": "batch bs batchsize",
+    "val": "valid validation valid_pct val_split validation_split test_size",
+    "transform": "transforms train_transform",
+    "workers": "num_workers n_workers",
+    "seed": "random_state random_seed",
+}
+"""What other libraries call the arguments of :func:`from_folder`."""
 _TASKS = ("classification", "small_image", "digits")
 
 
@@ -33,6 +44,7 @@ class FolderData:
     classes: list[str]
 
 
+@answered(renamed=_CALLED, needed={"root": 'root="data"', "size": "size=224", "batch_size": "batch_size=64"})
 def from_folder(
     root: str | Path,
     *,

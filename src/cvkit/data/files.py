@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,12 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from cvkit.calls import warn
 from cvkit.data.decode import MAX_PIXELS, Enough, decode, header, upright_size
 from cvkit.data.index import PathIndex
 from cvkit.data.joined import Joinable
 from cvkit.data.repeats import check_repeats, no_file
 from cvkit.data.verification import Verification, verified
-from cvkit.errors import ArgumentError, CvkitError, CvkitWarning, DataError, ImageError
+from cvkit.errors import ArgumentError, CvkitError, DataError, ImageError
 
 __all__ = ["EXTENSIONS", "Background", "FileDataset", "OnError", "Tree", "Verification", "some"]
 
@@ -269,7 +269,7 @@ class Tree:
         """
         if self.reals:
             identities = [self.reals.get(path) or str(self._home / path) for path in paths]
-            check_repeats(self.root, paths, identities, labels, classes, stacklevel=4)
+            check_repeats(self.root, paths, identities, labels, classes)
 
     def _within(self, entry: os.DirEntry[str]) -> bool:
         """Whether a link leads to a file inside the directory."""
@@ -278,11 +278,9 @@ class Tree:
     def warn(self) -> None:
         """Warns of the links that were not followed."""
         if self.links:
-            warnings.warn(
+            warn(
                 f"{len(self.links)} links in {self.root} are left out, e.g. {self.links[0]}: links to folders, and to files "
-                "outside the directory, are not followed; pass follow_links=True if they are meant",
-                CvkitWarning,
-                stacklevel=3,
+                "outside the directory, are not followed; pass follow_links=True if they are meant"
             )
 
     def holds(self, under: str = "") -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from cvkit.calls import warn
 from cvkit.data.alike import alike, warn_alike
 from cvkit.data.index import PathIndex
 from cvkit.data.joining import Table, check_alike, tables, told, translated, union
 from cvkit.data.traits import fingerprint_of, is_deterministic, reads
 from cvkit.data.verification import Verification, verified, why_bad
-from cvkit.errors import CvkitError, CvkitWarning
+from cvkit.errors import CvkitError
 from cvkit.numbering import known_classes, whole_of
 
 __all__ = ["Joinable", "JoinedDataset"]
@@ -92,11 +92,9 @@ class JoinedDataset(Joinable):
     def _background(self, found: list[Any]) -> tuple[int, int, int] | None:
         levels = {tuple(one) for one in found if one is not None}
         if len(levels) > 1:
-            warnings.warn(
+            warn(
                 f"the joined datasets lay different backgrounds behind transparent pixels: {told(self.parts, found)}. A "
-                "checkpoint keeps none of them; build the parts with one background=(…)",
-                CvkitWarning,
-                stacklevel=4,
+                "checkpoint keeps none of them; build the parts with one background=(…)"
             )
         return levels.pop() if len(levels) == 1 else None
 
@@ -107,7 +105,7 @@ class JoinedDataset(Joinable):
             known = [one for one in names if one is not None]
             together = self.given if self.given is not None else union(known)
             if self.given is None and any(all(set(group) - set(one) for one in known) for group in alike(together)):
-                warn_alike("the joined datasets together", together, stacklevel=5)
+                warn_alike("the joined datasets together", together)
             return together, tables(self.parts, known, together)
         if self.given is not None and self.given != names[0]:
             tables(self.parts, [one or [f"no {self.labels} by that name"] for one in names], self.given)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import warnings
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cvkit.errors import CvkitWarning, DataError
+from cvkit.calls import warn
+from cvkit.errors import DataError
 
 __all__ = ["Repeat", "check_repeats", "identity", "no_file", "repeats"]
 
@@ -71,8 +71,6 @@ def check_repeats(
     identities: Sequence[Hashable | None],
     labels: Sequence[Any],
     classes: Sequence[str] | None,
-    *,
-    stacklevel: int = 3,
 ) -> None:
     """Refuses an image that is listed with two labels, and warns of one that is listed twice with the same.
 
@@ -82,7 +80,6 @@ def check_repeats(
         identities: As in :func:`repeats`.
         labels: As in :func:`repeats`.
         classes: The class names, where labels are places among them.
-        stacklevel: Which caller the warning points to.
 
     Raises:
         DataError: One image has two labels.
@@ -102,11 +99,9 @@ def check_repeats(
         )
     if same:
         first, again = same[0]
-        warnings.warn(
+        warn(
             f"{where} lists {len(same)} images more than once, e.g. {paths[first]} and {paths[again]}, which are the same "
-            "file: each name counts as a sample; remove the links if that is not meant",
-            CvkitWarning,
-            stacklevel=stacklevel,
+            "file: each name counts as a sample; remove the links if that is not meant"
         )
 
 

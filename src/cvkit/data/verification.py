@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from cvkit.calls import warn
 from cvkit.data.repeats import identity, repeats
-from cvkit.errors import CvkitError, CvkitWarning
+from cvkit.errors import CvkitError
 
 __all__ = ["Verification", "verified", "why_bad"]
 
@@ -85,10 +85,8 @@ def verified(dataset: Any, indices: Sequence[int], names: Sequence[str], files: 
         bad.setdefault(name, f"the image {name} is the same file as {names[places[first]]}, which has another label")
     if same:
         first, again = same[0]
-        warnings.warn(
+        warn(
             f"{len(same)} images are listed more than once, e.g. {names[places[first]]} and {names[places[again]]}, which are "
-            "the same file: each name counts as a sample; remove the links if that is not meant",
-            CvkitWarning,
-            stacklevel=4,
+            "the same file: each name counts as a sample; remove the links if that is not meant"
         )
     return Verification(len(indices), bad)

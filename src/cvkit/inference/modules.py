@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cvkit.errors import ArgumentError, CvkitWarning, DataError
+from cvkit.calls import warn
+from cvkit.errors import ArgumentError, DataError
 from cvkit.training import Runtime
 from cvkit.training.feed import can_skip, check_loader, explained
 from cvkit.training.runtime import Precision
@@ -77,11 +77,9 @@ def predict(
                 )
             outputs.append(made.cpu())
     if skipped := getattr(batches, "skipped", None):
-        warnings.warn(
+        warn(
             f"{len(skipped)} samples have no row in the outputs because they cannot be read, e.g. "
-            f"{next(iter(skipped.values())).splitlines()[0]}",
-            CvkitWarning,
-            stacklevel=2,
+            f"{next(iter(skipped.values())).splitlines()[0]}"
         )
     if not outputs:
         raise DataError(

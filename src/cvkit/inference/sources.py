@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cvkit.calls import warn
 from cvkit.data import Loader
 from cvkit.data.decode import MAX_PIXELS, Enough, blamed_on, decode, upright
 from cvkit.data.files import EXTENSIONS, Background, OnError, Tree
-from cvkit.errors import ArgumentError, CvkitWarning, DataError
+from cvkit.errors import ArgumentError, DataError
 from cvkit.pixels import WHITE, eight_bit
 
 __all__ = ["Decoding", "Given", "Item", "gather", "skipped_by"]
@@ -179,11 +179,9 @@ def _files(folder: Path) -> list[Item]:
     tree = Tree(folder, EXTENSIONS)
     paths = sorted(tree.files(), key=lambda path: (path.partition("/")[0] if "/" in path else "", path))
     if tree.links:
-        warnings.warn(
+        warn(
             f"{len(tree.links)} links in {folder} are left out, e.g. {tree.links[0]}: links to folders, and to files outside "
-            "the folder, are not followed; pass a list of what is meant",
-            CvkitWarning,
-            stacklevel=5,
+            "the folder, are not followed; pass a list of what is meant"
         )
     if not paths:
         raise DataError(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from cvkit.errors import CvkitWarning
+from cvkit.calls import warn
 
 __all__ = ["bar", "tell_skipped"]
 
@@ -53,8 +52,4 @@ def tell_skipped(skipped: Mapping[str, str], total: int) -> None:
     """
     if skipped:
         first = next(iter(skipped.values())).splitlines()[0]
-        warnings.warn(
-            f"{len(skipped)} of {total} pictures were left out because they cannot be read, e.g. {first}",
-            CvkitWarning,
-            stacklevel=3,
-        )
+        warn(f"{len(skipped)} of {total} pictures were left out because they cannot be read, e.g. {first}")

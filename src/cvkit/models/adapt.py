@@ -5,14 +5,14 @@ What of it is trained is decided in :mod:`cvkit.models.freezing`, and how fast i
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cvkit.errors import ArgumentError, CvkitWarning, ModelError
+from cvkit.calls import warn
+from cvkit.errors import ArgumentError, ModelError
 from cvkit.models.freezing import freeze, thaw, unfreeze
 from cvkit.models.parts import find_head, find_heads, find_input, outputs_of
 
@@ -218,10 +218,8 @@ def _note_outputs(model: nn.Module, before: int, after: int) -> None:
 def _describe(model: nn.Module, config: dict[str, Any] | None) -> None:
     """Sets a model's configuration; none, with a warning, where its builder has no argument for what was changed."""
     if config is None:
-        warnings.warn(
+        warn(
             f"checkpoints of this {type(model).__name__} will not describe it: {model.cvkit_config['name']!r} "  # type: ignore[index]
-            "has no argument for this change; they load into a model that you build yourself",
-            CvkitWarning,
-            stacklevel=4,
+            "has no argument for this change; they load into a model that you build yourself"
         )
     model.cvkit_config = config  # type: ignore[assignment]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any, Literal
 
 from torch import nn
 
-from cvkit.errors import ArgumentError, CvkitWarning, ModelError, unknown_name
+from cvkit.calls import warn
+from cvkit.errors import ArgumentError, ModelError, unknown_name
 from cvkit.models.adapt import append_head
 from cvkit.models.adapt import freeze as freeze_
 from cvkit.models.blocks import no_small_stem, whole
 from cvkit.models.weights import load_weights
-from cvkit.registry import Registry
+from cvkit.registry import Registry, model_tools
 
 __all__ = ["create", "from_config", "names", "register"]
 
@@ -119,6 +119,13 @@ def from_config(config: Mapping[str, Any]) -> nn.Module:
     return model
 
 
+@model_tools.register("arguments")
+def _arguments(name: str) -> dict[str, Any]:
+    """Returns the arguments that a registered builder takes, with their defaults; none of torchvision's and timm's."""
+    taken = inspect.signature(_builders.get(name)).parameters if name in _builders else {}
+    return {key: one.default for key, one in taken.items()}
+
+
 def _build(name: str, arguments: dict[str, Any], pretrained: bool | str | Path | Enum) -> nn.Module:
     """Builds a model, and notes among the arguments what its weights decide."""
     if name in _builders:
@@ -184,11 +191,9 @@ def _describe(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
     odd = [key for key, value in plain.items() if not _is_plain(value)]
     if odd:
-        warnings.warn(
+        warn(
             f"create({name!r}): checkpoints of this model will not describe it, because of {', '.join(odd)}=…; "
-            "they load into a model that you build yourself",
-            CvkitWarning,
-            stacklevel=3,
+            "they load into a model that you build yourself"
         )
         return None
     return {"name": name, **plain}

@@ -23,6 +23,8 @@ PER_ROW = 3
 """Charts side by side."""
 _INSIDE = 6  # the most entries of a legend that stands among the curves
 _POSITIONS = {"epoch", "step"}
+_ROUNDING = 1e-6  # of their size: single precision's rounding, and a little more
+_NOTHING = 1e-9  # as good as 0
 
 
 def plot_history(
@@ -98,10 +100,28 @@ def _chart(column: str) -> str:
     return column.removeprefix("train_").removeprefix("val_")
 
 
+def _columns(chart: str, run: History) -> list[str]:
+    """Returns the columns of a run that a chart shows."""
+    return [column for column in (f"val_{chart}", f"train_{chart}", chart) if column in run.columns]
+
+
+def _spread_flat(axes: Axes, values: Sequence[float]) -> None:
+    """Shows values that are as good as equal as one level, where a fitted axis would show their rounding as a curve."""
+    finite = [float(value) for value in values if math.isfinite(value)]
+    if not finite:
+        return
+    low, high = min(finite), max(finite)
+    level = max(abs(low), abs(high))
+    if level <= _NOTHING:
+        axes.set_ylim(-0.05, 0.05)
+    elif high - low <= _ROUNDING * level:
+        axes.set_ylim((low + high) / 2 - 0.2 * level, (low + high) / 2 + 0.2 * level)
+
+
 def _draw(axes: Axes, chart: str, runs: Mapping[str, History], x: str) -> None:
     for number, (name, run) in enumerate(runs.items()):
         colour = PALETTE[number % len(PALETTE)]
-        there = [column for column in (f"val_{chart}", f"train_{chart}", chart) if column in run.columns]
+        there = _columns(chart, run)
         for column in there:
             phase = column.removesuffix(chart).rstrip("_")
             label = " ".join(part for part in (shorten(name, 24), phase) if part)
@@ -111,6 +131,8 @@ def _draw(axes: Axes, chart: str, runs: Mapping[str, History], x: str) -> None:
     axes.set_xlabel(x)
     axes.grid(alpha=0.3)
     axes.locator_params(axis="x", integer=True)
+    axes.ticklabel_format(axis="y", useOffset=False)  # 0.6931 is read, and not "2e-6 + 6.931e-1"
+    _spread_flat(axes, [value for run in runs.values() for column in _columns(chart, run) for value in run[column]])
     labels = [label for label in axes.get_legend_handles_labels()[1] if label and not label.startswith("_")]
     if labels:  # many of them would cover the curves
         where: Any = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if len(labels) > _INSIDE else {}

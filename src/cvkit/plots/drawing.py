@@ -52,7 +52,13 @@ def side_by_side(pictures: Sequence[Pixels]) -> Pixels:
     return joined
 
 
-def draw_grid(cells: Sequence[Cell], columns: int | None, heading: str = "", notes: Sequence[str] = ()) -> Figure:
+def draw_grid(
+    cells: Sequence[Cell],
+    columns: int | None,
+    heading: str = "",
+    notes: Sequence[str] = (),
+    parts: Sequence[str] = (),
+) -> Figure:
     """Draws pictures in rows, one axes each, and notes below them.
 
     Args:
@@ -60,6 +66,7 @@ def draw_grid(cells: Sequence[Cell], columns: int | None, heading: str = "", not
         columns: Pictures to a row; by default about as many as there are rows.
         heading: What is written over all of them.
         notes: What is to be known of how they are shown.
+        parts: What each picture of :func:`side_by_side` shows, from left to right; it is written over those of the first row.
     """
     if columns is not None:
         check_count("columns", columns)
@@ -71,7 +78,7 @@ def draw_grid(cells: Sequence[Cell], columns: int | None, heading: str = "", not
     rows = -(-len(cells) // columns)
     lines = max(one.title.count("\n") + 1 if one.title else 0 for one in cells)
     row_height = CELL * wide * min(height / width, 4.0) + lines * LINE + 0.1
-    rest = MARGIN + LINE * (bool(heading) + bool(notes))
+    rest = MARGIN + LINE * (bool(heading) + bool(notes) + bool(parts))
     figure = new_figure(columns * CELL * wide + MARGIN, rows * row_height + rest)
     for place, cell in enumerate(cells, 1):
         axes = figure.add_subplot(rows, columns, place)
@@ -80,6 +87,10 @@ def draw_grid(cells: Sequence[Cell], columns: int | None, heading: str = "", not
         axes.set_yticks([])
         # a class or a file may be called anything, also "$x$"
         title = axes.set_title(cell.title, fontsize=9, parse_math=False)
+        for number, part in enumerate(parts if place <= columns else ()):
+            axes.text(
+                (number + 0.5) / len(parts), 1.02, part, transform=axes.transAxes, fontsize=9, ha="center", va="bottom"
+            )
         if cell.colour:
             title.set_color(cell.colour)
         for spine in axes.spines.values():

@@ -58,12 +58,20 @@ def show_batch(
     check_count("count", count)
     names, denormalize = find_classes(loader, classes), how_to_denormalize(loader, denormalize)
     batch = first_batch(loader)
-    pixels, notes = to_pixels(batch.inputs[:count], denormalize)
     if _is_picture(batch.targets, batch.inputs) and batch.targets is not None:
-        wanted, more = to_pixels(batch.targets[:count], denormalize)
-        pixels, notes = side_by_side([pixels, wanted]), ["left: input, right: target", *dict.fromkeys(notes + more)]
+        return _show_strips({"input": batch.inputs[:count], "target": batch.targets[:count]}, columns, denormalize)
+    pixels, notes = to_pixels(batch.inputs[:count], denormalize)
     titles = [truth(None if batch.targets is None else batch.targets[i], names) for i in range(len(pixels))]
     return draw_grid([Cell(*one) for one in zip(pixels, titles, strict=True)], columns, notes=notes)
+
+
+def _show_strips(shown: dict[str, Tensor], columns: int | None, denormalize: Denormalize | None) -> Figure:
+    """Shows pictures of the same samples side by side, under what they are."""
+    found = [to_pixels(one, denormalize) for one in shown.values()]
+    cells = [Cell(one) for one in side_by_side([pixels for pixels, _ in found])]
+    return draw_grid(
+        cells, columns, notes=list(dict.fromkeys(note for _, more in found for note in more)), parts=list(shown)
+    )
 
 
 def _is_picture(targets: Tensor | None, inputs: Tensor) -> bool:
@@ -113,23 +121,16 @@ def show_predictions(
     with asking(model, device, precision) as ask:
         outputs = ask(batch.inputs)
     if outputs.ndim == batch.inputs.ndim == 4 and outputs.shape[1] == batch.inputs.shape[1]:
-        return _show_pictures(batch, outputs, columns, denormalize)
+        strips = {"input": batch.inputs, "output": outputs}
+        if _is_picture(batch.targets, batch.inputs) and batch.targets is not None:
+            strips["target"] = batch.targets
+        return _show_strips(strips, columns, denormalize)
     cells, right, judged = [], 0, 0
     for i, picture in enumerate(pixels):
         said = answer(outputs[i], None if batch.targets is None else batch.targets[i], names)
         right, judged = right + bool(said.right), judged + (said.right is not None)
         cells.append(Cell(picture, said.title, said.colour))
     return draw_grid(cells, columns, f"{right} of {judged} right" if judged else "", notes)
-
-
-def _show_pictures(batch: Batch, outputs: Tensor, columns: int | None, denormalize: Denormalize | None) -> Figure:
-    """Shows inputs, outputs, and targets where they are pictures."""
-    strips, what = [batch.inputs, outputs], ["input", "output"]
-    if _is_picture(batch.targets, batch.inputs) and batch.targets is not None:
-        strips, what = [*strips, batch.targets], [*what, "target"]
-    shown = [to_pixels(one, denormalize) for one in strips]
-    notes = [f"from left to right: {', '.join(what)}", *dict.fromkeys(note for _, more in shown for note in more)]
-    return draw_grid([Cell(one) for one in side_by_side([pixels for pixels, _ in shown])], columns, notes=notes)
 
 
 def top_losses(

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 
 from cvkit.errors import PreflightError
+from cvkit.registry import model_tools
 from cvkit.training.losses import ALIGNED, align
 from cvkit.training.state import TrainState
 
 __all__ = ["check_batch", "check_outputs", "expects", "in_order", "mend", "shape"]
 
-_BROADCAST = (*ALIGNED, "MSELoss", "L1Loss", "SmoothL1Loss", "mse_loss", "l1_loss", "smooth_l1_loss")
+_BROADCAST = (
+    *(*ALIGNED, "MSELoss", "L1Loss", "SmoothL1Loss", "KLDivLoss", "mse_loss", "l1_loss", "smooth_l1_loss", "kl_div"),
+)
 _CLASSES = ("cross_entropy", "nll", "CrossEntropyLoss", "NLLLoss", "nll_loss")
 
 
@@ -112,22 +115,56 @@ def expects(module: nn.Module, args: tuple[Any, ...]) -> str:
     return f"what {module} takes"
 
 
-def mend(path: str, module: nn.Module, args: tuple[Any, ...]) -> str:
-    """Returns what to do about a layer that refused its input."""
+def mend(path: str, module: nn.Module, args: tuple[Any, ...], model: nn.Module, batch: Any) -> str:
+    """Returns what to do about a layer that refused its input.
+
+    Args:
+        path: The layer's name.
+        module: The layer.
+        args: What it was given.
+        model: The model that it belongs to.
+        batch: The batch that went into the model.
+    """
     given = args[0] if args and isinstance(args[0], Tensor) else None
     if (other := _other_dtype(module, args)) is not None:
         how = "inputs.float()" if other == torch.float32 else f"inputs.to({other})"
         return f"convert the inputs: {how} (NumPy's numbers are float64)"
-    if given is not None and isinstance(module, nn.Linear) and given.shape[-1] != module.in_features:
-        return f"build {path} with in_features={given.shape[-1]}, or feed pictures of the size that the model was built for"
-    if given is not None and isinstance(module, nn.Conv2d) and given.ndim == 4 and given.shape[1] != module.in_channels:
-        if given.shape[3] == module.in_channels:
-            return "put the channels first: inputs.permute(0, 3, 1, 2)"
-        channels = f"{module.in_channels} channel" + ("s" if module.in_channels > 1 else "")
-        return f"build the model with in_channels={given.shape[1]}, or load pictures with {channels}"
     if given is not None and isinstance(module, nn.modules.batchnorm._BatchNorm) and given.shape[0] == 1:
         return "batch norm needs more than one sample in training: a larger batch_size, or drop_last=True"
+    conv = module if isinstance(module, nn.Conv2d) and given is not None and given.ndim == 4 else None
+    if given is not None and conv is not None and given.shape[1] != conv.in_channels == given.shape[3]:
+        return "put the channels first: inputs.permute(0, 3, 1, 2)"
+    if (built := _as_built(model, batch)) is not None:
+        return built
+    if given is not None and isinstance(module, nn.Linear) and given.shape[-1] != module.in_features:
+        return f"build {path} with in_features={given.shape[-1]}, or feed pictures of the size that the model was built for"
+    if given is not None and conv is not None and given.shape[1] != conv.in_channels:
+        channels = f"{conv.in_channels} channel" + ("s" if conv.in_channels > 1 else "")
+        return f"build the model with in_channels={given.shape[1]}, or load pictures with {channels}"
     return "compare the layer's shape with that of the data"
+
+
+def _as_built(model: nn.Module, batch: Any) -> str | None:
+    """Returns which arguments build a model of :func:`cvkit.models.create` for a batch, where others have built it."""
+    config = getattr(model, "cvkit_config", None)
+    inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    if not isinstance(config, dict) or not isinstance(inputs, Tensor) or "arguments" not in model_tools:
+        return None
+    has = model_tools.get("arguments")(config["name"]) | config
+    if isinstance(sides := has.get("size"), list):
+        has["size"] = sides[0] if sides[0] == sides[-1] else tuple(sides)
+    fits: dict[str, Any] = {}
+    if inputs.ndim == 4:
+        _, channels, height, width = inputs.shape
+        fits = {"in_channels": channels, "size": height if height == width else (height, width)}
+    elif inputs.ndim == 2:
+        fits = {"in_features": inputs.shape[1]}
+    other = [key for key, value in fits.items() if key in has and has[key] != value]
+    if not other:
+        return None
+    now, then = (", ".join(f"{key}={values[key]}" for key in other) for values in (fits, has))
+    built = "for images" if has.get("in_features", "") is None and inputs.ndim == 2 else f"with {then}"
+    return f"build the model for these inputs: create({config['name']!r}, …, {now}); it was built {built}"
 
 
 def _other_dtype(module: nn.Module, args: tuple[Any, ...]) -> torch.dtype | None:

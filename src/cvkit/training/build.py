@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit import seeding
-from cvkit.errors import ArgumentError, CvkitWarning, DeviceError
+from cvkit.calls import warn
+from cvkit.errors import ArgumentError, DeviceError
 from cvkit.registry import default_callbacks
 from cvkit.training import feed
 from cvkit.training.losses import resolve_loss
@@ -177,11 +177,7 @@ def result(state: TrainState) -> FitResult:
         for one in getattr(loader, "skipped", {}).values()
     ]
     if skipped:
-        warnings.warn(
-            f"{len(skipped)} samples were left out because they cannot be read, e.g. {skipped[0].splitlines()[0]}",
-            CvkitWarning,
-            stacklevel=3,
-        )
+        warn(f"{len(skipped)} samples were left out because they cannot be read, e.g. {skipped[0].splitlines()[0]}")
     return FitResult(
         history=state.history,
         model=state.model,

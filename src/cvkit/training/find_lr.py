@@ -17,6 +17,7 @@ from cvkit import seeding
 from cvkit.errors import ArgumentError, PreflightError
 from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
 from cvkit.training import build, feed
+from cvkit.training.answers import explained
 from cvkit.training.losses import LossFunction
 from cvkit.training.metrics import Later
 from cvkit.training.optimizers import DEFAULT_LR
@@ -152,6 +153,7 @@ class LRCurve:
         )
 
 
+@explained
 def find_lr(
     model: nn.Module,
     train: Any,
@@ -259,7 +261,7 @@ def _ramp(state: TrainState, step: Step, rates: list[float], stop_factor: float)
     """
     runtime, ratios = state.runtime, _ratios(state)
     coming, seen = Later(), list[float]()
-    group: list[tuple[Tensor, int]] = []
+    group: list[tuple[Tensor, Tensor | float]] = []
     train_mode(state.model)
     state.model.zero_grad()
     with closing(_endless(state)) as batches:
@@ -267,7 +269,7 @@ def _ramp(state: TrainState, step: Step, rates: list[float], stop_factor: float)
             state.batch = batch
             runtime.forward_backward(step, batch, state)
             if state.loss is not None:
-                group.append((state.loss, state.samples))
+                group.append((state.loss, state.weight))
             if not state.at_update():
                 continue
             coming.put(None, _mean_loss(group, state))
@@ -292,14 +294,18 @@ def _endless(state: TrainState) -> Generator[Any]:
         state.epoch, state.batch_index = state.epoch + 1, 0
 
 
-def _mean_loss(group: list[tuple[Tensor, int]], state: TrainState) -> Tensor:
-    """Returns the mean over the samples of some batches, on the device."""
-    samples = sum(count for _, count in group)
+def _mean_loss(group: list[tuple[Tensor, Tensor | float]], state: TrainState) -> Tensor:
+    """Returns the mean over some batches, each by what it counts for, on the device."""
+    whole = sum(weight for _, weight in group)
     if state.loss_spec.reduction == "sum":
-        return torch.stack([loss for loss, _ in group]).sum() / samples
+        return torch.stack([loss for loss, _ in group]).sum() / whole
     if len(group) == 1:
         return group[0][0]
-    return torch.stack([loss * (count / samples) for loss, count in group]).sum()
+    parts = [
+        (loss.where(weight != 0, 0) if isinstance(weight, Tensor) else loss) * (weight / whole)
+        for loss, weight in group
+    ]
+    return torch.stack(parts).sum()
 
 
 def _ratios(state: TrainState) -> list[tuple[dict[str, Any], float]]:

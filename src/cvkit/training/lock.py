@@ -7,13 +7,13 @@ import os
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from cvkit.errors import CheckpointError, CvkitWarning
+from cvkit.calls import warn
+from cvkit.errors import CheckpointError
 
 __all__ = ["NAME", "claimed"]
 
@@ -101,10 +101,8 @@ def _lock(file: IO[str], directory: Path) -> None:
         if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
             file.seek(0)
             raise _taken(directory, file.read().strip() or "another process") from None
-        warnings.warn(
-            f"the file system of {directory} has no locks ({error.strerror}): see to it that no other run writes there",
-            CvkitWarning,
-            stacklevel=6,
+        warn(
+            f"the file system of {directory} has no locks ({error.strerror}): see to it that no other run writes there"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +13,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cvkit.errors import CvkitWarning
+from cvkit.calls import warn
 from cvkit.training import build, feed
 from cvkit.training import preflight as preflight_
 from cvkit.training import resume as resume_
+from cvkit.training.answers import explained
 from cvkit.training.hooks import Hooks
 from cvkit.training.losses import LossFunction
 from cvkit.training.metrics import Metric
@@ -29,6 +29,7 @@ from cvkit.training.state import FitResult, TrainState
 __all__ = ["evaluate", "fit", "preflight"]
 
 
+@explained
 def fit(
     model: nn.Module,
     train: Any,
@@ -143,7 +144,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
         if state.batch_index > 0:  # only ever after a resume
             resume_.settle(state)
         for batch in runtime.feed(state.train, state):
-            state.batch = batch
+            state.batch, state.used_lrs = batch, None
             hooks.batch_start(state)
             runtime.forward_backward(step, batch, state)
             if state.at_update():
@@ -172,11 +173,9 @@ def _close_epoch(state: TrainState, hooks: Hooks) -> None:
         hooks.gradients_ready(state)
         state.runtime.update(state)
     if state.batch_index != len(state.train):
-        warnings.warn(
+        warn(
             f"train says that it has {len(state.train)} batches and gave {state.batch_index} in epoch {state.epoch + 1}: "
-            "schedules and the time left are computed from its length",
-            CvkitWarning,
-            stacklevel=2,
+            "schedules and the time left are computed from its length"
         )
 
 
@@ -237,20 +236,20 @@ def _with_averages(state: TrainState) -> Iterator[None]:
 
 
 def _report_nonfinite(state: TrainState) -> None:
-    """Warns, once an epoch, of the first loss that is not finite."""
+    """Warns, once a run, of the first loss that is not finite."""
     first = state.train_meters.losses.first_nonfinite
-    if first is None or state.reported_epoch == state.epoch:
+    if first is None or state.reported:
         return
-    state.reported_epoch = state.epoch
+    state.reported = True
     step = state.epoch * state.steps_per_epoch + first // state.accumulate + 1
-    warnings.warn(
-        f"the training loss is not finite in epoch {state.epoch + 1}, batch {first + 1} (step {step}); this epoch will not be "
-        "saved as best. Try a lower lr, clip_norm=1.0, or precision='fp32', and look for NaN in the data",
-        CvkitWarning,
-        stacklevel=3,
+    warn(
+        f"the training loss is not finite in epoch {state.epoch + 1}, batch {first + 1} (step {step}). This is said once a "
+        "run; an epoch with such a loss is not saved as best. The callback StopOnNaN() ends the run there and says where it "
+        "comes from; try a lower lr, clip_norm=1.0 or precision='fp32', and look for NaN in the data"
     )
 
 
+@explained
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -261,7 +260,7 @@ def evaluate(
     device: str | torch.device = "auto",
     precision: Precision = "auto",
 ) -> dict[str, float]:
-    """Computes loss and metrics of a model over data, in evaluation mode, each weighted by samples.
+    """Computes loss and metrics of a model over data, in evaluation mode, as means over all of the data.
 
     The same numbers as ``fit`` logs for ``val``. The model's mode is as before afterwards.
 
@@ -295,6 +294,7 @@ def evaluate(
     return values or {}
 
 
+@explained
 def preflight(
     model: nn.Module,
     train: Any,

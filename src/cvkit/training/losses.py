@@ -33,7 +33,7 @@ _CLASSIFICATION_MODULES = (
     nn.MultiMarginLoss,
 )
 _PER_CLASS = {F.cross_entropy, F.nll_loss}
-
+_FORWARDS = {nn.CrossEntropyLoss.forward, nn.NLLLoss.forward}
 
 IGNORED = -100
 """The target value that torch's losses leave out unless told otherwise."""
@@ -46,11 +46,11 @@ class Loss:
     Attributes:
         function: ``(outputs, targets) -> scalar``.
         name: For messages.
-        reduction: Whether the scalar is a mean or a sum over the batch.
+        reduction: Whether the scalar is a mean or a sum over the batch; ``"batchmean"`` is a mean over samples.
         classification: Whether accuracy is a sensible default metric beside it.
         threshold: The decision threshold on a single output: 0 for logits, 0.5 for probabilities.
-        weight: What a batch's mean is divided by, when that is not its number of samples (class weights or an
-            ignored index); ``None`` otherwise.
+        weight: What the mean over a batch was divided by, as a function of its targets, when that is not the number of
+            samples (class weights or an ignored index); ``None`` otherwise.
         ignore_index: The target value that the loss leaves out.
     """
 
@@ -59,8 +59,26 @@ class Loss:
     reduction: Literal["mean", "sum"] = "mean"
     classification: bool = False
     threshold: float = 0.0
-    weight: Callable[[Tensor], Tensor] | None = None
+    weight: Callable[[Tensor], Tensor | float] | None = None
     ignore_index: int = IGNORED
+
+    def weigh(self, targets: object, samples: int) -> Tensor | float:
+        """Returns what a batch counts for in a mean over batches: what its own mean was divided by.
+
+        So the mean of many batches is that of one large batch. It is the only place that decides this, for what is logged
+        and for ``accumulate``. Nothing waits for the device.
+
+        Args:
+            targets: The batch's targets; anything but a tensor says nothing.
+            samples: The number of samples in the batch.
+
+        Returns:
+            The number of samples; of a loss with class weights or an ignored index the sum of the weights, or the number, of
+            the targets that count, as a device scalar. It is 0 where no target counts, and the loss is NaN there.
+        """
+        if self.weight is None or not isinstance(targets, Tensor):
+            return samples
+        return self.weight(targets)
 
 
 def align(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,11 +157,11 @@ def resolve_loss(loss: str | nn.Module | LossFunction) -> Loss:
     reduction = str(_option(loss, "reduction", "mean"))
     inner = loss.func if isinstance(loss, functools.partial) else loss
     name = getattr(inner, "__name__", type(inner).__name__)
-    if reduction not in ("mean", "sum"):
+    if reduction not in ("mean", "batchmean", "sum"):
         raise ArgumentError(
             f"the loss {name} does not reduce to one number",
             got=f"reduction={reduction!r}",
-            expected='reduction="mean" or "sum"',
+            expected='reduction="mean", "batchmean" (of nn.KLDivLoss) or "sum"',
             fix="leave reduction out, or weigh the samples in a step of your own",
         )
     probability = isinstance(loss, nn.BCELoss) or inner is F.binary_cross_entropy
@@ -153,7 +171,7 @@ def resolve_loss(loss: str | nn.Module | LossFunction) -> Loss:
         reduction="sum" if reduction == "sum" else "mean",
         classification=isinstance(loss, _CLASSIFICATION_MODULES) or inner in _PER_CLASS or probability,
         threshold=0.5 if probability else 0.0,
-        weight=_class_weight(loss),
+        weight=None if reduction == "sum" else _class_weight(loss),
         ignore_index=_ignored(loss),
     )
 
@@ -169,25 +187,26 @@ def _ignored(loss: object) -> int:
     return int(str(_option(loss, "ignore_index", IGNORED)))
 
 
-def _class_weight(loss: object) -> Callable[[Tensor], Tensor] | None:
+def _class_weight(loss: object) -> Callable[[Tensor], Tensor | float] | None:
     """Returns what the mean of a class-weighted or index-ignoring loss is divided by, as a function of targets.
 
     ``F.cross_entropy`` divides by the summed weights of the targets that count, so two half batches average to the
-    whole one only when weighed by these sums.
+    whole one only when weighed by these sums. A subclass with a ``forward`` of its own may divide by anything.
     """
     inner = loss.func if isinstance(loss, functools.partial) else loss
-    if not (isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or (callable(inner) and inner in _PER_CLASS)):
+    own = isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and type(loss).forward in _FORWARDS
+    if not own and not (callable(inner) and inner in _PER_CLASS):
         return None
     weights = _option(loss, "weight", None)
     ignored = _ignored(loss)
 
-    def weight(targets: Tensor) -> Tensor:
-        if targets.is_floating_point():  # soft targets: torch divides by the number of samples
-            return torch.tensor(float(targets.shape[0]))
-        counted = targets.ne(ignored)
-        if isinstance(weights, Tensor):
-            total: Tensor = weights[targets[counted]].sum()
-            return total
-        return counted.sum()
+    def weight(targets: Tensor) -> Tensor | float:
+        if targets.is_floating_point():  # soft targets: torch divides by the number of samples, or of pixels
+            return targets.numel() // targets.shape[1] if targets.ndim > 1 else targets.shape[0]
+        targets = targets.long()  # of bytes no value is -100, and an index of bytes is taken for a mask
+        if not isinstance(weights, Tensor):
+            return torch.count_nonzero(targets.ne(ignored))
+        left_out = targets.eq(ignored)  # a selection by mask would wait for the device
+        return weights[targets.masked_fill(left_out, 0)].masked_fill(left_out, 0).sum()
 
     return weight

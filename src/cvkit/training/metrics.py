@@ -62,8 +62,8 @@ class Tally:
         self.weight: float = 0
         self.count = 0
         self.first_nonfinite: int | None = None
-        self._pending: list[tuple[Tensor, float, float]] = []
-        self._sent: list[tuple[_Readback, list[tuple[Tensor, float, float]]]] = []
+        self._pending: list[tuple[Tensor, float, Tensor | float]] = []
+        self._sent: list[tuple[list[_Readback], list[tuple[Tensor, float, Tensor | float]]]] = []
 
     def add(self, value: Tensor, scale: float, weight: float) -> None:
         """Adds ``value * scale`` to the total and ``weight`` to the weight.
@@ -73,6 +73,19 @@ class Tally:
             scale: What it is multiplied by, on the host.
             weight: What the mean is divided by, e.g. the number of samples.
         """
+        self._file(value, scale, weight)
+
+    def add_mean(self, value: Tensor, weight: Tensor | float) -> None:
+        """Adds the mean of a batch, by what it counts for.
+
+        Args:
+            value: A detached scalar on any device.
+            weight: What the batch counts for, on the host, or a scalar on the same device. Where it is 0, whatever the value
+                is counts nothing: of a batch without a target that counts, the mean is a NaN that says nothing.
+        """
+        self._file(value, 1.0 if isinstance(weight, Tensor) else weight, weight)
+
+    def _file(self, value: Tensor, scale: float, weight: Tensor | float) -> None:
         self._pending.append((value, scale, weight))
         if len(self._pending) >= self.BLOCK:
             self.ship()
@@ -80,8 +93,11 @@ class Tally:
     def ship(self) -> None:
         """Starts the way of what is pending to the host, and takes in what has arrived there; never waits."""
         if self._pending:
-            block = torch.stack([value for value, _, _ in self._pending])
-            self._sent.append((_Readback(block), self._pending))
+            columns = (
+                [value for value, _, _ in self._pending],
+                [w for _, _, w in self._pending if isinstance(w, Tensor)],
+            )
+            self._sent.append(([_Readback(torch.stack(column)) for column in columns if column], self._pending))
             self._pending = []
         self._collect(wait=False)
 
@@ -91,9 +107,14 @@ class Tally:
         self._collect(wait=True)
 
     def _collect(self, *, wait: bool) -> None:
-        while self._sent and (wait or self._sent[0][0].arrived()):
-            readback, entries = self._sent.pop(0)
-            for value, (_, scale, weight) in zip(readback.values(), entries, strict=True):
+        while self._sent and (wait or all(readback.arrived() for readback in self._sent[0][0])):
+            (values, *others), entries = self._sent.pop(0)
+            weights = iter(others[0].values() if others else ())
+            for value, (_, scale, weight) in zip(values.values(), entries, strict=True):
+                if isinstance(weight, Tensor):
+                    scale = weight = next(weights)
+                    if weight == 0:
+                        value = 0.0
                 self.total += value * scale
                 self.weight += weight
                 if self.first_nonfinite is None and not math.isfinite(value):

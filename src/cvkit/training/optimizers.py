@@ -12,7 +12,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from cvkit.errors import ArgumentError
+from cvkit.errors import ArgumentError, UnknownNameError, unknown_name
 from cvkit.registry import Registry
 
 __all__ = ["DEFAULT_LR", "optimizers", "resolve_optimizers", "resolve_schedules", "schedules"]
@@ -89,7 +89,7 @@ def resolve_optimizers(
             fix="unfreeze a part of it, e.g. model.requires_grad_(True)",
         )
     if isinstance(given, str):
-        build = optimizers.get(given)
+        build = _builder(given)
         if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 <= lr < float("inf"):
             raise ArgumentError(
                 "lr cannot be used", got=repr(lr), expected="a number of at least 0", fix="pass e.g. lr=1e-3"
@@ -115,6 +115,31 @@ def resolve_optimizers(
     _check_owned(found, model)
     _check_steps(found)
     return found
+
+
+_NOT_FOR_ALL = ("LBFGS", "Muon", "Optimizer", "SparseAdam")
+"""What of ``torch.optim`` cannot train all parameters of an ordinary model by one step after each backward pass."""
+
+
+def _builder(name: str) -> Callable[..., Optimizer]:
+    """Returns the builder of a name.
+
+    Raises:
+        UnknownNameError: There is none; one of torch's optimizers goes in by a factory.
+    """
+    if name in optimizers:
+        return optimizers.get(name)
+    error = unknown_name("optimizer", name, optimizers.names())
+    key = "".join(letter for letter in name.lower() if letter.isalnum())
+    torchs = next((one for one in torch.optim.__all__ if one.lower() == key), None)
+    if torchs is None or torchs in _NOT_FOR_ALL or torchs.lower() in optimizers:
+        raise error
+    raise UnknownNameError(
+        f"unknown optimizer {name!r}",
+        got=f"a name of torch.optim.{torchs}, which is not built in",
+        expected=f"one of: {', '.join(optimizers.names())}; or a factory params -> Optimizer",
+        fix=f"optimizer=lambda p: torch.optim.{torchs}(p, lr=…), and leave lr out",
+    )
 
 
 def _check_steps(found: Iterable[Optimizer]) -> None:

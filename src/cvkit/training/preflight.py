@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cvkit import seeding
-from cvkit.errors import CvkitError, CvkitWarning, PreflightError
+from cvkit import calls, seeding
+from cvkit.errors import CvkitError, PreflightError
 from cvkit.training import feed
 from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
 from cvkit.training.runtime import Step, train_mode
@@ -52,6 +51,7 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
             state.batch = batch
             train_mode(state.model) if state.training else state.model.eval()
             _trace(name, state, step, batch, own_step=own_step)
+            notes += _none_counts(name, state)
             if state.training:
                 notes += _gradients(state)
                 # a step of one's own makes targets of its own
@@ -127,14 +127,19 @@ def _trace(name: str, state: TrainState, step: Step, batch: Any, *, own_step: bo
     except CvkitError:
         raise
     except Exception as error:
-        raise _diagnosis(name, stage, error, entered, batch) from error
+        raise _diagnosis(name, stage, error, entered, batch, state.model) from error
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _diagnosis(
-    name: str, stage: str, error: Exception, entered: list[tuple[str, nn.Module, tuple[Any, ...]]], batch: Any
+    name: str,
+    stage: str,
+    error: Exception,
+    entered: list[tuple[str, nn.Module, tuple[Any, ...]]],
+    batch: Any,
+    model: nn.Module,
 ) -> PreflightError:
     said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     if stage != "forward" or not entered:
@@ -150,7 +155,7 @@ def _diagnosis(
         f"the forward fails in layer {path or type(module).__name__!r} ({type(module).__name__}) on the first batch of {name}",
         got=f"{said}; the layer was given {given}",
         expected=expects(module, args),
-        fix=mend(path, module, args),
+        fix=mend(path, module, args, model, batch),
     )
 
 
@@ -177,13 +182,23 @@ def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> N
             expected="(loss, outputs, targets)",
             fix="return loss, outputs, targets from the step, or leave metrics out",
         )
-    if not bool(torch.isfinite(loss)):
+    if not bool(torch.isfinite(loss)) and state.weight != 0:
         raise PreflightError(
             f"the loss of the first batch of {name} is {float(loss.detach())}",
             got=f"a batch {shape(state.batch)}",
             expected="a finite number",
             fix="look for NaN in the data, for a log of zero in the loss, or take precision='fp32'",
         )
+
+
+def _none_counts(name: str, state: TrainState) -> list[str]:
+    """Returns a note where no target of a batch counts: its loss is 0 / 0, and the mean leaves it out."""
+    if state.weight != 0:
+        return []
+    return [
+        f"no target of the first batch of {name} counts: all are ignore_index={state.loss_spec.ignore_index}, or of classes of "
+        "weight 0; its loss is NaN, and such a batch counts nothing in the mean and trains nothing"
+    ]
 
 
 def _gradients(state: TrainState) -> list[str]:
@@ -230,7 +245,7 @@ def _surplus(state: TrainState) -> list[str]:
 def warn(notes: list[str]) -> None:
     """Warns of each note."""
     for note in notes:
-        warnings.warn(note, CvkitWarning, stacklevel=4)
+        calls.warn(note)
 
 
 def _some(names: list[str]) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from cvkit import seeding
-from cvkit.errors import ArgumentError, CheckpointError, CvkitWarning
+from cvkit.calls import warn
+from cvkit.errors import ArgumentError, CheckpointError
 from cvkit.training import snapshot
 from cvkit.training.checkpoint import load_checkpoint
 from cvkit.training.state import TrainState
@@ -102,7 +102,7 @@ def enter(state: TrainState, sources: Sequence[Path], seed: int | None = None) -
             continue
         for path, refusal in damaged:
             first = str(refusal).splitlines()[0]
-            warnings.warn(f"{first}: {path} is left out, the run continues from {source}", CvkitWarning, stacklevel=3)
+            warn(f"{first}: {path} is left out, the run continues from {source}")
         snapshot.restore(state, content, source)
         if seed is not None and seed != state.seed:
             raise CheckpointError(

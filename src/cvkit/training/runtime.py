@@ -147,8 +147,12 @@ class Runtime:
             loss, state.outputs, state.targets = result, None, None
             state.samples = feed.samples_in(batch)
         state.loss = loss.detach()
+        state.weight = weight = state.loss_spec.weigh(state.targets, state.samples)
         meters = state.meters
-        meters.losses.add(state.loss, 1 if state.loss_spec.reduction == "sum" else state.samples, state.samples)
+        if state.loss_spec.reduction == "sum":
+            meters.losses.add(state.loss, 1, state.samples)
+        else:
+            meters.losses.add_mean(state.loss, weight)
         if state.outputs is not None:
             for metric in meters.metrics.values():
                 metric.update(state.outputs, state.targets)
@@ -166,11 +170,11 @@ class Runtime:
 
     def _weighted(self, loss: Tensor, state: TrainState) -> Tensor:
         """Scales a batch's mean by its share of a full group, as if every batch were as large as the group's first."""
-        weight: Any = state.samples
-        if state.loss_spec.weight is not None and isinstance(state.targets, Tensor):
-            weight = state.loss_spec.weight(state.targets).to(loss.device, loss.dtype)
+        weight: Any = state.weight
+        if isinstance(weight, Tensor):
+            weight = weight.to(loss.dtype)
         if isinstance(self._group_size, int) and self._group_size == 0:
-            self._group_size = weight * state.accumulate
+            self._group_size = _not_zero(weight) * state.accumulate
         self._group_weight = self._group_weight + weight
         weighted: Tensor = loss * (weight / self._group_size)
         return weighted
@@ -186,12 +190,13 @@ class Runtime:
         self._group_size = self._group_weight = 0
         if isinstance(weight, Tensor) or size != weight:
             gradients = [p.grad for p in _held(state) if p.grad is not None]
-            torch._foreach_mul_(gradients, size / weight)
+            torch._foreach_mul_(gradients, size / _not_zero(weight))
 
     def update(self, state: TrainState) -> None:
         """Clips, steps every optimizer and schedule, clears the gradients and counts the update."""
         if state.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(_held(state), state.clip_norm)
+        state.keep_lrs()
         for optimizer in state.optimizers:
             if self.scaler is None:
                 optimizer.step()
@@ -225,6 +230,11 @@ def _compiled(model: nn.Module) -> nn.Module:
 
 _GRAPHS = 256
 """How many graphs of one function torch may make."""
+
+
+def _not_zero(weight: Any) -> Any:
+    """Returns a weight that can be divided by: where it is 0 no target counts, and the gradients are zeros."""
+    return weight.where(weight != 0, 1) if isinstance(weight, Tensor) else weight
 
 
 def _held(state: TrainState) -> list[Tensor]:

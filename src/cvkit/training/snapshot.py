@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -13,7 +12,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit import seeding
-from cvkit.errors import CheckpointError, CvkitWarning
+from cvkit.calls import warn
+from cvkit.errors import CheckpointError
 from cvkit.training.checkpoint import plain
 from cvkit.training.feed import can_skip, own_generators
 from cvkit.training.state import History, TrainState
@@ -48,6 +48,9 @@ def capture(state: TrainState) -> dict[str, Any]:
         "loader_rng": [_loader_rng(state.train), _loader_rng(state.val)],
         "loss": state.loss_fn.state_dict() if isinstance(state.loss_fn, nn.Module) else {},
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
+        "lrs": None
+        if finished
+        else state.lrs,  # of the last update: of an epoch that is only to be validated they are logged
         "schedules": [schedule_state(schedule) for schedule in state.schedules],
         "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
         "losses": state.train_meters.losses.state_dict(),
@@ -159,11 +162,9 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
     state.history = History(saved["history"])
     state.logs = dict(saved["logs"])
-    state.epoch_rng = saved["epoch_rng"]
+    state.epoch_rng, state.used_lrs = saved["epoch_rng"], saved.get("lrs")
     for key in state.hooks.load_state_dict(saved["callbacks"]) if state.hooks is not None else ():
-        warnings.warn(
-            f"{source} holds the state of a callback {key!r} that this run does not have", CvkitWarning, stacklevel=2
-        )
+        warn(f"{source} holds the state of a callback {key!r} that this run does not have")
     for loader, generators in zip((state.train, state.val), saved["loader_rng"], strict=True):
         for generator, one in zip(own_generators(loader), generators, strict=False):
             generator.set_state(one)
@@ -254,11 +255,9 @@ def _check_fit(state: TrainState, saved: Mapping[str, Any], source: object) -> N
 def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
     total_changed = bool(state.schedules) and saved["epochs"] != state.epochs
     if total_changed:
-        warnings.warn(
+        warn(
             f"the run continued from {source} was planned for {saved['epochs']} epochs and is now "
-            f"to have {state.epochs}: its learning-rate schedule is recomputed for the new length",
-            CvkitWarning,
-            stacklevel=2,
+            f"to have {state.epochs}: its learning-rate schedule is recomputed for the new length"
         )
     planned = _advance(state, saved["step"]) if total_changed else None
     for optimizer, one in zip(state.optimizers, saved["optimizers"], strict=True):
@@ -327,8 +326,4 @@ def _load_metric(name: str, metric: Any, saved: Mapping[str, Any] | None, *, in_
     elif saved is not None and hasattr(metric, "load_state_dict"):
         metric.load_state_dict(saved)
     elif in_epoch:
-        warnings.warn(
-            f"the metric {name!r} has no state_dict(): in the epoch continued here, only what comes now counts",
-            CvkitWarning,
-            stacklevel=2,
-        )
+        warn(f"the metric {name!r} has no state_dict(): in the epoch continued here, only what comes now counts")

@@ -71,6 +71,8 @@ class TrainState:
         epochs: Total number of epochs.
         optimizers: All optimizers; ``state.optimizer`` is the first.
         schedules: Learning-rate schedules, one an optimizer, or none.
+        used_lrs: The learning rates that the last update was made with, of each parameter group of each optimizer, from that
+            update until the next batch begins; ``None`` outside. ``state.lr`` and ``state.lrs`` know when to look here.
         accumulate: Batches to one update.
         clip_norm: Bound on the gradient norm, or ``None``.
         seed: The run's seed, given or drawn.
@@ -86,6 +88,8 @@ class TrainState:
         outputs: Outputs of the current batch, detached; ``None`` where a step returns only the loss.
         targets: Targets of the current batch; ``None`` where a step returns only the loss.
         samples: Number of samples in the current batch.
+        weight: What the loss of the current batch counts for in a mean over batches: the number of samples, or, as a device
+            scalar, that of the targets that count, or the sum of their class weights.
         logs: The row that is being logged: what callbacks add here goes into the history.
         history: The rows of the epochs finished.
         stop_reason: Why the run is to end, or ``None`` while it goes on.
@@ -96,7 +100,7 @@ class TrainState:
         resumed: Whether the run was asked to continue what its directory holds (``resume``); nothing there is lost to it.
         resume_rng: The random numbers to continue with, once the callbacks have started.
         group_open: Whether gradients of an unfinished group of ``accumulate`` batches are waiting.
-        reported_epoch: The epoch in which a non-finite loss was last reported.
+        reported: Whether a loss that is not finite has been reported in this run.
         averaged: Averaged weights by name, where a callback keeps them: validated and saved in place of the model's own.
         data_seconds: How long this epoch has waited for batches so far, those of the validation and their transforms
             included; on a GPU that is until they are queued. What is left of :attr:`epoch_seconds` went into the model and
@@ -115,6 +119,7 @@ class TrainState:
     epochs: int = 1
     optimizers: list[Optimizer] = field(default_factory=list)
     schedules: list[LRScheduler] = field(default_factory=list)
+    used_lrs: list[list[float | Tensor]] | None = None
     accumulate: int = 1
     clip_norm: float | None = None
     seed: int = 0
@@ -129,6 +134,7 @@ class TrainState:
     outputs: Any = None
     targets: Any = None
     samples: int = 0
+    weight: Tensor | float = 0
     logs: dict[str, float] = field(default_factory=dict)
     history: History = field(default_factory=History)
     stop_reason: str | None = None
@@ -139,7 +145,7 @@ class TrainState:
     resume_rng: dict[str, Any] | None = None
     resumed: bool = False
     group_open: bool = False
-    reported_epoch: int = -1
+    reported: bool = False
     averaged: dict[str, Tensor] | None = None
     data_seconds: float = 0.0
     epoch_began: float = 0.0
@@ -166,8 +172,28 @@ class TrainState:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the first parameter group of the first optimizer."""
-        return float(self.optimizers[0].param_groups[0]["lr"])
+        """Learning rate of the update at hand, in the first parameter group of the first optimizer.
+
+        Before an update it is the rate that the update will be made with, and from then until the next batch begins, at the end
+        of the epoch too, the one that it was made with, though a schedule has set the next one by then. It is what is logged.
+        """
+        return float(self.optimizers[0].param_groups[0]["lr"] if self.used_lrs is None else self.used_lrs[0][0])
+
+    @property
+    def lrs(self) -> list[list[float]]:
+        """Learning rates of the update at hand, as :attr:`lr`, of each parameter group of each optimizer."""
+        return [[float(rate) for rate in rates] for rates in self.used_lrs or self._set_lrs()]
+
+    def _set_lrs(self) -> list[list[float | Tensor]]:
+        """Returns the learning rates as they are set, those that are tensors as copies."""
+        return [
+            [lr.clone() if isinstance(lr := group["lr"], Tensor) else lr for group in optimizer.param_groups]
+            for optimizer in self.optimizers
+        ]
+
+    def keep_lrs(self) -> None:
+        """Notes the learning rates that an update is made with, before a schedule changes them; waits for nothing."""
+        self.used_lrs = self._set_lrs()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -233,5 +259,5 @@ class TrainState:
         self.training, self.meters = True, self.train_meters
         self.data_seconds, self.epoch_began = 0.0, time.perf_counter()
         if self.batch_index == 0:
-            self.logs = {}
+            self.logs, self.used_lrs = {}, None
             self.train_meters.reset()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cvkit import state_dicts
-from cvkit.errors import CheckpointError, CvkitWarning, ModelError
+from cvkit.calls import warn
+from cvkit.errors import CheckpointError, ModelError
 from cvkit.training.checkpoint import place, plain, save_checkpoint
 from cvkit.training.runtime import unwrap
 
@@ -125,9 +125,7 @@ def load_weights(model: M, path: str | Path, *, strict: bool = True) -> M:
             fix="build the model that they were saved from, or load those that fit with strict=False",
         )
     if told:
-        warnings.warn(
-            f"{len(good)} of {len(names)} weights were loaded from {path}; {told}", CvkitWarning, stacklevel=2
-        )
+        warn(f"{len(good)} of {len(names)} weights were loaded from {path}; {told}")
     inner.load_state_dict(good, strict=False)
     return model
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from cvkit.training.state import TrainState
 
@@ -38,18 +36,19 @@ class Speed:
         return rate
 
 
-def rates(optimizers: Sequence[Optimizer]) -> dict[str, float]:
-    """Returns the learning rate of the first parameter group, and where there are several that of each.
+def rates(state: TrainState) -> dict[str, float]:
+    """Returns the learning rate of the first parameter group, and where there are several that of each, as of the last update.
 
     A group is called by its ``name`` where it has one, else by its number (that of its optimizer first, with several).
     """
-    found = {"step/lr": float(optimizers[0].param_groups[0]["lr"])}
-    if len(optimizers) == 1 and len(optimizers[0].param_groups) == 1:
+    optimizers, lrs = state.optimizers, state.lrs
+    found = {"step/lr": lrs[0][0]}
+    if len(optimizers) == 1 and len(lrs[0]) == 1:
         return found
-    for number, optimizer in enumerate(optimizers):
-        for index, group in enumerate(optimizer.param_groups):
+    for number, (optimizer, used) in enumerate(zip(optimizers, lrs, strict=True)):
+        for index, (group, lr) in enumerate(zip(optimizer.param_groups, used, strict=False)):  # a group may be new
             name = str(group.get("name", index))
-            found[f"step/lr/{f'{number}.' if len(optimizers) > 1 else ''}{name}"] = float(group["lr"])
+            found[f"step/lr/{f'{number}.' if len(optimizers) > 1 else ''}{name}"] = lr
     return found
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cvkit.callbacks._board.sinks import Sink
-from cvkit.errors import CvkitWarning
+from cvkit.calls import warn
 
 __all__ = ["Notes"]
 
@@ -28,7 +27,7 @@ class Notes:
         if option not in self._off:
             self._off.add(option)
             self._waiting[option] = why
-            warnings.warn(f"TensorBoard({option}=…) is left out: {why}", CvkitWarning, stacklevel=4)
+            warn(f"TensorBoard({option}=…) is left out: {why}")
 
     @contextmanager
     def guard(self, option: str, doing: str) -> Iterator[None]:
