@@ -8,10 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "cvkit"
 
-LEAVES = {"archive", "errors", "figures", "pixels", "registry", "seeding", "state_dicts"}
+LEAVES = {"archive", "described", "errors", "figures", "pixels", "registry", "seeding", "state_dicts"}
 ALLOWED = {
     "errors": set(),
     "archive": set(),
+    "described": set(),
     "state_dicts": {"archive", "errors"},
     "figures": {"errors"},
     "pixels": {"errors"},
