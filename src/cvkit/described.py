@@ -36,7 +36,7 @@ _TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they change the d
 class _Short(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
-        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 2, 4, 4, 4
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 2, 4, 4, 12
         self.maxstring, self.maxother, self.maxlong = 120, 60, 40
 
     def repr_int(self, x: int, level: int) -> str:

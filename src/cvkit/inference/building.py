@@ -194,6 +194,6 @@ def _unbuildable(error: Exception, path: str | Path) -> CheckpointError:
         f"the model that {path} describes cannot be built",
         got=line(said),
         expected="the name of a model and arguments of its architecture, of the size of the weights in the file",
-        fix="use another checkpoint of the run, or build the model yourself and pass it: cvkit.load(path, model=…); do not trust "
-        "the file if it comes from elsewhere",
+        fix="use another checkpoint of the run, or build the model yourself and pass it: cvkit.load(path, model=…); do "
+        "not trust the file if it comes from elsewhere",
     )

@@ -26,6 +26,7 @@ _REASONS = {
     "transform": "is no preset of cvkit.transforms",
 }
 _BATCH_SIZE = 32
+_MANY_CLASSES = 1_000  # fewer do no harm, whatever the model
 _MOST_AT_A_TIME = 1 << 16  # images in a batch
 
 
@@ -161,9 +162,10 @@ class Description:
         expected = "a list of names without control characters, each of them once, at most one for each output"
         if not isinstance(names, list | tuple):
             raise self._malformed("classes", names, expected)
-        widest = max((max(one.shape) for one in self.weights.values() if isinstance(one, Tensor) and one.ndim), default=0)
-        if 2 < len(names) > widest > 0:
-            raise self._malformed("classes", f"{len(names)} names, and no weight with more than {widest} rows", expected)
+        if len(names) > _MANY_CLASSES and len(names) > (widest := self._widest()):
+            raise self._malformed(
+                "classes", f"{len(names)} names, and no weight with more than {widest} rows", expected
+            )
         seen: set[str] = set()
         for name in names:
             why = name_oddity(name) if isinstance(name, str) else f"{shown(name)}, a {type(name).__name__}"
@@ -173,6 +175,11 @@ class Description:
                 raise self._malformed("classes", why, expected)
             seen.add(name)
         return list(names)
+
+    def _widest(self) -> int:
+        """Returns the largest side of any weight: no model has more outputs."""
+        plain = (one for one in self.weights.values() if isinstance(one, Tensor) and not one.is_nested)
+        return max((side for one in plain for side in one.shape), default=0)
 
     def reading(self) -> ImageReading:
         """Returns how the run read its images; for what an older file does not tell, the usual.

@@ -45,9 +45,12 @@ def check_options(name: str, options: Mapping[str, Any], accepted: inspect.Signa
     Raises:
         ArgumentError: A value of another type than the argument's default, no finite number, or a size that no image has.
     """
+    gathers = any(one.kind is one.VAR_KEYWORD for one in accepted.parameters.values())
     for key, value in options.items():
         default = accepted.parameters[key].default if key in accepted.parameters else None
         why = oddity(value) or _mismatch(value, default)
+        if gathers and key not in accepted.parameters:
+            why = "no argument that its builder names"
         if why is None and key in _SIDES and isinstance(value, int) and value > _LONGEST_SIDE:
             why = f"{value}, beyond {_LONGEST_SIDE} pixels"
         if why is not None:
