@@ -38,9 +38,9 @@ def load(
 
     The file may come from someone you do not trust. Loading it runs nothing in it, and it decides no more than this: which of
     cvkit's, torchvision's, timm's (without its weights) or your registered models is built, with which arguments of its
-    architecture; which preset prepares the images; what the classes are called. It cannot make cvkit download, open or import
-    anything, and the model takes no more memory than a few times the weights in the file. It does decide what the model
-    answers.
+    architecture; which preset prepares the images; what the classes are called. It cannot make cvkit download or open anything,
+    nor import more than torchvision or timm, and the model takes no more memory than a few times the weights in the file. It
+    does decide what the model answers.
 
     Args:
         path: A file that a ``Checkpoint`` callback wrote.
@@ -56,7 +56,9 @@ def load(
 
     Raises:
         CheckpointError: Missing, damaged, of a newer format, weights that do not fit, or of a run that cvkit cannot rebuild
-            from the file (a model, data or transform of the user's own); it says what is missing.
+            from the file (a model, data or transform of the user's own); it says what is missing. Or a description that cannot
+            be right, or a model that is far larger than the weights in the file.
+        MissingDependencyError: A model of timm's, and timm is not installed.
         DeviceError: A device or precision that is not there.
     """
     content = load_checkpoint(path)

@@ -90,7 +90,7 @@ def create(
 
     Returns:
         The model, in training mode but for what is frozen. ``model.cvkit_config`` holds the arguments that build the same
-        architecture again, so that a checkpoint can describe itself.
+        architecture again, so that a checkpoint can describe itself; where its weights came from is no part of that.
 
     Raises:
         UnknownNameError: No such model, or no such argument of its builder.

@@ -20,9 +20,9 @@ def configured(config: object) -> tuple[str, dict[str, Any]]:
     """Returns the preset's name and the arguments in a configuration, lists as tuples.
 
     Raises:
-        ArgumentError: It is no dictionary with a name.
+        ArgumentError: It is no dictionary, or its name is none that a preset could have.
     """
-    name = config.get("name") if isinstance(config, Mapping) else None
+    name = config.get("name", "") if isinstance(config, Mapping) else None
     if not isinstance(config, Mapping) or not isinstance(name, str) or text_oddity(name) is not None:
         raise ArgumentError(
             "this is no configuration of a preset",
