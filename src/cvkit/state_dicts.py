@@ -14,11 +14,13 @@ from torch import Tensor
 from cvkit import archive
 from cvkit.errors import MissingDependencyError, ModelError
 
-__all__ = ["bare", "matched", "read", "safetensors"]
+__all__ = ["bare", "bytes_held", "matched", "read", "safetensors", "unusable_tensor"]
 
 _WRITE_IT = "write it with cvkit.save_weights(model, path) or torch.save(model.state_dict(), path)"
 _NESTS = ("model", "state_dict", "model_state_dict")
 _WRAPPERS = ("module.", "_orig_mod.")
+_SMALL = 1 << 26
+"""Bytes below which it does not matter that a tensor claims more of them than it has."""
 
 
 def safetensors(path: Path) -> Any:
@@ -186,3 +188,51 @@ def _readings(state: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _without_one(name: str) -> str:
     wrapper = next((wrapper for wrapper in _WRAPPERS if name.startswith(wrapper)), "")
     return name.removeprefix(wrapper).replace("._orig_mod.", ".")
+
+
+def unusable_tensor(state: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
+    """Returns the first weight that is of another kind than the model's own; ``None`` where there is none.
+
+    A sparse, quantized, nested or complex tensor is no value for a plain weight: some are refused by torch in words of its own,
+    a complex one is taken without its imaginary part. A tensor without values (on the meta device) is none for any, nor is one
+    that repeats few values (a stride of 0) to a size that the file does not hold.
+
+    Args:
+        state: The weights by name.
+        own: The model's own, of which those with the same name are compared.
+    """
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        kind, wanted = _kind(value), _kind(own[name]) if isinstance(own.get(name), Tensor) else "a plain tensor"
+        if value.is_meta:
+            return f"{name}: a tensor without values"
+        if kind != wanted:
+            return f"{name}: {kind} for {wanted}"
+        if kind == "a plain tensor" and _claimed(value) > max(_SMALL, value.untyped_storage().nbytes()):
+            return f"{name}: {_claimed(value)} bytes, of which the file holds {value.untyped_storage().nbytes()}"
+    return None
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.is_quantized:
+        return "a quantized tensor"
+    if tensor.layout is not torch.strided:
+        return f"a tensor of the layout {str(tensor.layout).removeprefix('torch.')}"
+    return "a complex tensor" if tensor.is_complex() else "a plain tensor"
+
+
+def _claimed(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def bytes_held(state: Mapping[str, Any]) -> int:
+    """Returns how many bytes of values the plain tensors in a state dict have; those that several of them share count once."""
+    held: dict[int, int] = {}
+    for value in state.values():
+        if isinstance(value, Tensor) and not value.is_meta and _kind(value) in ("a plain tensor", "a complex tensor"):
+            storage = value.untyped_storage()
+            held[storage._cdata] = storage.nbytes()
+    return sum(held.values())

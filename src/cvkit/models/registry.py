@@ -11,22 +11,27 @@ from typing import Any, Literal
 from torch import nn
 
 from cvkit.calls import warn
+from cvkit.described import WEIGHTS, oddity
 from cvkit.errors import ArgumentError, ModelError, unknown_name
+from cvkit.models import configuration
 from cvkit.models.adapt import append_head
 from cvkit.models.adapt import freeze as freeze_
 from cvkit.models.blocks import no_small_stem, whole
 from cvkit.models.weights import load_weights
 from cvkit.registry import Registry, model_tools
 
-__all__ = ["create", "from_config", "names", "register"]
+__all__ = ["create", "from_config", "is_known", "names", "register"]
 
 _builders: Registry[Callable[..., nn.Module]] = Registry("model")
-
-_TIMM = "timm:"
 
 
 def register(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Returns a decorator that files a builder under a name, for :func:`create`.
+
+    A file may ask for the builder: :func:`cvkit.load` calls it with ``num_classes``, ``in_channels`` and those of its named
+    arguments that the checkpoint describes, each a plain value that whoever wrote the file has chosen. So a builder should take
+    sizes and names from a list, and should open, download and import nothing that an argument names. An argument called
+    ``pretrained`` or ``weights`` is never taken from a file, nor is one that only ``**kwargs`` would take.
 
     Args:
         name: The name; one of torchvision's is taken over.
@@ -48,6 +53,15 @@ def names() -> list[str]:
     from cvkit.models import torchvision as zoo  # torchvision takes seconds to import: only where a name needs it
 
     return sorted({*_builders.names(), *zoo.names()})
+
+
+def is_known(name: str) -> bool:
+    """Whether :func:`create` knows a name; of timm's models, which may not be installed, whether it begins as they do."""
+    if name in _builders or name.startswith(configuration.TIMM):
+        return True
+    from cvkit.models import torchvision as zoo
+
+    return name in zoo.names()
 
 
 def create(
@@ -76,7 +90,7 @@ def create(
 
     Returns:
         The model, in training mode but for what is frozen. ``model.cvkit_config`` holds the arguments that build the same
-        architecture again, so that a checkpoint can describe itself.
+        architecture again, so that a checkpoint can describe itself; where its weights came from is no part of that.
 
     Raises:
         UnknownNameError: No such model, or no such argument of its builder.
@@ -100,21 +114,19 @@ def create(
 def from_config(config: Mapping[str, Any]) -> nn.Module:
     """Builds a model, without weights, from the ``cvkit_config`` of one that :func:`create` made.
 
+    The configuration may come from a file that is not trusted: only arguments of an architecture are taken, from a list for
+    each family of builders, and nothing is downloaded or opened. Arguments that say where weights come from are left out.
+
     Raises:
         ModelError: No such configuration.
-        UnknownNameError: A model that is not known, e.g. one registered by a script that has not been imported.
+        UnknownNameError: A model that is not known, e.g. one registered by a script that has not been imported, or an argument
+            that is not of its architecture.
+        ArgumentError: A value that the model cannot have.
     """
-    if "name" not in config:
-        raise ModelError(
-            "this is no configuration of a model",
-            got=dict(config),
-            expected="name, num_classes and the builder's arguments",
-            fix="pass model.cvkit_config of a model that cvkit.models.create made",
-        )
-    arguments = dict(config)
-    appended = arguments.pop("appended", [])  # by append_head, after the model was built
-    model = create(**arguments)
-    for outputs in appended:
+    name = configuration.named(config)
+    arguments, appended = configuration.check(config, _builders.get(name) if name in _builders else None)
+    model = create(name, **arguments)
+    for outputs in appended:  # by append_head, after the model was built
         append_head(model, outputs)
     return model
 
@@ -130,7 +142,7 @@ def _build(name: str, arguments: dict[str, Any], pretrained: bool | str | Path |
     """Builds a model, and notes among the arguments what its weights decide."""
     if name in _builders:
         return _build_own(name, arguments, pretrained)
-    if name.startswith(_TIMM):
+    if name.startswith(configuration.TIMM):
         from cvkit.models import timm
 
         _check_classes(name, arguments)
@@ -187,9 +199,10 @@ def _check_classes(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _describe(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the arguments as plain types; None, with a warning, where one of them has no plain form."""
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
-    odd = [key for key, value in plain.items() if not _is_plain(value)]
+    """Returns the arguments of the architecture; None, with a warning, where one of them could not be read from a file."""
+    known = configuration.takes(name, _builders.get(name) if name in _builders else None)
+    plain = {key: _listed(value) for key, value in arguments.items() if key not in WEIGHTS}
+    odd = [key for key, value in plain.items() if key not in known or oddity(value) is not None]
     if odd:
         warn(
             f"create({name!r}): checkpoints of this model will not describe it, because of {', '.join(odd)}=…; "
@@ -199,7 +212,6 @@ def _describe(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
     return {"name": name, **plain}
 
 
-def _is_plain(value: object) -> bool:
-    if isinstance(value, list):
-        return all(_is_plain(one) for one in value)
-    return value is None or isinstance(value, bool | int | float | str)
+def _listed(value: object) -> object:
+    """Returns tuples as lists, on every level."""
+    return [_listed(one) for one in value] if isinstance(value, list | tuple) else value

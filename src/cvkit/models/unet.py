@@ -7,10 +7,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from cvkit.errors import ArgumentError
 from cvkit.models.blocks import whole
 from cvkit.models.registry import register
 
 __all__ = ["UNet", "unet"]
+
+_DEEPEST = 16  # of an image of 65,536 pixels a side, one is left
 
 
 class UNet(nn.Module):
@@ -81,6 +84,13 @@ def unet(*, num_classes: int, in_channels: int = 3, width: int = 64, depth: int 
         dropout: Probability of dropping one of the coarsest level's values.
 
     Raises:
-        ArgumentError: A width or depth that is none.
+        ArgumentError: A width or depth that is none, or a depth beyond 16.
     """
-    return UNet(num_classes, in_channels, whole("unet", "width", width), whole("unet", "depth", depth), dropout)
+    if whole("unet", "depth", depth) > _DEEPEST:
+        raise ArgumentError(
+            "unet: depth cannot be used",
+            got=depth,
+            expected=f"an integer from 1 to {_DEEPEST}",
+            fix="leave it out for the paper's 4",
+        )
+    return UNet(num_classes, in_channels, whole("unet", "width", width), depth, dropout)

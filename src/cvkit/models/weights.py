@@ -53,16 +53,22 @@ def fill(model: nn.Module, state: Mapping[str, Any], *, source: str, fresh: Coll
     """
     own = model.state_dict()
     found = state_dicts.matched({_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}, own)
+    if odd := state_dicts.unusable_tensor(found, own):
+        raise _unusable(model, odd, source)
     _fit(model, own, found, fresh)
     try:
         model.load_state_dict(found)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"the weights in {source} cannot be used",
-            got=" ".join(f"{type(error).__name__}: {error}".split())[:400],
-            expected=f"a state dict of this {type(model).__name__}",
-            fix="see that it was built with the same name and arguments",
-        ) from error
+        raise _unusable(model, " ".join(f"{type(error).__name__}: {error}".split())[:400], source) from error
+
+
+def _unusable(model: nn.Module, got: str, source: str) -> ModelError:
+    return ModelError(
+        f"the weights in {source} cannot be used",
+        got=got,
+        expected=f"a state dict of this {type(model).__name__}",
+        fix="see that it was built with the same name and arguments",
+    )
 
 
 def _fit(model: nn.Module, own: Mapping[str, Tensor], found: dict[str, Any], fresh: Collection[str]) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from cvkit import seeding
+from cvkit import seeding, state_dicts
 from cvkit.calls import warn
+from cvkit.described import shown
 from cvkit.errors import CheckpointError
 from cvkit.training.checkpoint import plain
 from cvkit.training.feed import can_skip, own_generators
@@ -195,7 +196,8 @@ def _training_part(content: Mapping[str, Any], source: object) -> Mapping[str, A
 def _check_weights(model: nn.Module, weights: Mapping[str, Any], content: Mapping[str, Any], source: object) -> None:
     there = {name: tuple(getattr(value, "shape", ())) for name, value in model.state_dict().items()}
     saved = {name: tuple(getattr(value, "shape", ())) for name, value in weights.items()}
-    if there == saved:
+    odd = state_dicts.unusable_tensor(weights, model.state_dict())
+    if there == saved and odd is None:
         return
     lost, new = [name for name in saved if name not in there], [name for name in there if name not in saved]
     other = [
@@ -204,10 +206,12 @@ def _check_weights(model: nn.Module, weights: Mapping[str, Any], content: Mappin
     parts = [
         f"{what}: {', '.join(names[:5])}" for what, names in (("gone", lost), ("new", new), ("other", other)) if names
     ]
+    description = content.get("description")
+    config = description.get("model") if isinstance(description, Mapping) else None
     raise CheckpointError(
         f"the weights in {source} do not fit the model",
-        got="; ".join(parts),
-        expected=f"the model that the run was made with: {content['description'].get('model')}",
+        got="; ".join(parts) or odd,
+        expected="the model that the run was made with" + (f": {shown(config)}" if config is not None else ""),
         fix="build the same model, or start a new run in another directory",
     )
 

@@ -116,6 +116,13 @@ def load_weights(model: M, path: str | Path, *, strict: bool = True) -> M:
         for kind, found in (("missing", missing), ("not in the model", surplus), ("of another shape", differing))
         if found
     )
+    if odd := state_dicts.unusable_tensor({names.get(name, name): value for name, value in state.items()}, own):
+        raise ModelError(
+            f"the weights in {path} cannot be used",
+            got=odd,
+            expected=f"tensors of the same kind as those of this {type(inner).__name__}",
+            fix="save them as plain tensors: to_dense(), dequantize(), contiguous()",
+        )
     good = {names[name]: value for name, value in state.items() if name in names and name not in other}
     if told and (strict or not good):
         raise ModelError(

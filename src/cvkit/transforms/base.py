@@ -18,6 +18,7 @@ from cvkit.pixels import picture
 from cvkit.registry import presets
 from cvkit.transforms import batch as ops
 from cvkit.transforms import sample as one
+from cvkit.transforms.configuration import check_options, configured
 from cvkit.transforms.sample import Frame
 
 __all__ = ["Framed", "Transform"]
@@ -188,20 +189,22 @@ class Transform(ABC):
     def from_config(config: Mapping[str, Any]) -> Transform:
         """Builds a transform from what :meth:`to_config` returned.
 
+        The configuration may come from a file that is not trusted: values of other types than the preset's own, and sizes that
+        no image has, are refused before the preset is built.
+
         Raises:
             UnknownNameError: A preset that is not known, e.g. one registered by a script that has not been imported.
             ArgumentError: Arguments that the preset does not take.
         """
-        options: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
-        }
-        builder = presets.get(options.pop("name", ""))
+        name, options = configured(config)
+        builder = presets.get(name)
         accepted = inspect.signature(builder)
+        check_options(name, options, accepted)
         try:
             accepted.bind(**options)
         except TypeError as error:
             raise ArgumentError(
-                f"this is no configuration of the preset {config['name']!r}",
+                f"this is no configuration of the preset {name!r}",
                 got=f"{options} ({error})",
                 expected=f"arguments among {', '.join(accepted.parameters)}",
                 fix="pass what to_config() returned",
