@@ -36,7 +36,9 @@ def test_the_command_prints_a_line_for_each_thing_that_is_asked_for():
 
 
 def test_asking_for_the_start_method_does_not_settle_it():
-    program = "import multiprocessing; from cvkit.report import report; report(); multiprocessing.set_start_method('spawn')"
+    program = (
+        "import multiprocessing; from cvkit.report import report; report(); multiprocessing.set_start_method('spawn')"
+    )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
