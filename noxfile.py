@@ -1,4 +1,4 @@
-"""The chores of the house: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``; and ``kills``, ``links``."""
+"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``links``."""
 
 import tempfile
 from pathlib import Path
@@ -23,6 +23,14 @@ def tests(session: nox.Session) -> None:
     """Runs the test suite; arguments after ``--`` go to pytest."""
     session.install(".", *_group("test"))
     session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2"]), env=ONE_THREAD)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Runs the test suite and prints which lines and branches of the library it reaches, and their share."""
+    session.install(".", *_group("coverage"))
+    measured = ["--cov=cvkit", "--cov-report=term:skip-covered"]
+    session.run("python", "-m", "pytest", *measured, *(session.posargs or ["-n", "2"]), env=ONE_THREAD)
 
 
 @nox.session

@@ -135,9 +135,22 @@ def rows(said):
     return [dict(zip(names, line, strict=True)) for line in lines]
 
 
+def check_the_quickstart(said):
+    assert float(rows(said)[-1]["val_accuracy"]) > 0.95
+    label, probability = re.search(r"validation image circle/0000\.png: (\w+), probability (\S+)", said).groups()
+    assert label == "circle"
+    assert float(probability) > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_the_quickstart_learns_with_any_seed(seed, run):
+    check_the_quickstart(run("quickstart", "--seed", str(seed)))
+
+
 def test_the_quickstart_learns_its_pictures_shows_it_and_has_nothing_left_to_do(run):
     said = run("quickstart")
-    assert float(rows(said)[-1]["val_accuracy"]) > 0.9
+    check_the_quickstart(said)
     assert list(Path("runs/quickstart").glob("**/events.out.tfevents.*"))
     assert run("quickstart") == said
 

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import cvkit
@@ -59,6 +60,19 @@ def test_every_block_of_a_page_runs_in_order(page, desk):
                 block = block.replace(theirs, ours)
         exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
     assert getattr(namespace.get("result"), "stop_reason", "finished") == "finished"
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
+def test_the_program_of_the_quickstart_page_learns(seed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for block in blocks(REPOSITORY / "docs" / "quickstart.rst")[:4]:  # as pasted, up to its predictions
+            exec(compile(block, "quickstart.rst", "exec"), namespace)
+    assert namespace["result"].history[-1]["val_accuracy"] > 0.9
+    assert namespace["prediction"].label == "circle"
+    assert namespace["prediction"].probability > 0.7
 
 
 def test_no_block_of_python_is_missed():

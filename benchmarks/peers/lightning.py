@@ -6,15 +6,15 @@ import logging
 import warnings
 from collections.abc import Callable
 
-import lightning.pytorch as pl
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from peers.work import Tracked, Work
 
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", module="lightning")
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module=r"(pytorch_)?lightning")
 
 
 class _Module(pl.LightningModule):

@@ -329,3 +329,23 @@ def test_random_numbers_of_a_process_come_from_the_sample_alone(shapes):
     torch.manual_seed(2)
     assert same(one, epoch(alone, 3, start=7))
     torch.set_rng_state(before)
+
+
+def test_a_process_that_ends_while_it_starts_is_told_of_with_the_two_lines_of_a_main_guard(shapes, monkeypatch):
+    class Broken:
+        def __iter__(self):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    loader = Loader(shapes, 4, transform=STAGES["random"], workers=1, cache=None, start_method="spawn")
+    monkeypatch.setattr(loader._makers, "_start", Broken)
+    with pytest.raises(DataError) as caught:
+        list(loader)
+    assert str(caught.value) == (
+        "a worker process died\n"
+        "  got: it ended while it started (BrokenPipeError(32, 'Broken pipe')) (exit status 1)\n"
+        "  expected: 1 processes that load until the epoch ends\n"
+        "  fix: most likely the script starts itself again in each process (its message is further up): put what the "
+        "script does into a function main(), and end the script with these two lines:\n"
+        '    if __name__ == "__main__":\n'
+        "        main()"
+    )

@@ -149,3 +149,20 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
         claimed(tmp_path / "file" / "run"),
     ):
         pass
+
+
+def test_a_holder_whose_name_cannot_be_read_is_another_process(tmp_path, monkeypatch):
+    class Locked:  # as on Windows, where the locked part of a file cannot be read
+        def seek(self, place):
+            return place
+
+        def read(self):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    def taken(file):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(lock, "_take", taken)
+    with pytest.raises(CheckpointError) as caught:
+        lock._lock(Locked(), tmp_path)
+    assert "  got: a lock of another process\n" in str(caught.value)

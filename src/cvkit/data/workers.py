@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch.utils.data import DataLoader
 
+from cvkit import main_guard
 from cvkit.data.fetch import Fetched, Fetcher
 from cvkit.errors import CvkitError, DataError
 
@@ -169,6 +170,7 @@ class Workers:
                 return iter(self._processes)
             except RuntimeError:
                 self.close()
+        main_guard.check("a Loader with workers")
         self._processes = self._start()
         try:
             with warnings.catch_warnings():
@@ -183,6 +185,9 @@ class Workers:
                 fix="define functions and classes at the top of a module, instead of in a function or as a lambda; or take "
                 "workers=0",
             ) from error
+        except (ConnectionError, EOFError) as error:  # it ended before it had read what it is to do
+            self.close()
+            raise self._died(RuntimeError(f"it ended while it started ({error!r})"), {1}) from error
 
     def _take(self, stream: Iterator[Fetched | CvkitError], tokens: list[Token], turn: int) -> Iterator[Fetched]:
         for token in tokens:
@@ -232,10 +237,7 @@ class Workers:
         elif "open files" in said:
             likely = "batches are kept, each of which holds a file of shared memory: keep clones, or raise ulimit -n"
         elif 1 in codes and _method(self.method) in ("spawn", "forkserver"):
-            likely = (
-                "the script starts itself again in each process: put what it does under if __name__ == '__main__'; the "
-                "process's own message is further up"
-            )
+            likely = f"the script starts itself again in each process (its message is further up): {main_guard.LINES}"
         else:
             likely = (
                 "memory ran out, shared memory is full (--shm-size), or code of the data set ended it: try workers=0"

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from cvkit import seeding
+from cvkit import main_guard, seeding
 from cvkit.calls import warn
 from cvkit.errors import ArgumentError, DeviceError
 from cvkit.registry import default_callbacks
@@ -109,9 +109,11 @@ def state(
     """Returns a state without optimizers; the model is on the device.
 
     Raises:
-        ArgumentError: A model that is no module, or a loss or metric that cannot be used.
+        ArgumentError: A model that is no module, a loss or metric that cannot be used, or a script without a main guard
+            in a process that imports it.
         ModelError: A model with lazy parameters.
     """
+    main_guard.check("fit, evaluate, preflight or find_lr")
     if not isinstance(model, nn.Module):
         raise ArgumentError(
             "model cannot be trained",

@@ -99,11 +99,19 @@ def _lock(file: IO[str], directory: Path) -> None:
         _take(file)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            file.seek(0)
-            raise _taken(directory, file.read().strip() or "another process") from None
+            raise _taken(directory, _holder(file)) from None
         warn(
             f"the file system of {directory} has no locks ({error.strerror}): see to it that no other run writes there"
         )
+
+
+def _holder(file: IO[str]) -> str:
+    """Returns who holds the lock, as far as that can be read: on Windows a locked file cannot."""
+    try:
+        file.seek(0)
+        return file.read().strip() or "another process"
+    except OSError:
+        return "another process"
 
 
 def _take(file: IO[str]) -> None:
