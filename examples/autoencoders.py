@@ -31,7 +31,7 @@ def main() -> None:
     else:
         dataset = FolderDataset(write_shapes(options.out / "shapes", per_class=100, size=28))
     train, val = split(dataset, 0.2)
-    noisy = cvkit.transforms.denoise(28, noise=0.3, mean=(0.0,), std=(1.0,))  # grey
+    noisy = cvkit.transforms.denoise(28, noise=0.3, channels=1)
     batches = Loader(train, 16, transform=noisy, shuffle=True), Loader(val, 64, transform=noisy, shuffle=True)
     inputs, targets = next(iter(batches[1]))
     rows = [inputs[:12].clamp(0, 1)]

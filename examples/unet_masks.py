@@ -44,7 +44,7 @@ def main() -> None:
     names = ["ground", "shape"]
     pairs = ParallelDataset(root / "image", root / "label", "mask", mask_values=(0, 255), classes=names)
     train, val = split(pairs, 0.2)
-    transform = cvkit.transforms.segmentation_train(options.size, scale=(0.5, 1.0), mean=(0.5,), std=(0.25,))  # grey
+    transform = cvkit.transforms.segmentation_train(options.size, scale=(0.5, 1.0), channels=1)
     batches = Loader(train, 4, transform=transform, shuffle=True), Loader(val, 4, transform=transform.evaluation())
     model = cvkit.models.create("unet", num_classes=2, in_channels=1, width=8, depth=3)
     result = cvkit.fit(model, *batches, epochs=options.epochs, lr=3e-3, schedule="onecycle", metrics="iou")

@@ -134,6 +134,19 @@ def test_inputs_can_be_normalised_already(tmp_path):
         assert export.read_metadata(path)["inputs"].startswith("float32")
 
 
+def test_a_graph_of_one_channel_takes_grey_pixels(tmp_path):
+    model = cvkit.models.create("mlp", num_classes=3, in_channels=1, size=16)
+    predictor = cvkit.Predictor(model, ["a", "b", "c"], T.small_image_eval(16, channels=1), device="cpu")
+    images = pictures(3)
+    for ending, run in RUNNERS.items():
+        path = predictor.export(tmp_path / f"grey{ending}")
+        found = run(path, pixels_of(predictor, images))
+        assert torch.allclose(found, scores(predictor, images), atol=1e-4)
+        said = export.read_metadata(path)
+        assert (said["channels"], said["mean"], said["std"]) == ("L", [0.4734], [0.2507])
+        assert T.Transform.from_config(said["preset"]) == predictor.transform
+
+
 def test_the_file_says_what_is_needed_to_use_it(exported):
     for path in exported.values():
         found = export.read_metadata(path)

@@ -1,14 +1,15 @@
-"""Whether the parts of torch's ``ConcatDataset`` mean the same class by the same number."""
+"""Which class a number means: the parts of torch's ``ConcatDataset`` alike, and labels that are text."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch.utils.data import ConcatDataset
 
 from cvkit.errors import DataError
 
-__all__ = ["check_numbering", "known_classes", "whole_of"]
+__all__ = ["check_numbering", "classes_keyword", "known_classes", "text_among", "whole_of"]
 
 _PLAIN = ("torch", "cvkit")
 """Whose ``__getitem__`` gives the targets of the parts unchanged; one of a user's own may number them anew."""
@@ -35,6 +36,25 @@ def known_classes(dataset: Any) -> list[str] | None:
     names = whole.known_classes if hasattr(whole, "known_classes") else getattr(whole, "classes", None)
     listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     return list(names) if listed and names is not None else None
+
+
+def text_among(targets: Any) -> list[str]:
+    """Returns the labels that are text among the targets of a batch; of a tensor, and of anything else, none."""
+    return [target for target in targets if isinstance(target, str)] if isinstance(targets, list | tuple) else []
+
+
+def classes_keyword(labels: Iterable[str], known: list[str] | None = None) -> str:
+    """Returns the argument that names classes, for a message.
+
+    Args:
+        labels: Labels that were seen.
+        known: All class names in their order, where the dataset tells them.
+
+    Returns:
+        E.g. ``classes=['cat', 'dog']``; of many names the first ten and an ellipsis.
+    """
+    names = known if known is not None else sorted(set(labels))
+    return f"classes=[{', '.join(repr(str(name)) for name in names[:10])}{', …' if names[10:] else ''}]"
 
 
 def whole_of(dataset: Any) -> Any:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from cvkit.data import FolderDataset, from_folder, write_shapes
 from cvkit.errors import ArgumentError, CvkitWarning, DataError, ImageError, UnknownNameError
+from cvkit.transforms import small_image_train
 
 
 @pytest.fixture
@@ -407,3 +408,33 @@ def test_a_link_to_nothing_is_named_when_it_is_read(shapes):
         ImageError, match=r"^sample 4: cannot read the picture .*circle/9\.png\n  got: FileNotFoundError"
     ):
         data[4]
+
+
+def test_from_folder_makes_grey_images_where_it_is_asked_for_one_channel(shapes):
+    for options in ({}, {"preset": "classification"}, {"preset": "digits"}):
+        data = from_folder(shapes, size=16, batch_size=4, val=0.25, channels=1, **options)
+        assert [next(iter(one))[0].shape[1] for one in (data.train, data.val)] == [1, 1]
+    grey = small_image_train(16, channels=1)
+    data = from_folder(shapes, size=16, batch_size=4, val=0.25, channels=1, transform=grey)
+    assert data.val.transform.channels == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"channels": 3, "preset": "digits"},
+            'channels cannot be used\n  got: 3 with preset="digits"\n  expected: 1: digits are grey\n'
+            '  fix: pass preset="small_image", or transform=cvkit.transforms.digits_train(…) with three means and stds',
+        ),
+        (
+            {"channels": 1, "transform": small_image_train(16)},
+            f"channels is not what the transform gives\n  got: channels=1, {small_image_train(16)!r}\n"
+            "  expected: a transform of 1 channels\n  fix: give the transform channels=1, or leave channels out here",
+        ),
+    ],
+)
+def test_from_folder_refuses_channels_that_its_preset_does_not_give(shapes, options, message):
+    with pytest.raises(ArgumentError) as caught:
+        from_folder(shapes, size=16, batch_size=4, val=0.25, **options)
+    assert str(caught.value) == message

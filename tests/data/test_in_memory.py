@@ -302,7 +302,7 @@ def test_other_targets_given_to_a_set_of_torchvisions_stay_what_they_are(sets, t
 def test_targets_that_are_no_numbers_are_told_of_by_a_batch(sets):
     data = copied(sets["CIFAR10"], torchvision.datasets.CIFAR10)
     data.targets = ["cat"] * COUNT
-    with pytest.raises(DataError, match=r"^the targets of a batch do not make one tensor \(samples 0, 1\)"):
+    with pytest.raises(DataError, match=r"^the label of sample 0 is text, and no classes are given to number it by"):
         list(Loader(data, 2))
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from cvkit import seeding
 from cvkit.data import FolderDataset, Loader, write_shapes
@@ -462,3 +462,17 @@ def test_a_mean_over_the_batch_goes_in_and_outputs_that_would_be_broadcast_do_no
         '  expected: reduction="mean", "batchmean" (of nn.KLDivLoss) or "sum"\n'
         "  fix: leave reduction out, or weigh the samples in a step of your own"
     )
+
+
+@pytest.mark.parametrize("run", [preflight, lambda model, train: fit(model, train, epochs=1, progress=False)])
+def test_labels_that_are_text_are_answered_with_what_to_write(run):
+    samples = [(torch.randn(3, 8, 8), label) for label in ("dog", "cat", "dog")]
+    with pytest.raises(PreflightError) as caught:
+        run(network(2), DataLoader(samples, batch_size=3))
+    assert str(caught.value) == (
+        "the targets of train are labels as text\n  got: 'dog', 'cat', 'dog'\n  expected: the number of each sample's class\n"
+        "  fix: number them: in the dataset, with classes=['cat', 'dog'] for all classes, return classes.index(label) instead "
+        "of the label; or take cvkit.data.Loader(dataset, batch_size=…, classes=['cat', 'dog']), which numbers them"
+    )
+    with pytest.raises(PreflightError, match=r"fix: number them: with classes=\['cat', 'dog'\] for all"):
+        run(network(2), [(torch.randn(3, 3, 8, 8), ["dog", "cat", "dog"])])

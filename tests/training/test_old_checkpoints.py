@@ -62,9 +62,9 @@ def test_a_module_that_is_not_known_is_given_to_load(version, recorded):
     assert outputs == pytest.approx(recorded["runs"]["own"]["outputs"], **CLOSE)
 
 
-LOGGED_OTHERWISE = {"caf2833": {"own": ("lr", "train_loss")}}
-"""What has been logged otherwise since: the rate that an update used instead of the next one's, and, in the run with class
-weights, the mean of the loss by those weights instead of by samples."""
+LOGGED_OTHERWISE = {"caf2833": {"own": ("lr", "train_loss"), "masks": ("lr", "train_loss")}}
+"""What has been logged otherwise since: the rate that an update used instead of the next one's, and the mean of the
+loss in an epoch that the old version began: by class weights, or by pixels, where it was by samples."""
 
 
 @each_version

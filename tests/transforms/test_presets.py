@@ -382,7 +382,7 @@ def test_a_configuration_with_every_argument_changed_builds_the_same_transform(n
         "augment": "randaugment", "mean": (0.1,), "std": (0.2,), "interpolation": "bicubic", "resize": 19, "padding": 3,
         "noise": 0.05,
     }  # fmt: skip
-    taken = {key: other[key] for key in inspect.signature(presets.get(name)).parameters}
+    taken = {key: other[key] for key in inspect.signature(presets.get(name)).parameters if key != "channels"}
     transform = presets.get(name)(**taken)
     config = transform.to_config()
     assert {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()} == {
@@ -395,6 +395,60 @@ def test_a_configuration_with_every_argument_changed_builds_the_same_transform(n
     for key in set(taken) - {"size", "num_classes", "resize"}:  # each argument is part of what it is
         less = {k: v for k, v in taken.items() if k != key and not (key in ("mean", "std") and k in ("mean", "std"))}
         assert presets.get(name)(**less) != transform
+
+
+GREY = {
+    "classification_train": ((0.449,), (0.226,)),
+    "classification_eval": ((0.449,), (0.226,)),
+    "small_image_train": ((0.4734,), (0.2507,)),
+    "small_image_eval": ((0.4734,), (0.2507,)),
+    "segmentation_train": ((0.449,), (0.226,)),
+    "segmentation_eval": ((0.449,), (0.226,)),
+    "denoise": ((0.0,), (1.0,)),
+}
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_one_channel_makes_grey_images_with_statistics_of_one(name):
+    transform = presets.get(name)(24, channels=1)
+    assert (transform.channels, transform.mean, transform.std) == (1, *GREY[name])
+    assert transform.sample(picture()).shape == (1, 24, 24)
+    assert transform(picture()).shape == (1, 24, 24)
+    assert transform.evaluation().channels == 1
+    assert (transform.evaluation().mean, transform.evaluation().std) == GREY[name]
+    config = json.loads(json.dumps(transform.to_config()))
+    assert "channels" not in config  # mean and std say it, also in the checkpoints of older versions
+    assert Transform.from_config(config) == transform
+    assert presets.get(name)(24, channels=1, mean=[0.5], std=[0.25]).mean == (0.5,)
+    usual = presets.get(name)(24)
+    assert presets.get(name)(24, channels=3) == usual
+    assert usual.channels == 3
+    for one, three in zip(GREY[name], (usual.mean, usual.std), strict=True):
+        assert one[0] == pytest.approx(sum(three) / 3, abs=5e-5)
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_statistics_of_another_number_of_channels_are_refused(name):
+    with pytest.raises(ArgumentError) as caught:
+        presets.get(name)(24, channels=1, mean=(0.1, 0.2, 0.3))
+    assert str(caught.value) == (
+        f"{name}: mean and std are not of channels=1\n"
+        f"  got: mean=(0.1, 0.2, 0.3), std={GREY[name][1]}\n"
+        "  expected: 1 of each\n"
+        "  fix: leave mean and std out for the usual ones, or leave channels out"
+    )
+    with pytest.raises(ArgumentError, match="mean and std are not of channels=3"):
+        presets.get(name)(24, channels=3, mean=(0.5,), std=(0.25,))
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4, True, "1", 1.0, [1]])
+def test_other_channels_than_one_and_three_are_refused(channels):
+    with pytest.raises(ArgumentError) as caught:
+        transforms.denoise(24, channels=channels)
+    assert str(caught.value) == (
+        f"denoise: channels cannot be used\n  got: {channels!r}\n  expected: 1 for grey images, 3 for RGB\n"
+        "  fix: pass channels=1 or channels=3, or leave it out"
+    )
 
 
 @each

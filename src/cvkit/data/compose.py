@@ -52,6 +52,7 @@ def from_folder(
     batch_size: int,
     val: str | float = "val",
     preset: Literal["auto", "classification", "small_image", "digits"] = "auto",
+    channels: Literal[1, 3] | None = None,
     transform: Any = None,
     workers: int | Literal["auto"] = "auto",
     cache: Literal["auto", "ram", "device"] | None = "auto",
@@ -68,6 +69,7 @@ def from_folder(
         val: The validation folder's name, or the share of each class that is split off for it, e.g. 0.2.
         preset: Which pair of transforms: ``"classification"`` (photos), ``"small_image"`` or ``"digits"``; ``"auto"`` takes
             ``"small_image"`` up to 64 pixels and ``"classification"`` above.
+        channels: 1 for grey images, 3 for RGB; by default 1 for ``"digits"`` and 3 for the others.
         transform: A training preset in place of that one, e.g. ``small_image_train(32, erase=0.25)``; validation
             goes through its evaluation twin.
         workers: As in :class:`Loader`.
@@ -105,7 +107,7 @@ def from_folder(
         raise ArgumentError(
             "val cannot be used", got=repr(val), expected="a folder's name or a share between 0 and 1", fix="val=0.2"
         )
-    augmented, plain = _pair(transform, chosen, size)
+    augmented, plain = _pair(transform, chosen, size, channels)
     return FolderData(
         Loader(
             train,
@@ -153,15 +155,31 @@ def _where(root: Path, found: list[str]) -> str:
     return f"if {root} itself holds the class folders, split some off: from_folder({str(root)!r}, …, val=0.2)"
 
 
-def _pair(transform: Any, task: str, size: int) -> tuple[Any, Any]:
+def _pair(transform: Any, task: str, size: int, channels: int | None) -> tuple[Any, Any]:
     """Returns the transforms of training and validation."""
     if transform is None:
-        return presets.get(f"{task}_train")(size), presets.get(f"{task}_eval")(size)
+        # digits are grey unless mean and std say otherwise
+        options = {} if channels is None or (task == "digits" and channels == 1) else {"channels": channels}
+        if task == "digits" and options:
+            raise ArgumentError(
+                "channels cannot be used",
+                got=f'{channels!r} with preset="digits"',
+                expected="1: digits are grey",
+                fix='pass preset="small_image", or transform=cvkit.transforms.digits_train(…) with three means and stds',
+            )
+        return presets.get(f"{task}_train")(size, **options), presets.get(f"{task}_eval")(size, **options)
     if not hasattr(transform, "evaluation") or getattr(transform, "size", size) != size:
         raise ArgumentError(
             "transform cannot be used",
             got=repr(transform),
             expected=f"a preset of cvkit.transforms with size={size}, which has a twin for validation",
             fix="for other transforms make the two loaders by hand: Loader(FolderDataset(…), …, transform=…)",
+        )
+    if channels is not None and getattr(transform, "channels", channels) != channels:
+        raise ArgumentError(
+            "channels is not what the transform gives",
+            got=f"channels={channels!r}, {transform!r}",
+            expected=f"a transform of {channels!r} channels",
+            fix=f"give the transform channels={channels!r}, or leave channels out here",
         )
     return transform, transform.evaluation()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -17,8 +17,10 @@ from torch import Tensor
 from cvkit import seeding
 from cvkit.data.dataset import is_deterministic, reads
 from cvkit.data.joined import JoinedDataset
+from cvkit.data.labels import number_one, unnumbered
 from cvkit.data.pictures import Pictures
 from cvkit.errors import CvkitError, DataError, ImageError
+from cvkit.numbering import known_classes, text_among
 from cvkit.pixels import eight_bit, picture
 
 __all__ = ["Fetched", "Fetcher", "FramedStage", "TwoStage"]
@@ -90,6 +92,7 @@ class Fetcher:
         dataset: The data set.
         transform: The transform, of which only the per-image stage is used here.
         seed: The loader's seed: a sample's random numbers come from (seed, epoch, index).
+        places: The number of each class by which labels that are text are numbered, if the loader was given classes.
 
     Attributes:
         random: Whether a sample may differ each time.
@@ -98,8 +101,10 @@ class Fetcher:
         pictures: Where decoded pictures are kept, if they are.
     """
 
-    def __init__(self, dataset: Any, transform: Any, seed: int) -> None:
+    def __init__(self, dataset: Any, transform: Any, seed: int, places: Mapping[str, int] | None = None) -> None:
         self.dataset = dataset
+        self.places = places
+        self._numbered = places is not None and known_classes(dataset) is not None
         self.transform = transform
         self.seed = seed
         self.random = _draws(dataset, transform)
@@ -143,7 +148,19 @@ class Fetcher:
             taken.append(index)
         if not images:
             return Fetched([], torch.empty(0), torch.empty(0), skipped)
-        return Fetched(taken, self._stack(images, taken), _stack_targets(targets, taken), skipped)
+        return Fetched(taken, self._stack(images, taken), self._targets(targets, taken), skipped)
+
+    def _targets(self, targets: list[Any], indices: list[int]) -> Tensor:
+        """Stacks targets; labels that are text are numbered first, by the classes that the loader was given."""
+        if self.places is not None:
+            targets = [
+                number_one(target, self.places, _name(self.dataset, index), numbered=self._numbered)
+                for target, index in zip(targets, indices, strict=True)
+            ]
+        elif labels := text_among(targets):
+            first = next(i for i, target in zip(indices, targets, strict=True) if isinstance(target, str))
+            raise unnumbered(labels, self.dataset, _name(self.dataset, first))
+        return _stack_targets(targets, indices)
 
     def _sample(self, epoch: int, index: int) -> tuple[Tensor, Any]:
         generator = self._seeded(epoch, index) if self.random else None

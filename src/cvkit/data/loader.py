@@ -12,8 +12,9 @@ from torch import Tensor
 from cvkit import seeding
 from cvkit.data.arrays import in_memory
 from cvkit.data.cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
-from cvkit.data.dataset import Dataset, fingerprint_of, is_deterministic, numbered_alike
+from cvkit.data.dataset import Dataset, class_names, fingerprint_of, is_deterministic, numbered_alike
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
+from cvkit.data.labels import places_of
 from cvkit.data.order import batches_of, epoch_order
 from cvkit.data.pictures import Pictures, estimate
 from cvkit.data.prefetch import RawBatch, ahead
@@ -56,6 +57,8 @@ class Loader:
             them in memory if all take at most a quarter of what is free, and on a GPU if they take at most a quarter of what
             is free there; ``None`` keeps nothing.
         seed: Seed of order and randomness.
+        classes: The class names in the order of their numbers, where the dataset gives labels as text: ``(image, "cat")``.
+            Datasets that have ``classes`` of their own need none.
         weights: Relative frequency of each sample, or ``"balanced"`` for the same of each class; drawn with replacement,
             whatever ``shuffle`` says.
         timeout: How many seconds a worker may take for one batch.
@@ -64,9 +67,10 @@ class Loader:
 
     Attributes:
         skipped: The message of each sample that was left out (``on_error="skip"``), by index.
+        given_classes: The class names that labels are numbered by, or ``None`` where none were given.
 
     Raises:
-        ArgumentError: A value that cannot be used, or no batch at all.
+        ArgumentError: A value that cannot be used, other ``classes`` than the dataset's own, or no batch at all.
         DataError: ``cache="ram"`` for more than fits; a torch ``ConcatDataset`` whose parts number their classes differently.
     """
 
@@ -81,6 +85,7 @@ class Loader:
         workers: int | Literal["auto"] = "auto",
         cache: Literal["auto", "ram", "device"] | None = "auto",
         seed: int = 0,
+        classes: Sequence[str] | None = None,
         weights: Sequence[float] | Tensor | Literal["balanced"] | None = None,
         timeout: float = 300.0,
         start_method: StartMethod = "auto",
@@ -100,7 +105,9 @@ class Loader:
         self._position = 0
         self._start = 0
         self._asked = cache
-        self._fetcher = Fetcher(dataset, transform, seed)
+        self.given_classes = class_names(classes) if classes is not None else None
+        places = places_of(self.given_classes, dataset) if self.given_classes is not None else None
+        self._fetcher = Fetcher(dataset, transform, seed, places)
         self._cache = self._choose_cache(cache)
         if self._cache is None:
             self._fetcher.pictures = self._choose_pictures(cache, workers)
@@ -116,7 +123,7 @@ class Loader:
         """Returns where the per-image stage's results are kept, if they are."""
         if cache is None:
             return None
-        held = in_memory(self.dataset)
+        held = in_memory(self.dataset) if self.given_classes is None else None  # the fetcher numbers labels
         if held is not None and self._passes(held[0]):
             return Cache.of(*held)
         if self._fetcher.random:
@@ -169,8 +176,8 @@ class Loader:
 
     @property
     def classes(self) -> list[str] | None:
-        """The class names, where the data set has them."""
-        classes = getattr(self.dataset, "classes", None)
+        """The class names: those given, else the data set's, where it has them."""
+        classes = self.given_classes if self.given_classes is not None else getattr(self.dataset, "classes", None)
         return [str(name) for name in classes] if classes is not None else None
 
     @property
@@ -178,7 +185,8 @@ class Loader:
         """A hash of the data set and of what decides the order."""
         data = getattr(self.dataset, "fingerprint", None) or (type(self.dataset).__name__, len(self.dataset))
         weights = self.weights.tolist() if self.weights is not None else None
-        return fingerprint_of(data, self.batch_size, self.shuffle, self.drop_last, self.seed, weights)
+        names = [self.given_classes] if self.given_classes is not None else []
+        return fingerprint_of(data, self.batch_size, self.shuffle, self.drop_last, self.seed, weights, *names)
 
     def __len__(self) -> int:
         count = len(self.dataset)
@@ -409,7 +417,7 @@ def _balanced(asked: str, dataset: Any) -> Tensor:
     """Returns weights with which every class is drawn as often."""
     targets = getattr(dataset, "targets", None)
     values = None if targets is None else np.asarray(targets)
-    if asked != "balanced" or values is None or values.ndim != 1 or values.dtype.kind not in "iub":
+    if asked != "balanced" or values is None or values.ndim != 1 or values.dtype.kind not in "iubU":
         raise ArgumentError(
             "weights cannot be used",
             got=repr(asked)

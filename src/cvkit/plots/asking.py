@@ -98,7 +98,9 @@ def spread(loader: Any, count: int) -> Any:
         return loader
     places = [(2 * place + 1) * samples // (2 * count) for place in range(count)]
     part = Subset(loader.dataset, places)
-    return Loader(part, count, transform=loader.transform, seed=loader.seed, workers=0, cache=None)
+    return Loader(
+        part, count, transform=loader.transform, seed=loader.seed, workers=0, cache=None, classes=loader.given_classes
+    )
 
 
 def walk(loader: Any) -> Iterator[tuple[Batch, list[int]]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 
 from cvkit.errors import PreflightError
+from cvkit.numbering import classes_keyword, known_classes, text_among
 from cvkit.registry import model_tools
 from cvkit.training.losses import ALIGNED, align
 from cvkit.training.state import TrainState
@@ -32,7 +33,7 @@ def check_batch(name: str, loader: Any, batch: Any) -> None:
         batch: What it gave.
 
     Raises:
-        PreflightError: No pair, a single sample, or inputs that are no floating-point tensors.
+        PreflightError: No pair, a single sample, labels that are text, or inputs that are no floating-point tensors.
     """
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise PreflightError(
@@ -56,6 +57,8 @@ def check_batch(name: str, loader: Any, batch: Any) -> None:
             expected="a loader, which makes batches of a data set",
             fix="wrap the data set: cvkit.data.Loader(dataset, batch_size=64, shuffle=True, transform=…) or torch's DataLoader",
         )
+    if labels := text_among(targets):
+        raise _text(name, loader, labels)
     if isinstance(inputs, np.ndarray) or isinstance(targets, np.ndarray):
         raise PreflightError(
             f"the batches of {name} are NumPy arrays",
@@ -78,6 +81,19 @@ def _is_sample(loader: Any, inputs: Any, targets: Any) -> bool:
         return True
     holds_samples = hasattr(loader, "__getitem__") and not isinstance(loader, list | tuple)
     return holds_samples and isinstance(targets, Tensor) and targets.ndim == 0
+
+
+def _text(name: str, loader: Any, labels: list[str]) -> PreflightError:
+    dataset = getattr(loader, "dataset", None)
+    classes = classes_keyword(labels, known_classes(dataset))
+    place = "in the dataset, " if isinstance(loader, DataLoader) else ""
+    return PreflightError(
+        f"the targets of {name} are labels as text",
+        got=", ".join(map(repr, labels[:5])) + (", …" if labels[5:] else ""),
+        expected="the number of each sample's class",
+        fix=f"number them: {place}with {classes} for all classes, return classes.index(label) instead of the label; or take "
+        f"cvkit.data.Loader(dataset, batch_size=…, {classes}), which numbers them",
+    )
 
 
 def in_order(loader: Any) -> list[str]:

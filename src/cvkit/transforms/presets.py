@@ -6,11 +6,25 @@ Each is a function with keyword-only arguments after the size, filed under its n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from cvkit.errors import ArgumentError
 from cvkit.registry import presets
 from cvkit.transforms import stages
 from cvkit.transforms.base import Transform
+from cvkit.transforms.statistics import (
+    CIFAR10,
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    IMAGENET,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LEVELS,
+    MNIST_MEAN,
+    MNIST_STD,
+    floats,
+    number,
+    statistics,
+)
 
 __all__ = [
     "CIFAR10_MEAN",
@@ -30,37 +44,6 @@ __all__ = [
     "small_image_train",
 ]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's training pictures, as torchvision's weights expect them; source: its ``transforms/_presets.py``."""
-
-CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-"""Of the pixels of CIFAR-10's 50,000 training pictures, to four places."""
-
-MNIST_MEAN, MNIST_STD = (0.1307,), (0.3081,)
-"""Of the pixels of MNIST's 60,000 training pictures, to four places."""
-
-
-def _number(argument: str, value: float) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(
-            f"{argument} cannot be used", got=repr(value), expected="a number", fix="leave it out for the usual one"
-        ) from error
-
-
-def _floats(argument: str, values: Sequence[float]) -> tuple[float, ...]:
-    try:
-        several = list(values)
-    except TypeError as error:
-        raise ArgumentError(
-            f"{argument} cannot be used",
-            got=repr(values),
-            expected="a sequence of numbers",
-            fix=f"pass e.g. {argument}=({values!r},), or leave it out for the usual ones",
-        ) from error
-    return tuple(_number(argument, value) for value in several)
-
 
 def classification_train(
     size: int = 224,
@@ -78,8 +61,9 @@ def classification_train(
     cutmix: float = 0.0,
     num_classes: int | None = None,
     augment: str | None = None,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    channels: Literal[1, 3] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     interpolation: str = "bilinear",
 ) -> Transform:
     """Photos in training: a random resized crop, a random mirror image, normalised.
@@ -102,28 +86,30 @@ def classification_train(
         num_classes: How many classes there are, for mixup and CutMix.
         augment: A policy of torchvision's on each picture after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
             or ``"trivialaugment"``.
-        mean: Channel means, ImageNet's by default; three for RGB, one for grey.
-        std: Channel standard deviations, ImageNet's by default.
+        channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
+        mean: Channel means, ImageNet's by default; of grey images the mean of its three.
+        std: Channel standard deviations, by default in the same way.
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
 
     Raises:
-        ArgumentError: A value out of range.
+        ArgumentError: A value out of range, or statistics of another number of channels.
     """
+    means, stds = statistics("classification_train", channels, mean, std, IMAGENET)
     return stages.ClassificationTrain(
         size=size,
-        mean=_floats("mean", mean),
-        std=_floats("std", std),
-        scale=_floats("scale", scale),
-        ratio=_floats("ratio", ratio),
-        flip=_number("flip", flip),
-        vertical_flip=_number("vertical_flip", vertical_flip),
-        brightness=_number("brightness", brightness),
-        contrast=_number("contrast", contrast),
-        saturation=_number("saturation", saturation),
-        hue=_number("hue", hue),
-        erase=_number("erase", erase),
-        mixup=_number("mixup", mixup),
-        cutmix=_number("cutmix", cutmix),
+        mean=means,
+        std=stds,
+        scale=floats("scale", scale),
+        ratio=floats("ratio", ratio),
+        flip=number("flip", flip),
+        vertical_flip=number("vertical_flip", vertical_flip),
+        brightness=number("brightness", brightness),
+        contrast=number("contrast", contrast),
+        saturation=number("saturation", saturation),
+        hue=number("hue", hue),
+        erase=number("erase", erase),
+        mixup=number("mixup", mixup),
+        cutmix=number("cutmix", cutmix),
         num_classes=num_classes,
         augment=augment,
         interpolation=interpolation,
@@ -134,8 +120,9 @@ def classification_eval(
     size: int = 224,
     *,
     resize: int | None = None,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    channels: Literal[1, 3] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     interpolation: str = "bilinear",
 ) -> Transform:
     """Photos in evaluation: the shorter side resized, the middle cut out, normalised.
@@ -143,19 +130,21 @@ def classification_eval(
     Args:
         size: Side of the result in pixels.
         resize: Length of the shorter side before the cut; ``round(size * 256 / 224)`` by default.
-        mean: Channel means, ImageNet's by default; three for RGB, one for grey.
-        std: Channel standard deviations, ImageNet's by default.
+        channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
+        mean: Channel means, ImageNet's by default; of grey images the mean of its three.
+        std: Channel standard deviations, by default in the same way.
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
 
     Raises:
-        ArgumentError: A value out of range.
+        ArgumentError: A value out of range, or statistics of another number of channels.
     """
     if resize is None and isinstance(size, int):
         resize = round(size * 256 / 224)
+    means, stds = statistics("classification_eval", channels, mean, std, IMAGENET)
     return stages.ClassificationEval(
         size=size,
-        mean=_floats("mean", mean),
-        std=_floats("std", std),
+        mean=means,
+        std=stds,
         resize=resize,  # None only beside a size that is refused
         interpolation=interpolation,
     )
@@ -176,8 +165,9 @@ def small_image_train(
     cutmix: float = 0.0,
     num_classes: int | None = None,
     augment: str | None = None,
-    mean: Sequence[float] = CIFAR10_MEAN,
-    std: Sequence[float] = CIFAR10_STD,
+    channels: Literal[1, 3] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Transform:
     """Small pictures in training: a random crop of the zero-padded picture, a random mirror image, normalised.
 
@@ -198,45 +188,53 @@ def small_image_train(
         num_classes: How many classes there are, for mixup and CutMix.
         augment: A policy of torchvision's on each picture after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
             or ``"trivialaugment"``.
-        mean: Channel means, CIFAR-10's by default; three for RGB, one for grey.
-        std: Channel standard deviations, CIFAR-10's by default.
+        channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
+        mean: Channel means, CIFAR-10's by default; of grey images the mean of its three.
+        std: Channel standard deviations, by default in the same way.
 
     Raises:
-        ArgumentError: A value out of range.
+        ArgumentError: A value out of range, or statistics of another number of channels.
     """
+    means, stds = statistics("small_image_train", channels, mean, std, CIFAR10)
     return stages.SmallImageTrain(
         size=size,
-        mean=_floats("mean", mean),
-        std=_floats("std", std),
+        mean=means,
+        std=stds,
         padding=padding,
-        flip=_number("flip", flip),
-        vertical_flip=_number("vertical_flip", vertical_flip),
-        brightness=_number("brightness", brightness),
-        contrast=_number("contrast", contrast),
-        saturation=_number("saturation", saturation),
-        hue=_number("hue", hue),
-        erase=_number("erase", erase),
-        mixup=_number("mixup", mixup),
-        cutmix=_number("cutmix", cutmix),
+        flip=number("flip", flip),
+        vertical_flip=number("vertical_flip", vertical_flip),
+        brightness=number("brightness", brightness),
+        contrast=number("contrast", contrast),
+        saturation=number("saturation", saturation),
+        hue=number("hue", hue),
+        erase=number("erase", erase),
+        mixup=number("mixup", mixup),
+        cutmix=number("cutmix", cutmix),
         num_classes=num_classes,
         augment=augment,
     )
 
 
 def small_image_eval(
-    size: int = 32, *, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
+    size: int = 32,
+    *,
+    channels: Literal[1, 3] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Transform:
     """Small pictures in evaluation: the whole picture, normalised.
 
     Args:
         size: Side of the result in pixels; pictures of another size are resized.
-        mean: Channel means, CIFAR-10's by default; three for RGB, one for grey.
-        std: Channel standard deviations, CIFAR-10's by default.
+        channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
+        mean: Channel means, CIFAR-10's by default; of grey images the mean of its three.
+        std: Channel standard deviations, by default in the same way.
 
     Raises:
-        ArgumentError: A value out of range.
+        ArgumentError: A value out of range, or statistics of another number of channels.
     """
-    return stages.SmallImageEval(size=size, mean=_floats("mean", mean), std=_floats("std", std))
+    means, stds = statistics("small_image_eval", channels, mean, std, CIFAR10)
+    return stages.SmallImageEval(size=size, mean=means, std=stds)
 
 
 def digits_train(
@@ -282,18 +280,18 @@ def digits_train(
     """
     return stages.DigitsTrain(
         size=size,
-        mean=_floats("mean", mean),
-        std=_floats("std", std),
+        mean=floats("mean", mean),
+        std=floats("std", std),
         padding=padding,
-        flip=_number("flip", flip),
-        vertical_flip=_number("vertical_flip", vertical_flip),
-        brightness=_number("brightness", brightness),
-        contrast=_number("contrast", contrast),
-        saturation=_number("saturation", saturation),
-        hue=_number("hue", hue),
-        erase=_number("erase", erase),
-        mixup=_number("mixup", mixup),
-        cutmix=_number("cutmix", cutmix),
+        flip=number("flip", flip),
+        vertical_flip=number("vertical_flip", vertical_flip),
+        brightness=number("brightness", brightness),
+        contrast=number("contrast", contrast),
+        saturation=number("saturation", saturation),
+        hue=number("hue", hue),
+        erase=number("erase", erase),
+        mixup=number("mixup", mixup),
+        cutmix=number("cutmix", cutmix),
         num_classes=num_classes,
         augment=augment,
     )
@@ -310,7 +308,7 @@ def digits_eval(size: int = 28, *, mean: Sequence[float] = MNIST_MEAN, std: Sequ
     Raises:
         ArgumentError: A value out of range.
     """
-    return stages.DigitsEval(size=size, mean=_floats("mean", mean), std=_floats("std", std))
+    return stages.DigitsEval(size=size, mean=floats("mean", mean), std=floats("std", std))
 
 
 def segmentation_train(
@@ -324,8 +322,9 @@ def segmentation_train(
     contrast: float = 0.0,
     saturation: float = 0.0,
     hue: float = 0.0,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    channels: Literal[1, 3] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     interpolation: str = "bilinear",
 ) -> Transform:
     """Pictures and their masks in training: the same random resized crop and mirror images of both, the pictures normalised.
@@ -342,25 +341,27 @@ def segmentation_train(
         contrast: The same for the contrast.
         saturation: The same for the saturation.
         hue: The largest turn of the colours, as a share of the colour circle, from 0 to 0.5.
-        mean: Channel means, ImageNet's by default; three for RGB, one for grey.
-        std: Channel standard deviations, ImageNet's by default.
+        channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
+        mean: Channel means, ImageNet's by default; of grey images the mean of its three.
+        std: Channel standard deviations, by default in the same way.
         interpolation: The filter for pictures, as in :func:`classification_train`.
 
     Raises:
-        ArgumentError: A value out of range.
+        ArgumentError: A value out of range, or statistics of another number of channels.
     """
+    means, stds = statistics("segmentation_train", channels, mean, std, IMAGENET)
     return stages.SegmentationTrain(
         size=size,
-        mean=_floats("mean", mean),
-        std=_floats("std", std),
-        scale=_floats("scale", scale),
-        ratio=_floats("ratio", ratio),
-        flip=_number("flip", flip),
-        vertical_flip=_number("vertical_flip", vertical_flip),
-        brightness=_number("brightness", brightness),
-        contrast=_number("contrast", contrast),
-        saturation=_number("saturation", saturation),
-        hue=_number("hue", hue),
+        mean=means,
+        std=stds,
+        scale=floats("scale", scale),
+        ratio=floats("ratio", ratio),
+        flip=number("flip", flip),
+        vertical_flip=number("vertical_flip", vertical_flip),
+        brightness=number("brightness", brightness),
+        contrast=number("contrast", contrast),
+        saturation=number("saturation", saturation),
+        hue=number("hue", hue),
         interpolation=interpolation,
     )
 
@@ -368,24 +369,25 @@ def segmentation_train(
 def segmentation_eval(
     size: int = 256,
     *,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    channels: Literal[1, 3] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     interpolation: str = "bilinear",
 ) -> Transform:
     """Pictures and their masks in evaluation: both whole, resized to a square, the pictures normalised.
 
     Args:
         size: Side of the result in pixels.
-        mean: Channel means, ImageNet's by default; three for RGB, one for grey.
-        std: Channel standard deviations, ImageNet's by default.
+        channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
+        mean: Channel means, ImageNet's by default; of grey images the mean of its three.
+        std: Channel standard deviations, by default in the same way.
         interpolation: The filter for pictures, as in :func:`classification_train`.
 
     Raises:
-        ArgumentError: A value out of range.
+        ArgumentError: A value out of range, or statistics of another number of channels.
     """
-    return stages.SegmentationEval(
-        size=size, mean=_floats("mean", mean), std=_floats("std", std), interpolation=interpolation
-    )
+    means, stds = statistics("segmentation_eval", channels, mean, std, IMAGENET)
+    return stages.SegmentationEval(size=size, mean=means, std=stds, interpolation=interpolation)
 
 
 def denoise(
@@ -393,8 +395,9 @@ def denoise(
     *,
     noise: float = 0.1,
     flip: float = 0.0,
-    mean: Sequence[float] = (0.0, 0.0, 0.0),
-    std: Sequence[float] = (1.0, 1.0, 1.0),
+    channels: Literal[1, 3] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Transform:
     """Pictures to be restored: each with normal noise as input and without as target, whatever the data set says of it.
 
@@ -406,18 +409,20 @@ def denoise(
         size: Side of the result in pixels; whole pictures are resized.
         noise: Standard deviation of the noise, on the scale 0 to 1.
         flip: Probability of a mirror image.
-        mean: Channel means of inputs and targets, 0 by default; one for grey, three for RGB.
+        channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
+        mean: Channel means of inputs and targets, 0 by default.
         std: Channel standard deviations, 1 by default: inputs (but for the noise) and targets are from 0 to 1.
 
     Raises:
-        ArgumentError: A value out of range.
+        ArgumentError: A value out of range, or statistics of another number of channels.
     """
+    means, stds = statistics("denoise", channels, mean, std, LEVELS)
     return stages.Denoise(
         size=size,
-        mean=_floats("mean", mean),
-        std=_floats("std", std),
-        noise=_number("noise", noise),
-        flip=_number("flip", flip),
+        mean=means,
+        std=stds,
+        noise=number("noise", noise),
+        flip=number("flip", flip),
     )
 
 
