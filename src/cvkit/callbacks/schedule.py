@@ -127,7 +127,7 @@ class LRSchedule(Callback):
         return own | of_scheduler(self.scheduler)
 
     def load_changed(self, state: Mapping[str, Any], changed: Collection[str]) -> None:
-        """Takes back what still holds: of ``ReduceLROnPlateau`` what it has counted, of any other which optimizer it is over."""
+        """Takes back what still holds: of ``ReduceLROnPlateau`` what it has counted, of others the optimizer it is over."""
         own = set(self.must_match())
         if not (set(changed) & own or set(changed) & {"lr", "momentum", "betas"}):
             self.load_state_dict(state)

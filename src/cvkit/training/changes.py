@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit.errors import ArgumentError, CheckpointError, unknown_name
 from cvkit.training import facts as facts_
-from cvkit.training.facts import PARTS, Facts, Given, fingerprint
+from cvkit.training.facts import PARTS, Fact, Facts, Given, fingerprint
 from cvkit.training.optimizers import group_options
 from cvkit.training.state import TrainState
 
@@ -139,11 +139,20 @@ def check(state: TrainState, saved: Mapping[str, Any], source: object) -> Change
     parts = dict.fromkeys(part for fact in found.values() for part in fact.parts[:1])
     late = sorted(set(parts) & WHOLE) if saved["batch"] > 0 else []
     if refused or late:
-        names = tuple(dict.fromkeys([*own.override, *(fact.parts[0] for fact in refused if fact.parts)]))
+        names = _enough(own.override, refused)
         never = any(not fact.parts for fact in refused)
         raise _refusal(source, lines, _fixes(names, late, saved["batch"], never=never))
     own.overridden = [*saved.get("overridden", ()), *(f"step {saved['step']}: {line}" for line in lines)]
     return Changes(frozenset(found), frozenset(parts), steps=bool({"batches", "accumulate"} & found.keys()))
+
+
+def _enough(override: Sequence[str], refused: Sequence[Fact]) -> tuple[str, ...]:
+    """Returns names that allow all that has been refused, and those that were given, none of them twice."""
+    names = list(override)
+    for fact in sorted(refused, key=lambda fact: len(fact.parts)):  # "optimizer" is enough for its options
+        if fact.parts and not set(fact.parts) & set(names):
+            names.append(fact.parts[0])
+    return tuple(names)
 
 
 def _length(values: Mapping[str, str], epochs: object) -> tuple[str | None, str | None, object]:

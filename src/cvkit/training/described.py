@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Description", "describe", "plain_text"]
+__all__ = ["Description", "describe", "digest", "plain_text"]
 
 PYTHON = f"{sys.implementation.cache_tag}{'-O' * sys.flags.optimize}"
 """What the code of a function is compiled for; code for another Python is not compared."""
@@ -63,8 +63,11 @@ def describe(value: object) -> Description:
     """Describes an object."""
     reader = _Reader()
     shape = reader.read(value, "")
-    code = f"{PYTHON} {_hash(''.join(reader.code))}" if reader.code else ""
-    return Description("none" if value is None else shape or reader.values.pop(""), reader.values, code)
+    code = f"{PYTHON} {digest(''.join(reader.code))}" if reader.code else ""
+    return Description(shape or reader.values.pop(""), reader.values, code) if value is not None else _NOTHING
+
+
+_NOTHING = Description("none", {}, "")
 
 
 def plain_text(value: object) -> str | None:
@@ -74,7 +77,7 @@ def plain_text(value: object) -> str | None:
     differs from one machine to the other, is ``"a path"``.
     """
     text = _plain(value, 0)
-    return text if text is None or len(text) <= _LONG else f"{text[:_LONG]}… {_hash(text)}"
+    return text if text is None or len(text) <= _LONG else f"{text[:_LONG]}… {digest(text)}"
 
 
 class _Reader:
@@ -109,7 +112,7 @@ class _Reader:
             self._all(enumerate(value.args), path)
             for key, one in value.keywords.items():
                 self.read(one, _at(path, key))
-            return f"partial({name})"
+            return f"partial({', '.join([name, *(f'{key}=' for key in value.keywords)])})"
         if isinstance(value, types.MethodType):
             self._code_of(value.__func__)
             return f"{_named(type(value.__self__))}.{value.__name__}"
@@ -166,7 +169,7 @@ class _Reader:
                     found.setdefault(name, getattr(value, name))
         if isinstance(value, nn.Module):
             found.pop("training", None)
-            found |= dict(value.named_buffers(recurse=False))
+            found |= vars(value)["_buffers"]  # those that are None as well: class weights that may come
             found |= {key: one.shape for key, one in value.named_parameters(recurse=False)}
             found |= dict(value.named_children())
         yield from ((key, one) for key, one in found.items() if not str(key).startswith("_"))
@@ -233,7 +236,7 @@ def _members(value: Any, depth: int) -> str | None:
         return None
     if not isinstance(value, list | tuple):
         found.sort()
-    shown = ", ".join(found) if len(found) <= _SHOWN else f"{len(found)} values, {_hash(', '.join(found))}"
+    shown = ", ".join(found) if len(found) <= _SHOWN else f"{len(found)} values, {digest(', '.join(found))}"
     return f"[{shown}]" if isinstance(value, list | tuple) else f"{{{shown}}}"
 
 
@@ -252,8 +255,8 @@ def _numbers(value: Tensor | np.ndarray[Any, Any] | np.generic) -> str:
     if value.dtype.hasobject:
         return f"objects {value.shape}"
     if value.size > _SHOWN:
-        digest = hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=6).hexdigest()
-        return f"{value.dtype} {value.shape} {digest}"
+        data = np.ascontiguousarray(value).tobytes()
+        return f"{value.dtype} {value.shape} {hashlib.blake2b(data, digest_size=6).hexdigest()}"
     return repr(value.tolist())
 
 
@@ -266,7 +269,8 @@ def _is_place(text: str) -> bool:
 # --- code
 
 
-def _hash(text: str) -> str:
+def digest(text: str) -> str:
+    """Returns a short hash of a text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
 
 
@@ -298,7 +302,7 @@ def _digest(code: types.CodeType) -> str:
     if documented and constants and isinstance(constants[0], str):
         constants[0] = None  # as where there is none
     parts = [code.co_code.hex(), repr(code.co_names), repr((code.co_argcount, code.co_kwonlyargcount, code.co_flags))]
-    return _hash("\n".join([*parts, *(_constant(one) for one in constants)]))
+    return digest("\n".join([*parts, *(_constant(one) for one in constants)]))
 
 
 def _constant(value: object) -> str:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from cvkit.training.described import Description, describe, plain_text
+from cvkit.training.described import Description, describe, digest, plain_text
 from cvkit.training.feed import can_skip
 from cvkit.training.hooks import CHANGER
 from cvkit.training.state import TrainState
@@ -271,7 +271,8 @@ def _of_transform(transform: Any, what: str) -> Facts:
 
 def _of_model(model: nn.Module) -> Facts:
     """Returns what each layer is, dropout included, what each class computes, and which parameters are frozen."""
-    found: Facts = {}
+    layers = [path for path, _ in model.named_modules()]
+    found = {"layers": Fact(f"{len(layers) - 1} ({digest(', '.join(layers))})", ("model",), ("the model",))}
     for path, one in model.named_modules():
         text = f"{type(one).__name__}({one.extra_repr()})".partition(" at 0x")[0]
         found[f"the layer {path}" if path else "the model"] = Fact(text, ("model",), ("the model",) if path else ())
@@ -289,7 +290,7 @@ def _forward_code(kind: type[nn.Module]) -> str:
 
 
 def _of_metrics(metrics: Mapping[str, Any]) -> Facts:
-    found = {"metrics": Fact(", ".join(metrics) or "none", ("metrics",))}
+    found = {"metrics": Fact(", ".join(metrics) or "none", ("metrics",), ("loss",))}  # which some follow from
     for name, metric in metrics.items():
         found |= _described(f"metric {name}", describe(metric), "metrics", shape=f"the metric {name}")
     return found
@@ -324,7 +325,8 @@ def option_names(optimizers: Iterable[Optimizer]) -> set[str]:
 
 def option_texts(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Returns the options of parameter groups as text, so that they can be compared."""
-    return [{key: plain_text(one) or "" for key, one in group.items() if key not in _NO_OPTIONS} for group in groups]
+    shown = [{key: one for key, one in group.items() if key not in _NO_OPTIONS} for group in groups]
+    return [{key: plain_text(float(v) if type(v) is int else v) or "" for key, v in group.items()} for group in shown]
 
 
 def _of_optimizers(state: TrainState, all_options: Sequence[Sequence[Mapping[str, Any]]]) -> Facts:

@@ -142,7 +142,10 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     state.train_meters.losses.load_state_dict(saved["losses"])
     for name, metric in state.train_meters.metrics.items():
         fresh = name not in saved["metrics"] or _is_changed(f"metric {name}", changes)
-        _load_metric(name, metric, None if fresh else saved["metrics"][name], in_epoch=saved["batch"] > 0)
+        if not fresh:
+            _load_metric(name, metric, saved["metrics"][name], in_epoch=saved["batch"] > 0)
+        elif saved["batch"] > 0:
+            _warn_of_metric(f"the metric {name!r} is new")
     state.epoch = state.epochs_done = saved["epoch"]
     state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
     state.history = History(saved["history"])
@@ -282,8 +285,8 @@ def _load_metric(name: str, metric: Any, saved: Mapping[str, Any] | None, *, in_
     elif saved is not None and hasattr(metric, "load_state_dict"):
         metric.load_state_dict(saved)
     elif in_epoch:
-        warnings.warn(
-            f"the metric {name!r} has no state_dict(): in the epoch continued here, only what comes now counts",
-            CvkitWarning,
-            stacklevel=2,
-        )
+        _warn_of_metric(f"the metric {name!r} has no state_dict()")
+
+
+def _warn_of_metric(why: str) -> None:
+    warnings.warn(f"{why}: in the epoch continued here, only what comes now counts", CvkitWarning, stacklevel=3)
