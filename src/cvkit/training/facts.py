@@ -57,17 +57,10 @@ _HOW = {"foreach", "fused", "capturable", "differentiable"}
 _NO_OPTIONS = {"params", "param_names", "initial_lr", *_HOW}
 
 _STEPPED = {
-    "optimizer",
-    "base_lrs",
-    "last_epoch",
-    "best",
-    "num_bad_epochs",
-    "cooldown_counter",
-    "T_cur",
-    "T_i",
-    "verbose",
+    *("optimizer", "base_lrs", "use_beta1", "verbose"),
+    *("last_epoch", "best", "num_bad_epochs", "cooldown_counter", "T_cur", "T_i"),
 }
-"""Attributes of torch's schedulers that say how far they are, or where they began, not what they do."""
+"""Attributes of torch's schedulers that say how far they are, or follow from the optimizer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
