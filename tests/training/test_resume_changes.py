@@ -357,10 +357,19 @@ def test_files_of_a_folder_and_how_they_are_decoded_are_compared(tmp_path):
         assert "override=('data', 'val')" in str(caught.value)
     old = root / "circle" / "0001.png"
     old.rename(old.with_name("other.png"))
-    with pytest.raises(
-        CheckpointError, match="got: files and labels: other names, labels or classes; val files and labels: other"
-    ):
+    with pytest.raises(CheckpointError, match=r"got: data: other files, labels or classes.*; val data: other files"):
         go()
+
+
+def test_the_hash_of_a_dataset_in_a_loader_that_has_none_is_compared(tmp_path):
+    def go(name):
+        train = labelled()
+        train.dataset.fingerprint = name
+        return run(tmp_path, train=train)
+
+    go("1f2e")
+    with pytest.raises(CheckpointError, match="got: files and labels: other names, labels or classes\n"):
+        go("3d4c")
 
 
 def test_all_differences_are_told_at_once(tmp_path):
@@ -652,3 +661,60 @@ def test_the_same_script_in_another_process_directory_and_with_other_workers_goe
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == ["factory", str(epochs), "step", str(epochs), "lambda", str(epochs)]
+
+
+class Forward(nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs) * 2
+
+
+class Other(nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs) * 3
+
+
+Other.__name__ = "Forward"
+
+
+class Addressed(nn.Linear):
+    def extra_repr(self):
+        return f"init={object()!r}"
+
+
+def test_the_code_of_a_forward_of_ones_own_is_compared_and_addresses_are_not(tmp_path):
+    run(tmp_path / "a", model=Forward(4, 3))
+    assert run(tmp_path / "a", model=Forward(4, 3), epochs=2).epochs == 2
+    with pytest.raises(CheckpointError, match=r"got: Forward\.forward's code has changed\n") as caught:
+        run(tmp_path / "a", model=Other(4, 3), epochs=2)
+    assert "override=('model',)" in str(caught.value)
+    run(tmp_path / "b", model=Addressed(4, 3))
+    assert run(tmp_path / "b", model=Addressed(4, 3), epochs=2).epochs == 2
+
+
+def test_what_the_training_changes_is_state_and_not_compared(tmp_path):
+    class Unfreezes(Callback):
+        def on_epoch_start(self, state):
+            state.model.requires_grad_(True)
+
+    model = frozen()
+    run(tmp_path, Unfreezes(), model=model)
+    assert run(tmp_path, Unfreezes(), model=model, epochs=2).epochs == 2
+    settings = load_checkpoint(tmp_path / "last.pt")["training"]["settings"]
+    assert "the layer body.1" in settings
+    assert "frozen parameters" in settings, "the second run began with none, and left it so"
+
+
+def test_a_callback_that_says_what_must_match_is_compared(tmp_path):
+    class Noise(Callback):
+        def __init__(self, scale):
+            self.scale = scale
+
+        def must_match(self):
+            return {"scale": self.scale}
+
+    run(tmp_path, Noise(0.1))
+    with pytest.raises(CheckpointError, match=r"got: Noise's scale: 0\.1 then, 0\.2 now\n"):
+        run(tmp_path, Noise(0.2), epochs=2)
+    with pytest.raises(CheckpointError, match="got: callbacks: Noise then, none now\n"):
+        run(tmp_path, epochs=2)
+    assert run(tmp_path, Noise(0.2), epochs=2, override=("callbacks",)).epochs == 2

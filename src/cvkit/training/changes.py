@@ -84,7 +84,8 @@ def begin(state: TrainState, override: object = (), schedule: Any = None, step: 
     """
     names = _checked(override, state)
     given = Given(schedule, step, known_options(state))
-    return Identity(given, facts_.gather(state, given), fingerprint(state), names)
+    found = facts_.gather(state, given)
+    return Identity(given, found, fingerprint(state, found), names)
 
 
 def _checked(override: object, state: TrainState) -> tuple[str, ...]:
@@ -161,7 +162,7 @@ def _length(values: Mapping[str, str], epochs: object) -> tuple[str | None, str 
 
 
 def _differs(name: str, then: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    if name.endswith("code") and then[name].partition(" ")[0] != now[name].partition(" ")[0]:
+    if name.endswith("'s code") and then[name].partition(" ")[0] != now[name].partition(" ")[0]:
         return False  # for another Python
     asked = "precision asked for"
     if name == asked or (name == "precision" and then.get(asked) == now[asked] == "auto"):
@@ -175,7 +176,7 @@ def _explained(name: str, now: Facts, found: Container[str]) -> bool:
 
 
 def _line(name: str, then: str, now: str) -> str:
-    if name.endswith("code"):
+    if name.endswith("'s code"):
         return f"{name} has changed"
     return _HASHES.get(name) or f"{name}: {then} then, {now} now"
 

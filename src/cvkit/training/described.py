@@ -255,8 +255,8 @@ def _numbers(value: Tensor | np.ndarray[Any, Any] | np.generic) -> str:
     if value.dtype.hasobject:
         return f"objects {value.shape}"
     if value.size > _SHOWN:
-        data = np.ascontiguousarray(value).tobytes()
-        return f"{value.dtype} {value.shape} {hashlib.blake2b(data, digest_size=6).hexdigest()}"
+        whole = np.ascontiguousarray(value).tobytes()
+        return f"{value.dtype} {value.shape} {hashlib.blake2b(whole, digest_size=6).hexdigest()}"
     return repr(value.tolist())
 
 

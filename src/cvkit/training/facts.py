@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -161,17 +162,16 @@ _FINER = (
 """What explains another hash of the data, which is over all of these."""
 
 
-def fingerprint(state: TrainState) -> dict[str, Any]:
-    """Returns what must be the same for a run to be continued on the same data; ``None`` for what a loader does not tell."""
-    return {"batches": len(state.train), "accumulate": state.accumulate, **_asked(state.train)}
+def fingerprint(state: TrainState, facts: Facts) -> dict[str, Any]:
+    """Returns what of the data must be the same, as every version keeps it; ``None`` for what a loader does not tell."""
+    hashed = facts["data"].value if "data" in facts else None
+    return {"batches": len(state.train), "accumulate": state.accumulate, **_asked(state.train), "data": hashed}
 
 
 def _asked(loader: Any) -> dict[str, Any]:
-    own = getattr(loader, "fingerprint", None)
     return {
         "loader seed": getattr(loader, "seed", None) if can_skip(loader) else None,
         "batch size": getattr(loader, "batch_size", None),
-        "data": own if isinstance(own, str) else None,
     }
 
 
@@ -186,7 +186,9 @@ def _of_loader(loader: Any, prefix: str, part: str) -> Facts:
     if isinstance(loader, DataLoader):
         own_batches = loader.batch_size is None and loader.batch_sampler is not None
         found["sampler"] = type(loader.batch_sampler if own_batches else loader.sampler).__name__
-    found |= _of_dataset(getattr(loader, "dataset", None))
+    hashed = getattr(loader, "fingerprint", None)
+    found["data"] = hashed if isinstance(hashed, str) else None
+    found |= _of_dataset(getattr(loader, "dataset", None), hashed=found["data"] is not None)
     texts = {name: value if isinstance(value, str) else plain_text(value) for name, value in found.items()}
     texts = {name: text for name, text in texts.items() if found[name] is not None}
     behind = {"data": _FINER, "files and labels": ("samples", "classes"), "labels": ("samples",)}
@@ -198,11 +200,16 @@ def _of_loader(loader: Any, prefix: str, part: str) -> Facts:
     return facts
 
 
-def _of_dataset(dataset: Any) -> dict[str, Any]:
-    """Returns what a dataset says of its samples: how many, which labels and classes, how its files are decoded."""
+def _of_dataset(dataset: Any, *, hashed: bool) -> dict[str, Any]:
+    """Returns what a dataset says of its samples: how many, which labels and classes, how its files are decoded.
+
+    Args:
+        dataset: Any, or ``None``.
+        hashed: Whether its loader has a hash of them: it takes time, and is not made twice.
+    """
     if dataset is None or not hasattr(dataset, "__len__"):
         return {}
-    own, whole, chosen = getattr(dataset, "fingerprint", None), dataset, []
+    whole, chosen = dataset, []
     while hasattr(whole, "dataset"):
         chosen.append(np.asarray(getattr(whole, "indices", [])))
         whole = whole.dataset
@@ -214,7 +221,8 @@ def _of_dataset(dataset: Any) -> dict[str, Any]:
         "background": getattr(whole, "background", None),
         "max_pixels": getattr(whole, "max_pixels", None),
     }
-    if isinstance(own, str):
+    own = None if hashed else getattr(dataset, "fingerprint", None)
+    if hashed or isinstance(own, str):
         return found | {"files and labels": own}
     return found | {"labels": _labels(getattr(whole, "targets", None)), "choice of samples": chosen or None}
 
@@ -267,18 +275,18 @@ def _of_model(model: nn.Module) -> Facts:
     layers = [path for path, _ in model.named_modules()]
     found = {"layers": Fact(f"{len(layers) - 1} ({digest(', '.join(layers))})", ("model",), ("the model",))}
     for path, one in model.named_modules():
-        text = f"{type(one).__name__}({one.extra_repr()})".partition(" at 0x")[0]
+        kind: Any = type(one)
+        text = re.sub(" at 0x[0-9a-fA-F]+", "", f"{kind.__name__}({one.extra_repr()})")
         found[f"the layer {path}" if path else "the model"] = Fact(text, ("model",), ("the model",) if path else ())
-        code = _forward_code(type(one))
-        if code:
-            found[f"{type(one).__name__}.forward's code"] = Fact(code, ("model",), ("the model",))
+        if code := _forward_code(kind):
+            found[f"{kind.__name__}.forward's code"] = Fact(code, ("model",), ("the model",))
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     found["frozen parameters"] = Fact(plain_text(frozen) or "", ("model",))
     return found
 
 
 @functools.cache
-def _forward_code(kind: type[nn.Module]) -> str:
+def _forward_code(kind: Any) -> str:
     return describe(kind.forward).code
 
 
