@@ -156,6 +156,7 @@ def test_the_signature_of_fit_is_pinned():
         "resume": False,
         "progress": True,
         "preflight": True,
+        "override": (),
     }
     assert list(parameters) == list(defaults)
 

@@ -121,7 +121,8 @@ def test_used_again_in_a_run_continued_from_one_without_it_it_begins_anew(tiny, 
     stopping = EarlyStopping(patience=1)
     tiny.run(tiny.Logs("val_loss", [1, 2, 3, 4]), stopping, epochs=4)
     values = tiny.Logs("val_loss", [9, 8, 7, 6])
-    assert tiny.run(values, stopping, epochs=4, resume=tmp_path / "last.pt").epochs == 4
+    meant = {"resume": tmp_path / "last.pt", "override": ("callbacks",)}
+    assert tiny.run(values, stopping, epochs=4, **meant).epochs == 4
 
 
 class Own(cvkit.Callback):

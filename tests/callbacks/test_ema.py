@@ -97,8 +97,9 @@ def test_a_run_stopped_in_mid_epoch_resumes_exactly(tmp_path):
 
 def test_a_run_that_leaves_it_out_goes_on_with_the_trained_weights(tmp_path):
     run(EMA(0.9), Checkpoint(tmp_path), epochs=1)
-    with pytest.warns(cvkit.errors.CvkitWarning, match="holds the state of a callback 'EMA'"):
-        resumed = run(Checkpoint(tmp_path), resume=True)
+    with pytest.raises(CheckpointError, match="got: callbacks: EMA then, none now\n"):
+        run(Checkpoint(tmp_path), resume=True)
+    resumed = run(Checkpoint(tmp_path), resume=True, override=("callbacks",))
     assert same(resumed.model.state_dict(), run().model.state_dict())
 
 
@@ -135,14 +136,20 @@ def test_used_again_in_a_run_continued_from_one_without_it_it_begins_with_the_we
     run(Checkpoint(tmp_path), epochs=1)
     used, last = EMA(0.9), tmp_path / "last.pt"
     run(used, lr=0.1)
-    again, fresh = run(used, resume=last), run(EMA(0.9), resume=last)
+    meant = {"resume": last, "override": ("callbacks",)}
+    again, fresh = run(used, **meant), run(EMA(0.9), **meant)
     assert same(again.model.state_dict(), fresh.model.state_dict())
 
 
 def test_another_decay_is_refused_on_resume(tmp_path):
     run(EMA(0.9), Checkpoint(tmp_path), epochs=1)
-    with pytest.raises(CheckpointError, match=r"with another decay\n  got: decay=0\.9 then, 0\.5 now\n"):
+    with pytest.raises(CheckpointError, match=r"got: EMA's decay: 0\.9 then, 0\.5 now\n"):
         run(EMA(0.5), Checkpoint(tmp_path), resume=True)
+
+
+def test_another_decay_is_refused_of_a_file_that_keeps_it_in_the_average_only():
+    with pytest.raises(CheckpointError, match=r"with another decay\n  got: decay=0\.9 then, 0\.5 now\n"):
+        EMA(0.5).load_state_dict({"updates": 3, "average": {}, "decay": 0.9})
 
 
 class Counting(nn.Linear):

@@ -187,7 +187,7 @@ def test_the_update_of_a_group_that_a_loader_leaves_short_is_stepped_after_too(t
     ("kinds", "got"),
     [
         ((StepLR, StepLR), r"over optimizer 1 then, over optimizer 0 \(from 0\) now"),
-        ((StepLR, MultiStepLR), "MultiStepLR then, StepLR now"),
+        ((StepLR, MultiStepLR), "LRSchedule's scheduler: MultiStepLR then, StepLR now"),
     ],
 )
 def test_schedulers_that_have_changed_places_are_refused_on_resume(tiny, tmp_path, kinds, got):
@@ -203,6 +203,6 @@ def test_schedulers_that_have_changed_places_are_refused_on_resume(tiny, tmp_pat
         return tiny.run(*(made[::-1] if turned else made), checkpoint, model=model, optimizer=optimizers, **options)
 
     go(turned=True, epochs=1)
-    with pytest.raises(CheckpointError, match=f"another scheduler in this LRSchedule\n  got: {got}\n"):
+    with pytest.raises(CheckpointError, match=f"\n  got: {got}"):
         go(turned=False, resume=True)
     assert go(turned=True, resume=True).stop_reason == "finished"

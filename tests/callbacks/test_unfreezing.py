@@ -198,8 +198,13 @@ def test_names_that_the_model_does_not_have_end_the_run_before_it_starts():
 
 def test_another_plan_than_that_of_the_run_is_refused_by_its_difference(tmp_path):
     fit(GradualUnfreezing(every_epochs=2), Checkpoint(tmp_path), epochs=1)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(CheckpointError, match="got: GradualUnfreezing's every_epochs: 2 then, 1 now\n"):
         fit(GradualUnfreezing(), Checkpoint(tmp_path), resume=True)
+
+
+def test_another_plan_is_refused_of_a_file_that_keeps_it_in_the_state_only():
+    with pytest.raises(CheckpointError) as caught:
+        GradualUnfreezing().load_state_dict(GradualUnfreezing(every_epochs=2).state_dict())
     assert str(caught.value) == (
         "the run that is continued unfroze its model by another plan\n"
         "  got: every_epochs=2 then, 1 now\n"

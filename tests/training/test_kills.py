@@ -290,6 +290,55 @@ def test_another_cache_goes_on_bit_by_bit(tmp_path, runs, preset, before, after)
     check(runs, tmp_path / "run", options, at("SIGKILL", "on_batch_end", 9), then={"cache": after})
 
 
+# --- with something changed in between
+
+CHANGES = {
+    "lr": ({}, {"lr": 0.01}, "AdamW's lr: 0.02 then, 0.01 now"),
+    "lr, schedule": (PLAIN, {"lr": 0.01}, "AdamW's lr: 0.02 then, 0.01 now"),
+    "schedule": ({"schedule": "poly"}, {"schedule": "linear"}, "schedule: PolynomialLR then, LinearLR now"),
+    "clip_norm": ({"clip_norm": 0.1}, {"clip_norm": 0.5}, "clip_norm: 0.1 then, 0.5 now"),
+    "precision": ({}, {"precision": "bf16"}, "precision: fp32 then, bf16 now"),
+    "loss": ({"smoothing": 0.0}, {"smoothing": 0.1}, "the loss's label_smoothing: 0.0 then, 0.1 now"),
+    "model": ({"ema": True}, {"dropout": 0.4}, "the layer 3: Dropout(p=0.2, inplace=False) then, Dropout(p=0.4, "),
+    "callbacks": ({"ema": True}, {"decay": 0.5}, "EMA's decay: 0.9 then, 0.5 now"),
+    "callbacks, more": ({}, {"ema": True, "patience": 5}, "callbacks: none then, EMA, EarlyStopping now"),
+    "transform": ({"data": "folder", "workers": 2}, {"preset": "crops"}, "transform: small_image_train then, classif"),
+    "transform, mixup": ({}, {"mixup": 0.4}, "the transform's mixup: 0.0 then, 0.4 now"),
+    "data": (PLAIN, {"batch": 8}, "batches: 6 then, 3 now; batch size: 4 then, 8 now"),
+    "data, drop_last": ({"workers": 2}, {"drop_last": True}, "batches: 6 then, 5 now; drop_last: False then, True now"),
+    "accumulate": (PLAIN, {"accumulate": 2}, "accumulate: 1 then, 2 now"),
+    "optimizer": (PLAIN, {"optimizer": "momentum"}, "optimizer: AdamW then, SGD now"),
+    "val+callbacks": ({}, {"val": False}, "val data given: yes then, no now"),
+}
+BETWEEN = {"data", "accumulate"}
+"""What changes between epochs only."""
+
+
+def changes():
+    sample = {"lr, schedule", "callbacks", "data"}
+    for name, case in CHANGES.items():
+        yield pytest.param(name.partition(",")[0], *case, marks=[] if name in sample else [slow], id=name)
+
+
+@pytest.mark.parametrize(("part", "before", "change", "told"), list(changes()))
+def test_a_change_after_a_kill_is_refused_and_one_that_is_meant_goes_on_bit_by_bit(
+    tmp_path, runs, part, before, change, told
+):
+    moment = at("SIGKILL", "on_epoch_start", 2) if part in BETWEEN else at("SIGKILL", "on_batch_end", 4)
+    refused, meant, again = (tmp_path / name for name in ("refused", "meant", "again"))
+    for directory in (refused, meant, again):
+        runs.killed(directory, before, moment)
+    after = before | change
+    assert runs.run(refused, after)["code"] == 1
+    assert f"got: {told}" in said(refused)
+    assert_same(runs.finished(refused, before), runs.whole(before))  # the refusal has left everything as it was
+    after |= {"override": part.split("+")}
+    runs.killed(again, after, at("SIGKILL", "on_batch_end", 3))
+    end = runs.finished(again, after)
+    assert end["position"] > 0
+    assert_same(end, runs.finished(meant, after))
+
+
 # --- at any hook
 
 HOOKS = {

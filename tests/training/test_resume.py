@@ -644,13 +644,13 @@ def test_a_damaged_file_that_was_asked_for_by_name_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "said", "part"),
     [
-        ({"train": 3}, "batches: 5 then, 6 now; batch size: 4 then, 3 now"),
-        ({"accumulate": 1}, "accumulate: 2 then, 1 now"),
+        ({"train": 3}, "batches: 5 then, 6 now; batch size: 4 then, 3 now", "data"),
+        ({"accumulate": 1}, "accumulate: 2 then, 1 now", "accumulate"),
     ],
 )
-def test_other_data_in_the_middle_of_an_epoch_are_refused(tmp_path, change, said):
+def test_other_data_in_the_middle_of_an_epoch_are_refused(tmp_path, change, said, part):
     train(tmp_path, Keeps("on_batch_end", stop_at(2)))
     change = {key: data(value) if key == "train" else value for key, value in change.items()}
     with pytest.raises(CheckpointError) as caught:
@@ -658,9 +658,11 @@ def test_other_data_in_the_middle_of_an_epoch_are_refused(tmp_path, change, said
     assert str(caught.value) == (
         f"the run in {tmp_path / 'last.pt'} is another one than this\n"
         f"  got: {said}\n"
-        "  expected: the same data, transform, batch size, seed, loss, optimizer and schedule; the number of epochs, of workers, the device "
-        "and the cache may change\n"
-        "  fix: undo the change; or start a new run in another directory from these weights: "
+        "  expected: the same data, transform, model, loss, optimizer, schedule and whatever else decides the run; the number of "
+        "epochs, of workers, the device and the cache may change\n"
+        "  fix: undo the change; or, if it is meant, let the epoch end first by the script as it was, for "
+        f"{part} cannot change 2 batches into one; then pass override=({part!r},); "
+        "or start a new run in another directory from these weights: "
         f"cvkit.load_weights(model, {str(tmp_path / 'last.pt')!r})"
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -160,6 +160,15 @@ class Checkpoint(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value so far."""
         return {"best": self.monitor.best} if self.monitor is not None and math.isfinite(self.monitor.best) else {}
+
+    def must_match(self) -> dict[str, Any]:
+        """Returns what decides which epoch is the best; when and how files are written may change."""
+        return self.monitor.must_match() if self.monitor is not None else {"monitor": "none"}
+
+    def load_changed(self, state: Mapping[str, Any], changed: Collection[str]) -> None:
+        """Takes back the best value, unless it is of another logged one."""
+        if not {"monitor", "mode"} & set(changed):
+            self.load_state_dict(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back the best value."""

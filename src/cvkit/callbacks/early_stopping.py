@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from cvkit.errors import ArgumentError
@@ -66,6 +66,15 @@ class EarlyStopping(Callback):
         """Returns the best value and the epochs waited since."""
         best = self.monitor.best if math.isfinite(self.monitor.best) else None
         return {"best": best, "waited": self.waited}
+
+    def must_match(self) -> dict[str, Any]:
+        """Returns what is watched, and what is borne."""
+        return {**self.monitor.must_match(), "min_delta": self.monitor.min_delta, "patience": self.patience}
+
+    def load_changed(self, state: Mapping[str, Any], changed: Collection[str]) -> None:
+        """Takes both back, unless they are of another logged value."""
+        if not {"monitor", "mode"} & set(changed):
+            self.load_state_dict(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes both back."""

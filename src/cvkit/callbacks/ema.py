@@ -31,7 +31,7 @@ class EMA(Callback):
 
     Raises:
         ArgumentError: A decay out of range.
-        CheckpointError: The run that is continued had another decay.
+        CheckpointError: The run that is continued had another decay, or none (``fit(override=("callbacks",))`` allows it).
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -99,6 +99,10 @@ class EMA(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Returns the average, the number of updates in it, and its decay, which a continued run must share."""
         return {"updates": self.updates, "average": self._average, "decay": self.decay} if self._average else {}
+
+    def must_match(self) -> dict[str, Any]:
+        """Returns the decay."""
+        return {"decay": self.decay}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back a saved average.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cvkit.errors import ArgumentError, CheckpointError
+from cvkit.training.facts import of_scheduler
 from cvkit.training.hooks import Callback
 from cvkit.training.monitor import Monitor
-from cvkit.training.snapshot import load_schedule, schedule_state
+from cvkit.training.schedules import load_schedule, replayed, schedule_state
 from cvkit.training.state import TrainState
 
 __all__ = ["LRSchedule"]
@@ -27,8 +28,11 @@ class LRSchedule(Callback):
     Raises:
         ArgumentError: No scheduler, another ``every``, a plateau scheduler without ``monitor`` or a monitor without one, or,
             when the run starts, a scheduler of another optimizer.
-        CheckpointError: The run that is continued had another scheduler in its place.
+        CheckpointError: The run that is continued had another scheduler in its place
+            (``fit(override=("schedule",))`` allows it: this one is then put to where the run stands).
     """
+
+    override: ClassVar[str] = "schedule"
 
     def __init__(
         self, scheduler: LRScheduler, *, every: Literal["step", "epoch"] = "step", monitor: str | None = None
@@ -59,6 +63,7 @@ class LRSchedule(Callback):
         self._stepped = 0
         self._which: int | None = None
         self._restored = False
+        self._anew = False
 
     def on_fit_start(self, state: TrainState) -> None:
         """Checks that the scheduler belongs to this run."""
@@ -72,10 +77,29 @@ class LRSchedule(Callback):
                 fix="build optimizer, then scheduler over it, and pass optimizer=optimizer to fit",
             )
         self._stepped = state.step
-        saved, self._restored = self._which if self._restored else None, False
+        saved = self._which if self._restored else None
+        self._anew = self._anew or (state.step > 0 and not self._restored)
+        self._restored = False
         self._which = next(n for n, one in enumerate(state.optimizers) if one is self.scheduler.optimizer)
         if saved not in (None, self._which):
             raise _another(f"over optimizer {saved}", f"over optimizer {self._which} (from 0)")
+        if self._anew:
+            self._go_to(state)
+
+    def _go_to(self, state: TrainState) -> None:
+        """Puts a scheduler that the run did not have before to where the run stands; one of plateaus begins there."""
+        self._anew = False
+        steps = state.step if self.every == "step" else state.epochs_done
+        if steps == 0 or isinstance(self.scheduler, ReduceLROnPlateau) or self._which is None:
+            return
+        if getattr(self.scheduler, "last_epoch", 0) > 0:
+            raise ArgumentError(
+                "the scheduler of LRSchedule has been stepped before",
+                got=f"{type(self.scheduler).__name__} after {self.scheduler.last_epoch} steps",
+                expected="a fresh one: an override puts it to where the run stands",
+                fix="build the optimizer and the scheduler anew before calling fit",
+            )
+        replayed(self.scheduler, state.options[self._which], steps)
 
     def on_batch_end(self, state: TrainState) -> None:
         """Steps after an update."""
@@ -95,6 +119,23 @@ class LRSchedule(Callback):
         """Returns the scheduler's state, and which scheduler it is."""
         kind = type(self.scheduler).__name__
         return {"scheduler": schedule_state(self.scheduler), "kind": kind, "optimizer": self._which}
+
+    def must_match(self) -> dict[str, Any]:
+        """Returns what the scheduler does and how often; how far it is does not belong here."""
+        watched = self.monitor.name if self.monitor is not None else "none"
+        own = {"scheduler": type(self.scheduler).__name__, "every": self.every, "monitor": watched}
+        return own | of_scheduler(self.scheduler)
+
+    def load_changed(self, state: Mapping[str, Any], changed: Collection[str]) -> None:
+        """Takes back what still holds: of ``ReduceLROnPlateau`` what it has counted, of others the optimizer it is over."""
+        own = set(self.must_match())
+        if not (set(changed) & own or set(changed) & {"lr", "momentum", "betas"}):
+            self.load_state_dict(state)
+            return
+        self._which, self._restored = state.get("optimizer"), True
+        if isinstance(self.scheduler, ReduceLROnPlateau) and "scheduler" not in changed:
+            load_schedule(self.scheduler, {key: one for key, one in state["scheduler"].items() if key not in changed})
+        self._anew = True
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes it back.

@@ -121,7 +121,11 @@ class GradualUnfreezing(Callback):
                 _unfreeze(model, what)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the plan, which a continued run must share."""
+        """Returns the plan, by which files of older versions are compared as well."""
+        return self.must_match()
+
+    def must_match(self) -> dict[str, Any]:
+        """Returns the plan."""
         plan = None if self.plan is None else {str(epoch): what for epoch, what in self.plan.items()}
         return {"plan": plan, "every_epochs": self.every_epochs, "keep": self.keep}
 
@@ -132,7 +136,9 @@ class GradualUnfreezing(Callback):
             CheckpointError: It was another.
         """
         own = self.state_dict()
-        changed = [f"{key}={state.get(key)!r} then, {own[key]!r} now" for key in own if state.get(key) != own[key]]
+        changed = [
+            f"{key}={state[key]!r} then, {own[key]!r} now" for key in own if state.get(key, own[key]) != own[key]
+        ]
         if changed:
             raise CheckpointError(
                 "the run that is continued unfroze its model by another plan",

@@ -16,6 +16,9 @@
 ``checkpoint``     one file, written and read
 ``weights``        plain weights in and out, for other programs
 ``snapshot``       a run as a plain dict, and back
+``facts``          what decides a run, as text; ``described`` says what an object is
+``changes``        what differs from the run that is continued: refused, or meant
+``schedules``      a schedule's state, and a schedule put to where a run stands
 ``resume``         which file a run continues from
 ``signals``        Ctrl-C and SIGTERM
 ``preflight``      one batch traced, mistakes diagnosed

@@ -18,7 +18,7 @@ from cvkit.registry import default_callbacks
 from cvkit.training import feed
 from cvkit.training.losses import resolve_loss
 from cvkit.training.metrics import Meters, resolve_metrics
-from cvkit.training.optimizers import resolve_optimizers, resolve_schedules
+from cvkit.training.optimizers import group_options, resolve_optimizers, resolve_schedules
 from cvkit.training.runtime import Runtime, Step
 from cvkit.training.state import FitResult, TrainState
 
@@ -146,6 +146,7 @@ def state(
 def add_optimizers(state: TrainState, optimizer: Any, lr: float) -> None:
     """Adds the optimizers, over parameters that are on the device by now."""
     state.optimizers = resolve_optimizers(optimizer, state.model, lr)
+    state.options = [group_options(one) for one in state.optimizers]
     held = {id(p) for one in state.optimizers for group in one.param_groups for p in group["params"]}
     state.runtime.loose = [p for p in state.model.parameters() if p.requires_grad and id(p) not in held]
 

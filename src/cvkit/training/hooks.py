@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -41,10 +41,12 @@ class Callback:
     Attributes:
         order: ``CHANGER`` (0, the default) runs before ``OBSERVER`` (1), and that before ``LAST`` (2); within one order
             callbacks run as listed. The end of the run is told in reverse.
+        override: The name in ``fit(override=…)`` that lets :meth:`must_match` change.
         logs: Names that the callback puts into ``state.logs``, so that ``Checkpoint`` and ``EarlyStopping`` may monitor them.
     """
 
     order: ClassVar[int] = CHANGER
+    override: ClassVar[str] = "callbacks"
     logs: Sequence[str] = ()
 
     def on_fit_start(self, state: TrainState) -> None:
@@ -83,6 +85,24 @@ class Callback:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what :meth:`state_dict` returned."""
+
+    def must_match(self) -> dict[str, Any]:
+        """Returns what of the callback decides the training, by name: plain values that a continued run must share.
+
+        Asked for before the run starts. Nothing by default: a callback that only looks on may change.
+        """
+        return {}
+
+    def load_changed(self, state: Mapping[str, Any], changed: Collection[str]) -> None:
+        """Takes back a state after a change that ``fit(override=…)`` allows.
+
+        By default :meth:`load_state_dict` gets all of it but what has changed.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+            changed: The names of the values of :meth:`must_match` that differ, and of the options of the optimizers that do.
+        """
+        self.load_state_dict({key: value for key, value in state.items() if key not in changed})
 
 
 class Hooks:
@@ -161,22 +181,31 @@ class Hooks:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of every callback that has one, by class name."""
-        states = {key: one.state_dict() for key, one in self._keyed() if hasattr(one, "state_dict")}
+        states = {key: one.state_dict() for key, one in self.keyed() if hasattr(one, "state_dict")}
         return {key: state for key, state in states.items() if state}
 
-    def load_state_dict(self, states: Mapping[str, Any]) -> list[str]:
+    def load_state_dict(
+        self, states: Mapping[str, Any], changed: Callable[[str], Collection[str]] = lambda key: ()
+    ) -> list[str]:
         """Gives every callback its state back.
+
+        Args:
+            states: What :meth:`state_dict` returned.
+            changed: Says what has changed for the callback of a key, as :meth:`Callback.load_changed` wants to know it.
 
         Returns:
             The keys of states that nobody took: their callbacks are not there any more.
         """
-        keyed = dict(self._keyed())
+        keyed = dict(self.keyed())
         for key, state in states.items():
-            if key in keyed:
+            if key in keyed and (names := changed(key)) and hasattr(keyed[key], "load_changed"):
+                keyed[key].load_changed(state, names)
+            elif key in keyed:
                 keyed[key].load_state_dict(state)
         return [key for key in states if key not in keyed]
 
-    def _keyed(self) -> Iterator[tuple[str, Any]]:
+    def keyed(self) -> Iterator[tuple[str, Any]]:
+        """Yields the callbacks with the names that their states go under: those of their classes, numbered from the second."""
         seen: dict[str, int] = {}
         for callback in self.callbacks:
             name = type(callback).__name__

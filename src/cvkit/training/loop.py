@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit.calls import warn
-from cvkit.training import build, feed
+from cvkit.training import build, changes, feed
 from cvkit.training import preflight as preflight_
 from cvkit.training import resume as resume_
 from cvkit.training.answers import explained
@@ -53,6 +53,7 @@ def fit(
     resume: bool | str | Path = False,
     progress: bool = True,
     preflight: bool = True,
+    override: Sequence[str] = (),
 ) -> FitResult:
     """Trains a model.
 
@@ -96,6 +97,10 @@ def fit(
         resume: ``True`` continues from the ``Checkpoint`` callback's directory if it holds a run, a path from that file.
         progress: Whether to show progress.
         preflight: Whether to trace one batch through everything first.
+        override: Names of what may differ from the run that is continued, e.g. ``("lr",)``: there the values of this call
+            count. An optimizer's options by their own names; else ``"accumulate"``, ``"callbacks"``, ``"clip_norm"``,
+            ``"data"``, ``"loss"``, ``"metrics"``, ``"model"``, ``"optimizer"``, ``"precision"``, ``"schedule"``, ``"step"``,
+            ``"transform"``, ``"val"``. What does not differ is continued exactly; so the same call may be repeated.
 
     Returns:
         History, model, and how the run ended.
@@ -103,7 +108,8 @@ def fit(
     Raises:
         ArgumentError: An argument that cannot work, before anything is touched.
         PreflightError: One batch does not go through model, loss and metrics.
-        CheckpointError: The directory holds another run, or a checkpoint cannot be read or written.
+        CheckpointError: The directory holds another run, or a checkpoint cannot be read or written, or the run that is
+            continued differs in something that ``override`` does not name.
         DeviceError: A device or precision that is not there.
     """
     build.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
@@ -118,13 +124,14 @@ def fit(
         build.add_optimizers(state, optimizer, lr)
         build.add_schedules(state, schedule)
         compute = state.compute = step or build.usual_step(state)
+        resume_.identify(state, resume, override, schedule, step)
         if preflight:
             preflight_.warn(preflight_.inspect(state, compute, own_step=step is not None))
         state.resumed = resume is not False
         with resume_.claimed(callbacks):
             resume_.enter(state, resume_.find(callbacks, resume), seed)
             try:
-                with feed.explained(), graceful(state), hooks.running(state):
+                with feed.explained(), graceful(state), changes.remembered(state), hooks.running(state):
                     _train(state, hooks, compute)
             finally:  # whoever trains with this loader next gets epochs that it has not served
                 feed.move_to_epoch(train, state.first_epoch + state.epochs_begun)

@@ -30,9 +30,13 @@ class Monitor:
                 "mode cannot be used", got=repr(mode), expected='"min", "max" or None', fix="leave it out"
             )
         self.name = name
-        self.mode = mode
+        self.mode = self._given = mode
         self.min_delta = min_delta
         self.best = math.inf
+
+    def must_match(self) -> dict[str, str]:
+        """Returns what a continued run must share, or its best value is of something else; a mode where one was given."""
+        return {"monitor": self.name} | ({"mode": self._given} if self._given is not None else {})
 
     def check(self, state: TrainState) -> None:
         """Makes sure, before training, that the value will be logged and which way is better.

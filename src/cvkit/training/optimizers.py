@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from cvkit.errors import ArgumentError, UnknownNameError, unknown_name
 from cvkit.registry import Registry
 
-__all__ = ["DEFAULT_LR", "optimizers", "resolve_optimizers", "resolve_schedules", "schedules"]
+__all__ = ["DEFAULT_LR", "group_options", "optimizers", "resolve_optimizers", "resolve_schedules", "schedules"]
 
 DEFAULT_LR = 1e-3
 
@@ -140,6 +140,11 @@ def _builder(name: str) -> Callable[..., Optimizer]:
         expected=f"one of: {', '.join(optimizers.names())}; or a factory params -> Optimizer",
         fix=f"optimizer=lambda p: torch.optim.{torchs}(p, lr=…), and leave lr out",
     )
+
+
+def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Returns the options of each parameter group, without its parameters."""
+    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
 
 
 def _check_steps(found: Iterable[Optimizer]) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 from cvkit import seeding
 from cvkit.calls import warn
 from cvkit.errors import ArgumentError, CheckpointError
-from cvkit.training import snapshot
+from cvkit.training import changes, snapshot
 from cvkit.training.checkpoint import load_checkpoint
 from cvkit.training.state import TrainState
 
-__all__ = ["claimed", "enter", "find", "settle"]
+__all__ = ["claimed", "enter", "find", "identify", "settle"]
 
 
 def find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
@@ -77,6 +77,17 @@ def claimed(callbacks: Sequence[Any]) -> Iterator[None]:
             if hasattr(callback, "claim"):
                 stack.enter_context(callback.claim())
         yield
+
+
+def identify(state: TrainState, resume: object, override: object, schedule: Any, step: Any) -> None:
+    """Takes down what decides the run, where it may be continued or is a continuation.
+
+    Raises:
+        ArgumentError: An ``override`` that is no sequence of known names.
+    """
+    callbacks = state.hooks.callbacks if state.hooks is not None else ()
+    if resume is not False or override or any(hasattr(callback, "checkpoints") for callback in callbacks):
+        state.identity = changes.begin(state, override, schedule, step)
 
 
 def enter(state: TrainState, sources: Sequence[Path], seed: int | None = None) -> None:

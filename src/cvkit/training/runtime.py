@@ -38,6 +38,7 @@ class Runtime:
     Attributes:
         device: The ``torch.device``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        asked_precision: What was asked for, which may be ``"auto"``.
         module: What is run: the model, compiled if asked for.
         scaler: The loss scaler, which only fp16 needs.
         loose: Trainable parameters that no optimizer holds; their gradients are dropped at each update.
@@ -51,6 +52,7 @@ class Runtime:
     ) -> None:
         self.device = _find_device(device)
         self.precision = _find_precision(precision, self.device)
+        self.asked_precision = precision
         self.compile = compile
         self.module: Any = None
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit import seeding, state_dicts
 from cvkit.calls import warn
 from cvkit.described import shown
 from cvkit.errors import CheckpointError
+from cvkit.training import schedules
+from cvkit.training.changes import Changes, check, recorded
 from cvkit.training.checkpoint import plain
-from cvkit.training.feed import can_skip, own_generators
+from cvkit.training.feed import own_generators
 from cvkit.training.state import History, TrainState
 
-__all__ = ["FORMAT", "capture", "describe", "layers_of", "load_schedule", "restore", "schedule_state"]
+__all__ = ["FORMAT", "capture", "describe", "layers_of", "restore"]
 
 FORMAT = 1
 
@@ -42,8 +42,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "step": state.step,
         "epochs": state.epochs,
         "seed": state.seed,
-        "data": fingerprint(state),
-        "settings": settings(state),
+        **recorded(state),
         "rng": seeding.capture(),
         "epoch_rng": None if finished else state.epoch_rng,
         "loader_rng": [_loader_rng(state.train), _loader_rng(state.val)],
@@ -52,7 +51,8 @@ def capture(state: TrainState) -> dict[str, Any]:
         "lrs": None
         if finished
         else state.lrs,  # of the last update: of an epoch that is only to be validated they are logged
-        "schedules": [schedule_state(schedule) for schedule in state.schedules],
+        "schedules": [schedules.schedule_state(schedule) for schedule in state.schedules],
+        "schedule_offset": state.schedule_offset,
         "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
         "losses": state.train_meters.losses.state_dict(),
         "metrics": {name: _metric_state(metric) for name, metric in state.train_meters.metrics.items()},
@@ -124,18 +124,6 @@ def _pictures(loader: Any) -> dict[str, Any]:
     }
 
 
-def fingerprint(state: TrainState) -> dict[str, Any]:
-    """Returns what must be the same for a run to be continued on the same data; ``None`` for what a loader does not tell."""
-    own = getattr(state.train, "fingerprint", None)
-    return {
-        "batches": len(state.train),
-        "accumulate": state.accumulate,
-        "loader seed": getattr(state.train, "seed", None) if can_skip(state.train) else None,
-        "batch size": getattr(state.train, "batch_size", None),
-        "data": own if isinstance(own, str) else None,
-    }
-
-
 def restore(state: TrainState, content: Mapping[str, Any], source: object) -> None:
     """Puts a run where :func:`capture` found it.
 
@@ -150,28 +138,54 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     saved = _training_part(content, source)
     weights = saved["weights"] or content["model"]
     _check_weights(state.model, weights, content, source)
-    _check_fit(state, saved, source)
+    changes = check(state, saved, source)
     state.model.load_state_dict(weights)
-    _restore_optimizers(state, saved, source)
+    state.schedule_offset = _offset(state, saved, changes)
+    _restore_optimizers(state, saved, changes, source)
     if state.runtime.scaler is not None and saved["scaler"] is not None:
         state.runtime.scaler.load_state_dict(saved["scaler"])
     state.train_meters.losses.load_state_dict(saved["losses"])
     for name, metric in state.train_meters.metrics.items():
-        _load_metric(name, metric, saved["metrics"].get(name), in_epoch=saved["batch"] > 0)
+        fresh = name not in saved["metrics"] or _is_changed(f"metric {name}", changes)
+        if not fresh:
+            _load_metric(name, metric, saved["metrics"][name], in_epoch=saved["batch"] > 0)
+        elif saved["batch"] > 0:
+            _warn_of_metric(f"the metric {name!r} is new")
     state.epoch = state.epochs_done = saved["epoch"]
     state.first_epoch = saved.get("first_epoch", 0)
     state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
     state.history = History(saved["history"])
     state.logs = dict(saved["logs"])
     state.epoch_rng, state.used_lrs = saved["epoch_rng"], saved.get("lrs")
-    for key in state.hooks.load_state_dict(saved["callbacks"]) if state.hooks is not None else ():
-        warn(f"{source} holds the state of a callback {key!r} that this run does not have")
+    _restore_callbacks(state, saved, changes, source)
     for loader, generators in zip((state.train, state.val), saved["loader_rng"], strict=True):
         for generator, one in zip(own_generators(loader), generators, strict=False):
             generator.set_state(one)
-    if isinstance(state.loss_fn, nn.Module):
+    if isinstance(state.loss_fn, nn.Module) and "loss" not in changes.parts:
         state.loss_fn.load_state_dict(saved["loss"])
     state.resume_rng = saved["rng"]
+
+
+def _offset(state: TrainState, saved: Mapping[str, Any], changes: Changes) -> int:
+    """Returns how many steps the schedules are ahead of the run, so that they end with it.
+
+    Where an epoch has another number of updates than it had, they stand where they would if it had always been so.
+    """
+    before: int = saved.get("schedule_offset", 0)
+    return saved["epoch"] * state.steps_per_epoch - saved["step"] if changes.steps else before
+
+
+def _is_changed(owner: str, changes: Changes) -> bool:
+    return f"the {owner}" in changes.names or bool(changes.of(f"the {owner}"))
+
+
+def _restore_callbacks(state: TrainState, saved: Mapping[str, Any], changes: Changes, source: object) -> None:
+    if state.hooks is None:
+        return
+    rates = [key for groups in state.options for group in groups for key in group if key in changes.parts]
+    left = state.hooks.load_state_dict(saved["callbacks"], lambda key: [*changes.of(key), *rates])
+    for key in left if not {"callbacks", "schedule"} & changes.parts else ():
+        warn(f"{source} holds the state of a callback {key!r} that this run does not have")
 
 
 def _training_part(content: Mapping[str, Any], source: object) -> Mapping[str, Any]:
@@ -216,54 +230,34 @@ def _check_weights(model: nn.Module, weights: Mapping[str, Any], content: Mappin
     )
 
 
-def settings(state: TrainState) -> dict[str, str]:
-    """Returns what decides the updates besides the data, as text; where it runs and how fast does not belong here."""
-    found = {"loss": state.loss_spec.name, "clip_norm": str(state.clip_norm), "processes": "1"}
-    found["optimizer"] = ", ".join(type(optimizer).__name__ for optimizer in state.optimizers)
-    for optimizer in state.optimizers:
-        options = {key: value for key, value in optimizer.defaults.items() if key not in _HOW}
-        found |= {f"{type(optimizer).__name__}'s {key}": str(value) for key, value in options.items()}
-    found["schedule"] = ", ".join(type(schedule).__name__ for schedule in state.schedules) or "none"
-    transform: Any = getattr(state.train, "transform", None)
-    if hasattr(transform, "to_config"):
-        found |= {f"the transform's {key}": str(value) for key, value in transform.to_config().items()}
-    return found
+def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], changes: Changes, source: object) -> None:
+    """Gives optimizers and schedules their state back; where ``override`` says so, the values of this call stand."""
+    _tell_of_length(state, saved, source)
+    own = {"schedule", "lr", "optimizer", "momentum", "betas"} & changes.parts
+    anew = bool(state.schedules) and (saved["epochs"] != state.epochs or changes.steps or bool(own))
+    planned = schedules.planned(state, saved["step"] + state.schedule_offset) if anew else None
+    if not {"optimizer", "parameter groups"} & changes.names:  # else there is nothing that would fit
+        _load_optimizers(state, saved, source)
+    for optimizer, groups in zip(state.optimizers, state.options, strict=True):
+        meant = [{key: one for key, one in group.items() if key in changes.parts} for group in groups]
+        schedules.set_options(optimizer, meant)
+    if planned is not None:
+        for optimizer, groups in zip(state.optimizers, planned, strict=True):
+            schedules.set_options(optimizer, groups)
+    else:
+        for schedule, one in zip(state.schedules, saved["schedules"], strict=False):
+            schedules.load_schedule(schedule, one)
 
 
-_HOW = {"foreach", "fused", "capturable", "differentiable"}
-"""Settings of an optimizer that say how it computes, not what."""
-
-
-def _check_fit(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
-    now, then = {**fingerprint(state), **settings(state)}, {**saved["data"], **saved["settings"]}
-    changed = {
-        name: f"{name}: {then[name]} then, {now[name]} now"
-        for name in then
-        if name in now and None not in (then[name], now[name]) and then[name] != now[name]
-    }
-    if changed.keys() & {"batch size", "loader seed"}:  # the loader's hash is over these too
-        changed.pop("data", None)
-    elif "data" in changed:
-        changed["data"] = "data: other files, labels or classes, or another shuffle, drop_last or weights"
-    if changed:
-        raise CheckpointError(
-            f"the run in {source} is another one than this",
-            got="; ".join(changed.values()),
-            expected="the same data, transform, batch size, seed, loss, optimizer and schedule; the number of epochs, of "
-            "workers, the device and the cache may change",
-            fix="undo the change; or start a new run in another directory from these weights: "
-            f"cvkit.load_weights(model, {str(source)!r})",
-        )
-
-
-def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
-    total_changed = bool(state.schedules) and saved["epochs"] != state.epochs
-    if total_changed:
+def _tell_of_length(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
+    if state.schedules and saved["epochs"] != state.epochs:
         warn(
             f"the run continued from {source} was planned for {saved['epochs']} epochs and is now "
             f"to have {state.epochs}: its learning-rate schedule is recomputed for the new length"
         )
-    planned = _advance(state, saved["step"]) if total_changed else None
+
+
+def _load_optimizers(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
     for optimizer, one in zip(state.optimizers, saved["optimizers"], strict=True):
         try:
             optimizer.load_state_dict(one)
@@ -274,40 +268,6 @@ def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], source: obj
                 expected="an optimizer over the same parameter groups",
                 fix="pass the optimizer that the run was made with, or start a new run in another directory",
             ) from error
-    if planned is not None:
-        for optimizer, groups in zip(state.optimizers, planned, strict=True):
-            for group, values in zip(optimizer.param_groups, groups, strict=True):
-                group.update(values)
-    else:
-        for schedule, one in zip(state.schedules, saved["schedules"], strict=False):
-            load_schedule(schedule, one)
-
-
-def _advance(state: TrainState, steps: int) -> list[list[dict[str, Any]]]:
-    """Steps fresh schedules to where the run stands, and returns the optimizers' settings there."""
-    for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
-        optimizer._opt_called = True  # type: ignore[attr-defined]  # torch warns of schedule.step() before it
-        for _ in range(min(steps, state.total_steps - 1)):
-            schedule.step()
-    return [
-        [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-        for optimizer in state.optimizers
-    ]
-
-
-def schedule_state(schedule: LRScheduler) -> dict[str, Any]:
-    """Returns a schedule's state as plain types; what is a function is built again by the script that resumes."""
-    return {key: _plain_counter(value) for key, value in schedule.state_dict().items() if not callable(value)}
-
-
-def _plain_counter(value: Any) -> Any:
-    return dict(value) if isinstance(value, collections.Counter) else value
-
-
-def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
-    """Takes back what :func:`schedule_state` returned; plain dicts become counters again where there was one."""
-    counters = {key for key, value in vars(schedule).items() if isinstance(value, collections.Counter)}
-    schedule.load_state_dict({k: collections.Counter(v) if k in counters else v for k, v in saved.items()})
 
 
 def _loader_rng(loader: Any) -> list[torch.Tensor]:
@@ -330,4 +290,8 @@ def _load_metric(name: str, metric: Any, saved: Mapping[str, Any] | None, *, in_
     elif saved is not None and hasattr(metric, "load_state_dict"):
         metric.load_state_dict(saved)
     elif in_epoch:
-        warn(f"the metric {name!r} has no state_dict(): in the epoch continued here, only what comes now counts")
+        _warn_of_metric(f"the metric {name!r} has no state_dict()")
+
+
+def _warn_of_metric(why: str) -> None:
+    warn(f"{why}: in the epoch continued here, only what comes now counts")

@@ -17,6 +17,7 @@ from cvkit.training.losses import Loss, LossFunction
 from cvkit.training.metrics import Meters, Metric
 
 if TYPE_CHECKING:
+    from cvkit.training.changes import Identity
     from cvkit.training.hooks import Hooks
     from cvkit.training.runtime import Runtime, Step
 
@@ -73,6 +74,9 @@ class TrainState:
         schedules: Learning-rate schedules, one an optimizer, or none.
         used_lrs: The learning rates that the last update was made with, of each parameter group of each optimizer, from that
             update until the next batch begins; ``None`` outside. ``state.lr`` and ``state.lrs`` know when to look here.
+        options: The options of each optimizer's parameter groups as ``fit`` got them, before a schedule changed them.
+        identity: What decides this run, by which a continued one is compared; ``None`` where nothing is saved or continued.
+        schedule_offset: Steps that the schedules are ahead of ``step``, after a change of the number of updates an epoch has.
         accumulate: Batches to one update.
         clip_norm: Bound on the gradient norm, or ``None``.
         seed: The run's seed, given or drawn.
@@ -120,6 +124,9 @@ class TrainState:
     optimizers: list[Optimizer] = field(default_factory=list)
     schedules: list[LRScheduler] = field(default_factory=list)
     used_lrs: list[list[float | Tensor]] | None = None
+    options: list[list[dict[str, Any]]] = field(default_factory=list)
+    identity: Identity | None = None
+    schedule_offset: int = 0
     accumulate: int = 1
     clip_norm: float | None = None
     seed: int = 0

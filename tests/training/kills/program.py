@@ -70,6 +70,13 @@ class Options:
     every_epochs: int = 1
     keep_last: int = 1
     background: bool = False
+    lr: float = 0.02
+    decay: float = 0.9
+    dropout: float = 0.2
+    smoothing: float | None = None
+    batch: int = BATCH
+    drop_last: bool = False
+    override: tuple[str, ...] = ()
 
 
 # --- the ends that a run can come to
@@ -239,18 +246,19 @@ def loaders(options: Options) -> tuple:
     else:
         transform = classification_train(SIZE, erase=0.5)
     common = {"workers": options.workers, "cache": options.cache}
+    order = {"shuffle": True, "weights": options.weights, "seed": 7, "drop_last": options.drop_last}
     return (
-        Loader(train, BATCH, transform=transform, shuffle=True, weights=options.weights, seed=7, **common),
+        Loader(train, options.batch, transform=transform, **order, **common),
         Loader(val, BATCH, transform=transform.evaluation(), **common),
     )
 
 
-def network() -> nn.Module:
+def network(dropout: float) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=2),
         nn.BatchNorm2d(4),
         nn.ReLU(),
-        nn.Dropout(0.2),
+        nn.Dropout(dropout),
         nn.Flatten(),
         nn.Linear(196, CLASSES),
     )
@@ -261,12 +269,12 @@ def train(directory: Path, options: Options, kill: dict | None) -> tuple:
     random.seed(1)
     np.random.seed(2)
     torch.manual_seed(3)
-    model, noise = network(), Noise()
+    model, noise = network(options.dropout), Noise()
     training, validation = loaders(options)
     callbacks = [Kill(kill, late=False), noise]
     optimizer = options.optimizer
     if options.ema:
-        callbacks.append(EMA(0.9))
+        callbacks.append(EMA(options.decay))
     if options.patience is not None:
         callbacks.append(EarlyStopping(patience=options.patience, min_delta=10.0))  # only the first epoch improves
     if options.plateau:
@@ -289,7 +297,8 @@ def train(directory: Path, options: Options, kill: dict | None) -> tuple:
         validation if options.val else None,
         epochs=options.epochs,
         optimizer=optimizer,
-        **({} if options.plateau else {"lr": 0.02}),
+        **({} if options.plateau else {"lr": options.lr}),
+        **({} if options.smoothing is None else {"loss": nn.CrossEntropyLoss(label_smoothing=options.smoothing)}),
         schedule=options.schedule,
         callbacks=[*callbacks, CSVLogger(directory / "log.csv"), checkpoint, Kill(kill, late=True)],
         device="cpu",
@@ -301,6 +310,7 @@ def train(directory: Path, options: Options, kill: dict | None) -> tuple:
         resume=True,
         progress=False,
         preflight=options.preflight,
+        override=options.override,
     )
     return result, noise
 
