@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "cvkit"
 
-LEAVES = {"archive", "errors", "figures", "pixels", "registry", "seeding", "state_dicts"}
+LEAVES = {"archive", "errors", "figures", "pixels", "registry", "seeding", "state_dicts", "worker_signals"}
 ALLOWED = {
     "errors": set(),
     "archive": set(),
@@ -17,6 +17,7 @@ ALLOWED = {
     "pixels": {"errors"},
     "registry": {"errors"},
     "seeding": {"errors"},
+    "worker_signals": set(),
     "data": LEAVES,
     "transforms": LEAVES,
     "models": LEAVES,
