@@ -131,21 +131,56 @@ def test_without_a_checkpoint_ctrl_c_returns_the_model_as_it_stands():
     assert (result.stop_reason, result.steps, result.last_checkpoint) == ("interrupted", 3, None)
 
 
-def test_a_second_ctrl_c_raises_at_once(tmp_path):
-    send = Send(signal.SIGINT, signal.SIGINT)
+@pytest.mark.parametrize("hook", ["on_batch_start", "on_gradients_ready", "on_epoch_start", "on_fit_end"])
+@pytest.mark.parametrize("signals", [(signal.SIGINT,) * 2, (signal.SIGTERM,) * 3, (signal.SIGTERM, signal.SIGINT)])
+def test_a_signal_that_comes_again_changes_nothing(tmp_path, terminated, hook, signals):
+    undisturbed = run(tmp_path / "a")
+    late = [Send(*signals[1:], hook=hook, step=3)] if hook == "on_fit_end" else []
+    early = Send(signals[0]) if late else Send(*signals, hook=hook, step=0 if hook == "on_epoch_start" else 2)
+    first = run(tmp_path / "b", early, *late)
+    assert first.stop_reason == ("interrupted" if signals[0] is signal.SIGINT else "terminated")
+    assert terminated == [signal.SIGTERM] * (signal.SIGTERM in signals), "at the end of fit, once"
+    assert load_checkpoint(tmp_path / "b" / "last.pt")["training"]["step"] == first.steps
+    second = run(tmp_path / "b")
+    assert weights(second) == weights(undisturbed)
+    assert second.history == undisturbed.history
+
+
+def test_a_second_ctrl_c_while_saving_does_not_disturb_it(tmp_path, monkeypatch):
+    save = torch.save
+
+    def interrupted(content, file):
+        signal.raise_signal(signal.SIGINT)
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    result = run(tmp_path, Send(signal.SIGINT))
+    assert load_checkpoint(tmp_path / "last.pt")["training"]["step"] == result.steps == 3
+
+
+def test_a_second_ctrl_c_says_what_a_third_does(capfd):
+    run(None, Send(signal.SIGINT, signal.SIGINT))
+    assert capfd.readouterr().err == (
+        "cvkit: the run is stopping and will be saved; Ctrl-C once more ends it now, without that\n"
+    )
+
+
+def test_a_third_ctrl_c_raises_at_once(tmp_path):
+    send = Send(signal.SIGINT, signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"in callback Send\.on_batch_start"):
         run(tmp_path, send)
     assert send.steps == [1, 2]
     assert not (tmp_path / "last.pt").exists(), "a run torn out of a step is not where its last save says"
 
 
-def test_a_second_ctrl_c_while_saving_leaves_no_half_file(tmp_path, monkeypatch):
+def test_a_third_ctrl_c_while_saving_leaves_no_half_file(tmp_path, monkeypatch):
     run(tmp_path, Send(signal.SIGINT))
     before = (tmp_path / "last.pt").read_bytes()
     save = torch.save
 
     def interrupted(content, file):
         save(content, file)
+        signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(torch, "save", interrupted)
@@ -175,14 +210,7 @@ def test_the_checkpoint_is_there_when_the_scripts_own_handler_is_called(tmp_path
     assert seen == [True]
 
 
-def test_a_second_sigterm_is_not_held_up(terminated):
-    send = Send(signal.SIGTERM, signal.SIGTERM)
-    result = run(None, send)
-    assert result.stop_reason == "terminated"
-    assert terminated[0] == signal.SIGTERM
-
-
-def test_a_handler_of_the_scripts_own_gets_the_second_ctrl_c_and_is_put_back():
+def test_a_handler_of_the_scripts_own_gets_the_third_ctrl_c_and_is_put_back():
     calls = []
 
     def own(number, frame):
@@ -190,7 +218,7 @@ def test_a_handler_of_the_scripts_own_gets_the_second_ctrl_c_and_is_put_back():
 
     before = signal.signal(signal.SIGINT, own)
     try:
-        result = run(None, Send(signal.SIGINT, signal.SIGINT))
+        result = run(None, Send(*[signal.SIGINT] * 3))
         assert calls == [signal.SIGINT]
         assert result.stop_reason == "interrupted"
         assert signal.getsignal(signal.SIGINT) is own

@@ -284,11 +284,11 @@ def open_epoch(
     if can_skip(loader):
         batches: Iterator[Any] = loader.batches(start, device)
         return batches
-    iterator = _iterate(loader)
     if start == 0 or random is None:
-        return itertools.islice(iterator, start, None)
+        return itertools.islice(_iterate(loader), start, None)
     now = seeding.capture()
     restore_random(loader, random)
+    iterator = _iterate(loader)
     for _ in range(start):
         next(iterator, None)
     seeding.restore(now)
