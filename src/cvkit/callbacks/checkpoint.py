@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from cvkit.training import snapshot
 from cvkit.training.background import Buffers, Writer
 from cvkit.training.checkpoint import save_checkpoint, sync_directory
 from cvkit.training.hooks import LAST, Callback
-from cvkit.training.lock import claimed
+from cvkit.training.lock import Claim, claimed
 from cvkit.training.monitor import Monitor
 from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import TrainState
@@ -42,7 +42,8 @@ class Checkpoint(Callback):
 
     Raises:
         ArgumentError: A number below 1, or, when the run starts, a monitor that will never be logged.
-        CheckpointError: Another run is at work in the directory, or a file cannot be written.
+        CheckpointError: Another run is at work in the directory, the directory was removed or replaced during the run, or a file
+            cannot be written.
     """
 
     order: ClassVar[int] = LAST
@@ -72,10 +73,16 @@ class Checkpoint(Callback):
         self._saved_step = -1
         self._writer = Writer()
         self._buffers = Buffers()
+        self._claim: Claim | None = None
 
-    def claim(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def claim(self) -> Iterator[None]:
         """Keeps other runs out of the directory while inside; ``fit`` does so from before it looks for a checkpoint."""
-        return claimed(self.directory)
+        with claimed(self.directory) as self._claim:
+            try:
+                yield
+            finally:
+                self._claim = None
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -131,11 +138,13 @@ class Checkpoint(Callback):
     def _save(self, state: TrainState, *, best: bool = False, last: bool = False) -> None:
         if not (best or last):
             return
-        content, step = snapshot.capture(state), state.step
+        content, step, claim = snapshot.capture(state), state.step, self._claim
         if state.stop_reason == "nan":  # StopOnNaN, asked for its state, has looked at the weights: they are spoilt
             return
 
         def write() -> None:
+            if claim is not None:
+                claim.check()
             if best:  # first, and as a file of its own: last.pt must never know of a best that is not on the disk
                 save_checkpoint(self.directory / "best.pt", content)
             if last:

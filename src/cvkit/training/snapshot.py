@@ -53,7 +53,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "metrics": {name: _metric_state(metric) for name, metric in state.train_meters.metrics.items()},
         "logs": {} if finished else state.logs,
         "callbacks": state.hooks.state_dict() if state.hooks is not None else {},
-        "history": state.history.rows,
+        "history": state.history.state_dict(),
     }
     return {
         "format": FORMAT,
@@ -155,7 +155,8 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
         _load_metric(name, metric, saved["metrics"].get(name), in_epoch=saved["batch"] > 0)
     state.epoch = state.epochs_done = saved["epoch"]
     state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
-    state.history = History(saved["history"])
+    state.history = History()
+    state.history.load_state_dict(saved["history"])
     state.logs = dict(saved["logs"])
     state.epoch_rng = saved["epoch_rng"]
     for key in state.hooks.load_state_dict(saved["callbacks"]) if state.hooks is not None else ():
