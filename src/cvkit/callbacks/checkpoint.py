@@ -14,6 +14,7 @@ from cvkit.errors import ArgumentError
 from cvkit.training import snapshot
 from cvkit.training.background import Buffers, Writer
 from cvkit.training.checkpoint import save_checkpoint, sync_directory
+from cvkit.training.files import written
 from cvkit.training.hooks import LAST, Callback
 from cvkit.training.lock import Claim, claimed
 from cvkit.training.monitor import Monitor
@@ -106,7 +107,8 @@ class Checkpoint(Callback):
         """Checks that what is monitored will be logged, and clears away what a kill left of a file being written."""
         self._saved_step = -1  # what another run has saved at a step is not this one's
         for left in self.directory.glob(".*.pt.*.tmp"):
-            left.unlink()
+            with written("the checkpoint", self.directory / "last.pt"):
+                left.unlink()
         if self.monitor is not None:
             self.monitor.check(state)
 
@@ -162,9 +164,11 @@ class Checkpoint(Callback):
     def _write_last(self, content: Mapping[str, Any], step: int) -> None:
         path = save_checkpoint(self.directory / "last.pt", content)
         if self.keep_last > 1:
-            _link(path, self.directory / f"step-{step:08d}.pt")
-            for old in sorted(self.directory.glob("step-*.pt"), reverse=True)[self.keep_last :]:
-                old.unlink()
+            earlier = self.directory / f"step-{step:08d}.pt"
+            with written("the checkpoint", earlier):
+                _link(path, earlier)
+                for old in sorted(self.directory.glob("step-*.pt"), reverse=True)[self.keep_last :]:
+                    old.unlink()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value so far."""

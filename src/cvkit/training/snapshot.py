@@ -54,6 +54,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "logs": {} if finished else state.logs,
         "callbacks": state.hooks.state_dict() if state.hooks is not None else {},
         "history": state.history.state_dict(),
+        "skipped": [_skipped_state(one) for one in state.skipped],
     }
     return {
         "format": FORMAT,
@@ -159,6 +160,8 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     state.history.load_state_dict(saved["history"])
     state.logs = dict(saved["logs"])
     state.epoch_rng = saved["epoch_rng"]
+    if "skipped" in saved:  # older files do not tell
+        state.skipped_before = (_skipped(saved["skipped"][0]), _skipped(saved["skipped"][1]))
     for key in state.hooks.load_state_dict(saved["callbacks"]) if state.hooks is not None else ():
         warnings.warn(
             f"{source} holds the state of a callback {key!r} that this run does not have", CvkitWarning, stacklevel=2
@@ -308,6 +311,16 @@ def load_schedule(schedule: LRScheduler, saved: Mapping[str, Any]) -> None:
 
 def _loader_rng(loader: Any) -> list[torch.Tensor]:
     return [generator.get_state() for generator in own_generators(loader)]
+
+
+def _skipped_state(skipped: Mapping[int, str]) -> dict[str, Any]:
+    """Returns which samples were left out, and one reason: the file must not grow by a text for each."""
+    example = next(iter(skipped.values()), None)
+    return {"indices": torch.tensor(sorted(skipped), dtype=torch.int64), "example": example}
+
+
+def _skipped(saved: Mapping[str, Any]) -> dict[int, str]:
+    return dict.fromkeys(saved["indices"].tolist(), saved["example"])
 
 
 def _metric_state(metric: Any) -> dict[str, Any] | None:
