@@ -1,20 +1,25 @@
 """Ctrl-C and SIGTERM: the step ends, the checkpoint is saved, handlers are put back."""
 
+import copy
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data._utils import signal_handling
 
 from cvkit.callbacks import Checkpoint
-from cvkit.errors import CheckpointError
-from cvkit.training import Callback, fit, load_checkpoint
+from cvkit.errors import CheckpointError, DataError
+from cvkit.training import Callback, feed, fit, load_checkpoint
 
 BATCHES = 6
 
@@ -329,3 +334,128 @@ def test_a_process_that_gets_a_signal_saves_and_ends_with_its_usual_code(tmp_pat
     if which is signal.SIGINT:
         assert out.split() == ["interrupted", str(content["training"]["step"])]
         assert err == ""
+
+
+class Sleepy(Dataset):
+    """Waits for its worker to be killed."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        if index == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(4), 0
+
+
+def quiet(loader, *callbacks, **options):
+    return fit(
+        nn.Linear(4, 3), loader, epochs=2, callbacks=callbacks, device="cpu", progress=False, preflight=False, **options
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_worker_of_a_torch_loader_that_the_system_ends_is_an_error_that_says_so():
+    with pytest.raises(DataError) as caught:
+        quiet(DataLoader(Sleepy(), batch_size=2, num_workers=1, multiprocessing_context="fork"))
+    what, got, expected, fix = str(caught.value).split("\n")
+    assert what == "a worker process died"
+    assert re.fullmatch(
+        r"  got: DataLoader worker \(pid(\(s\))? \d+\) (is killed by signal: Killed\.|exited unexpectedly)", got.strip("\n")
+    )
+    assert expected == "  expected: processes that load until the epoch ends"
+    assert fix.startswith("  fix: most likely ")
+
+
+def test_what_a_dataset_raises_in_a_worker_is_not_taken_for_a_death():
+    class Fails(Sleepy):
+        def __getitem__(self, index):
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match=r"(?s)^Caught RuntimeError in DataLoader worker process 0.*mine"):
+        quiet(DataLoader(Fails(), num_workers=1, multiprocessing_context="fork"))
+
+
+class Noted:
+    """A worker_init_fn of a user's own."""
+
+    def __call__(self, worker):
+        self.worker = worker
+
+
+class Zeros(Sleepy):
+    def __getitem__(self, index):
+        return torch.zeros(4), 0
+
+
+def test_a_loader_has_its_own_worker_init_fn_again_after_each_epoch_and_after_an_error():
+    own = Noted()
+    loader = DataLoader(Zeros(), batch_size=2, num_workers=1, multiprocessing_context="fork", worker_init_fn=own)
+    seen = []
+
+    class Looks(Callback):
+        def on_batch_end(self, state):
+            seen.append(state.train.worker_init_fn)
+            assert pickle.loads(pickle.dumps(state.train.worker_init_fn)).__class__ is Noted, "for any other purpose"
+            assert copy.deepcopy(state.train).worker_init_fn.__class__ is Noted
+
+        def on_epoch_end(self, state):
+            assert state.train.worker_init_fn is own
+
+    quiet(loader, Looks())
+    assert seen[0].init is own
+    assert loader.worker_init_fn is own
+
+    class Fails(Callback):
+        def on_batch_end(self, state):
+            raise ValueError("here")
+
+    with pytest.raises(ValueError, match="here"):
+        quiet(loader, Fails())
+    assert loader.worker_init_fn is own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_worker_that_fit_did_not_start_and_that_the_signal_ends_too_does_not_lose_the_save(
+    tmp_path, terminated, accumulate
+):
+    """Workers that a user's own code has started before, here those of a persistent loader, obey the signal."""
+    loader = DataLoader(Zeros(), batch_size=2, num_workers=1, multiprocessing_context="fork", persistent_workers=True)
+    next(iter(loader))
+    (worker,) = loader._iterator._workers
+
+    class Sends(Callback):
+        def on_batch_start(self, state):
+            if state.batch_index == 1:
+                loader._iterator._worker_pids_set = False  # torch may or may not hear of it just now
+                signal_handling._remove_worker_pids(id(loader._iterator))
+                os.kill(worker.pid, signal.SIGTERM)
+                worker.join()
+                signal.raise_signal(signal.SIGTERM)
+
+    result = quiet(loader, Sends(), Checkpoint(tmp_path, monitor=None), accumulate=accumulate)
+    assert (result.stop_reason, terminated) == ("terminated", [signal.SIGTERM])
+    assert load_checkpoint(tmp_path / "last.pt")["training"]["batch"] == 2
+
+
+@pytest.mark.parametrize(("group_open", "stop", "ends"), [
+    (False, "terminated", True), (False, "interrupted", True), (True, "terminated", False), (False, None, False),
+    (False, "enough", False),
+])  # fmt: skip
+@pytest.mark.parametrize("error", [
+    RuntimeError("DataLoader worker (pid 3) is killed by signal: Terminated. "), DataError("a worker process died"),
+])  # fmt: skip
+def test_batches_end_without_an_error_only_where_a_signal_stops_the_run_between_two_updates(group_open, stop, ends, error):
+    def batches():
+        yield 1
+        raise error
+
+    state = SimpleNamespace(stop_reason=stop, group_open=group_open)
+    if ends:
+        assert list(feed.until_lost(batches(), state)) == [1]
+    else:
+        with pytest.raises(type(error), match=r"^(DataLoader worker|a worker process died)"):
+            list(feed.until_lost(batches(), state))
+    with pytest.raises(KeyError):
+        list(feed.until_lost(iter([{}["any other"]] for _ in range(1)), state))

@@ -114,12 +114,11 @@ def claimed(directory: Path) -> Iterator[Claim]:
 
 
 def _sign(file: IO[str], directory: Path) -> None:
-    """Writes into the lock's file whose it is."""
+    """Writes into the lock's file whose it is; past its buffer, which would be tried again as it is closed."""
+    text = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
     try:
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), text.encode())
     except OSError as error:
         raise _unwritable(directory, error) from error
 
