@@ -1,7 +1,8 @@
 """Who ends the worker processes that load data: the process that started them, and no signal from outside.
 
-Ctrl-C, ``timeout``, SLURM and Kubernetes signal a whole process group. A worker that ended by that would take with it the batch
-that the run still needs to come to its last save; torch then raises, from a handler of SIGCHLD, in whatever line is just running.
+Ctrl-C, ``timeout``, SLURM and Kubernetes signal a whole process group. A worker that ended by that would take with it the
+batch that the run still needs to come to its last save; torch then raises, from a handler of SIGCHLD, in whatever line is just
+running.
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ def _itself(init: Init | None) -> Init | None:
 def _ignore(owner: int, flag: Any) -> None:
     """Has this worker ignore SIGINT, and SIGTERM while the flag says so and the owner lives.
 
-    A thread looks at what Python's handler of signals writes to a pipe: code that hangs outside of Python, such as a read from a
-    dead network drive, keeps handlers written in Python from being run.
+    A thread looks at what Python's handler of signals writes to a pipe: code that hangs outside of Python, such as a read from
+    a dead network drive, keeps handlers written in Python from being run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.name == "nt":  # there SIGTERM is no signal: it ends a process at once

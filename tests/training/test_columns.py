@@ -15,14 +15,17 @@ from cvkit.errors import CheckpointError
 from cvkit.training import Callback, History, fit, load_checkpoint, save_checkpoint
 from cvkit.training.columns import Columns, rows_of
 
-NUMBERS = st.floats() | st.integers() | st.booleans() | st.none() | st.text(max_size=2) | st.lists(st.integers(), max_size=2)
+NUMBERS = (
+    st.floats() | st.integers() | st.booleans() | st.none() | st.text(max_size=2) | st.lists(st.integers(), max_size=2)
+)
 ROWS = st.lists(st.dictionaries(st.sampled_from("abcd"), NUMBERS), max_size=6)
 
 
 def exact(rows):
     """Tells rows apart by the bits and types of their values and the order of their names."""
     return [
-        [(name, type(value), value.hex() if type(value) is float else value) for name, value in row.items()] for row in rows
+        [(name, type(value), value.hex() if type(value) is float else value) for name, value in row.items()]
+        for row in rows
     ]
 
 
@@ -47,7 +50,9 @@ def test_whatever_is_done_to_the_rows_between_two_checkpoints_is_in_the_second(d
             if what == "append" or not rows:
                 rows.append(data.draw(st.dictionaries(st.sampled_from("abcde"), NUMBERS)))
             elif what == "change":
-                rows[data.draw(st.integers(0, len(rows) - 1))]["a"] = data.draw(st.integers(10**6) | st.text(min_size=3))
+                rows[data.draw(st.integers(0, len(rows) - 1))]["a"] = data.draw(
+                    st.integers(10**6) | st.text(min_size=3)
+                )
             elif what == "remove":
                 del rows[data.draw(st.integers(0, len(rows) - 1))]
             else:

@@ -40,7 +40,14 @@ def train(*callbacks, **options):
     torch.manual_seed(0)
     batches = [(torch.randn(4, 3), torch.randint(0, 2, (4,))) for _ in range(3)]
     return fit(
-        nn.Linear(3, 2), batches, epochs=2, callbacks=callbacks, progress=False, preflight=False, device="cpu", **options
+        nn.Linear(3, 2),
+        batches,
+        epochs=2,
+        callbacks=callbacks,
+        progress=False,
+        preflight=False,
+        device="cpu",
+        **options,
     )
 
 
@@ -50,7 +57,9 @@ def checkpoint(directory):
 
 @pytest.mark.parametrize("where", ["directory", "file"])
 def test_where_the_directory_or_its_lock_cannot_be_made(tmp_path, monkeypatch, where):
-    monkeypatch.setattr(Path, "mkdir", full) if where == "directory" else monkeypatch.setattr(lock, "open", full, raising=False)
+    monkeypatch.setattr(Path, "mkdir", full) if where == "directory" else monkeypatch.setattr(
+        lock, "open", full, raising=False
+    )
     with pytest.raises(CheckpointError) as caught:
         train(checkpoint(tmp_path / "run"))
     assert str(caught.value).splitlines() == [
@@ -69,7 +78,9 @@ def test_where_the_lock_cannot_be_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     with claimed(tmp_path):
-        assert (tmp_path / NAME).read_text().startswith(f"process {os.getpid()} on "), "nobody is kept out by what failed"
+        assert (tmp_path / NAME).read_text().startswith(f"process {os.getpid()} on "), (
+            "nobody is kept out by what failed"
+        )
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -161,7 +172,10 @@ def test_where_tensorboards_events_cannot_be_made(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(ArgumentError) as caught:
         train(TensorBoard(tmp_path / "events"))
-    assert str(caught.value).splitlines()[:2] == [f"TensorBoard's events cannot be written to {tmp_path / 'events'}", FULL]
+    assert str(caught.value).splitlines()[:2] == [
+        f"TensorBoard's events cannot be written to {tmp_path / 'events'}",
+        FULL,
+    ]
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"^cannot write TensorBoard's events in runs/"):
         train(TensorBoard())

@@ -361,7 +361,8 @@ def test_a_worker_of_a_torch_loader_that_the_system_ends_is_an_error_that_says_s
     what, got, expected, fix = str(caught.value).split("\n")
     assert what == "a worker process died"
     assert re.fullmatch(
-        r"  got: DataLoader worker \(pid(\(s\))? \d+\) (is killed by signal: Killed\.|exited unexpectedly)", got.strip("\n")
+        r"  got: DataLoader worker \(pid(\(s\))? \d+\) (is killed by signal: Killed\.|exited unexpectedly)",
+        got.strip("\n"),
     )
     assert expected == "  expected: processes that load until the epoch ends"
     assert fix.startswith("  fix: most likely ")
@@ -446,7 +447,9 @@ def test_a_worker_that_fit_did_not_start_and_that_the_signal_ends_too_does_not_l
 @pytest.mark.parametrize("error", [
     RuntimeError("DataLoader worker (pid 3) is killed by signal: Terminated. "), DataError("a worker process died"),
 ])  # fmt: skip
-def test_batches_end_without_an_error_only_where_a_signal_stops_the_run_between_two_updates(group_open, stop, ends, error):
+def test_batches_end_without_an_error_only_where_a_signal_stops_the_run_between_two_updates(
+    group_open, stop, ends, error
+):
     def batches():
         yield 1
         raise error

@@ -43,8 +43,8 @@ class Checkpoint(Callback):
 
     Raises:
         ArgumentError: A number below 1, or, when the run starts, a monitor that will never be logged.
-        CheckpointError: Another run is at work in the directory, the directory was removed or replaced during the run, or a file
-            cannot be written.
+        CheckpointError: Another run is at work in the directory, the directory was removed or replaced during the run, or
+            a file cannot be written.
     """
 
     order: ClassVar[int] = LAST

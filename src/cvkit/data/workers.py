@@ -315,7 +315,7 @@ def _unheard(stream: Iterator[Fetched | CvkitError]) -> Iterator[Fetched | Cvkit
     It is found out by whoever waits for a batch.
     """
     if getattr(stream, "_worker_pids_set", False):
-        signal_handling._remove_worker_pids(id(stream))
+        signal_handling._remove_worker_pids(id(stream))  # type: ignore[attr-defined]  # torch imports it there
         stream._worker_pids_set = False  # type: ignore[attr-defined]
     return stream
 

@@ -40,8 +40,8 @@ class Columns:
 
         Returns:
             ``layouts``, the names of rows in their order; ``layout``, which of them each row has, ``(N,)``; ``columns``, every
-            name; ``values``, ``(C, N)``, float64; ``kinds``, ``(C, N)``: 0 for floats, 1 for integers, 2 for booleans, 3 for what
-            is no such number and stands in ``others``.
+            name; ``values``, ``(C, N)``, float64; ``kinds``, ``(C, N)``: 0 for floats, 1 for integers, 2 for booleans, 3 for
+            what is no such number and stands in ``others``.
         """
         self._follow(list(rows))
         count = len(self._rows)
@@ -103,7 +103,9 @@ class Columns:
 
 def rows_of(state: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the rows that :meth:`Columns.state` was made of."""
-    cells = dict(zip(state["columns"], zip(state["values"].tolist(), state["kinds"].tolist(), strict=True), strict=True))
+    cells = dict(
+        zip(state["columns"], zip(state["values"].tolist(), state["kinds"].tolist(), strict=True), strict=True)
+    )
     others = state["others"]
     found: list[dict[str, Any]] = []
     for number, layout in enumerate(state["layout"].tolist()):

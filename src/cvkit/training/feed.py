@@ -246,8 +246,8 @@ def _likely(said: str) -> str:
 def until_lost(batches: Iterator[Any], state: TrainState) -> Iterator[Any]:
     """Yields batches; where a signal stops the run and a worker is gone with it, there are no more, and that is no error.
 
-    Workers that fit did not start itself may end by a signal to the process group. The batch is not needed: the run is saved where
-    it stands, unless that is within a group of ``accumulate`` batches.
+    Workers that fit did not start itself may end by a signal to the process group. The batch is not needed: the run is saved
+    where it stands, unless that is within a group of ``accumulate`` batches.
     """
     try:
         yield from batches

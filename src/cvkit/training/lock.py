@@ -73,8 +73,8 @@ def claimed(directory: Path) -> Iterator[Claim]:
     """Keeps other runs, of this and of other processes, out of a directory.
 
     The lock is ``flock``'s, which belongs to the open file and goes when the last process that has it open ends, however that
-    ends: nothing is left behind by a kill that could keep anybody out. A record lock of POSIX would not do: it is lost as soon as
-    anything in this process closes any descriptor of the file, as a callback does that copies the directory. A forked child
+    ends: nothing is left behind by a kill that could keep anybody out. A record lock of POSIX would not do: it is lost as soon
+    as anything in this process closes any descriptor of the file, as a callback does that copies the directory. A forked child
     shares the open file, so it closes its copy at once: one that outlives a killed run keeps nobody out, and one that ends
     removes nothing. The file tells who holds the lock.
 

@@ -30,9 +30,9 @@ _AGAIN = b"cvkit: the run is stopping and will be saved; Ctrl-C once more ends i
 def graceful(state: TrainState) -> Iterator[None]:
     """Turns SIGINT and SIGTERM into a request to stop, in this process alone: its workers ignore them meanwhile.
 
-    One that comes again while the run stops does not disturb its save: ``timeout`` sends each twice, and whoever starts a script
-    often hands on what the script gets from its terminal too. Only a third SIGINT does what it always did; to end a run that does
-    not answer to SIGTERM there is SIGKILL.
+    One that comes again while the run stops does not disturb its save: ``timeout`` sends each twice, and whoever starts a
+    script often hands on what the script gets from its terminal too. Only a third SIGINT does what it always did; to end a run
+    that does not answer to SIGTERM there is SIGKILL.
 
     Handlers are set in the main thread only, and put back afterwards. After a SIGTERM the process then ends by that
     signal, with its usual code, unless the script has a handler of its own.
