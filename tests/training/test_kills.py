@@ -512,6 +512,17 @@ def test_workers_of_a_run_that_an_exception_or_a_signal_ended_go_too(tmp_path, r
     assert gone(runs.run(tmp_path / "b", {"workers": 2}, at("SIGTERM", "on_batch_end", 4))["left"])
 
 
+@slow
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("data", ["arrays", "foreign"])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_a_run_that_is_gone_leaves_no_process_behind_however_its_workers_started(tmp_path, runs, how, data, start):
+    options = {"data": data, "workers": 2, "start": start}
+    ended = runs.run(tmp_path / "run", options, at(how, "on_batch_end", 4))
+    assert ended["code"] == CODES[how]
+    assert gone(ended["left"])
+
+
 # --- TensorBoard
 
 
