@@ -20,6 +20,7 @@ LEAVES = {
     "registry",
     "seeding",
     "state_dicts",
+    "worker_signals",
 }
 ALLOWED = {
     "errors": set(),
@@ -34,6 +35,7 @@ ALLOWED = {
     "registry": {"errors"},
     "report": set(),
     "seeding": {"errors"},
+    "worker_signals": set(),
     "data": LEAVES,
     "transforms": LEAVES,
     "models": LEAVES,

@@ -81,7 +81,7 @@ class DeviceError(CvkitError, RuntimeError):
 
 
 class CheckpointError(CvkitError):
-    """A checkpoint cannot be written, is damaged, or does not fit the run."""
+    """A checkpoint or another file of a run cannot be written, is damaged, or does not fit the run."""
 
 
 class PreflightError(CvkitError):

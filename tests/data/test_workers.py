@@ -5,9 +5,13 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections import deque
+from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -264,17 +268,113 @@ def test_workers_that_died_between_two_epochs_are_replaced(shapes):
     assert not set(pids(loader)) & set(gone)
 
 
-def test_workers_leave_ctrl_c_to_the_main_process(shapes):
-    loader = Loader(shapes, 2, transform=STAGES["random"], workers=2, cache=None)
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_leave_signals_from_outside_to_the_main_process(shapes, which, method):
+    loader = Loader(shapes, 2, transform=STAGES["random"], workers=2, cache=None, start_method=method)
     batches = loader.batches()
-    first = [loader.finish(next(batches))]
+    first = [loader.finish(next(batches)) for _ in range(2)]  # each of them has started
     started = pids(loader)
     for pid in started:
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, which)
     rest = [loader.finish(raw) for raw in batches]
     assert same(first + rest, epoch(Loader(shapes, 2, transform=STAGES["random"], workers=0, cache=None)))
     assert pids(loader) == started
     assert same(epoch(loader, 1), epoch(Loader(shapes, 2, transform=STAGES["random"], workers=0, cache=None), 1))
+
+
+def wait_for_end(pids, seconds=15):
+    """Tells whether processes have ended, be it that nobody has asked for their exit code yet."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        states = [path.read_text().rpartition(")")[2].split()[0] for path in map(stat_of, pids) if path.exists()]
+        if set(states) <= {"Z"}:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def stat_of(pid):
+    return Path(f"/proc/{pid}/stat")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_a_loader_that_is_let_go_end(shapes, method):
+    loader = Loader(shapes, 2, transform=STAGES["random"], workers=2, cache=None, start_method=method)
+    next(loader.batches())
+    started = pids(loader)
+    loader._makers.close()
+    assert wait_for_end(started)
+    list(loader)
+    started = pids(loader)
+    del loader
+    assert wait_for_end(started)
+
+
+HANGS = """
+import sys, time
+import torch
+from cvkit.data import ArrayDataset, Loader
+
+class Hangs:
+    deterministic = True
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        if index >= 4:
+            torch.zeros(1).share_memory_()
+            time.sleep(1000)
+        return torch.zeros(2), 0
+
+if __name__ == "__main__":
+    loader = Loader(Hangs(), 2, workers=1, cache=None, start_method=sys.argv[1])
+    batches = loader.batches()
+    next(batches)
+    print(loader._makers._processes._iterator._workers[0].pid, flush=True)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_worker_that_hangs_does_not_keep_the_script_from_ending(tmp_path, method):
+    (tmp_path / "script.py").write_text(HANGS)
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), method], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert wait_for_end([int(ended.stdout)])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("when", ["while it waits", "while a batch is used"])
+def test_a_worker_that_the_system_ends_is_the_same_error_however_it_was_started(shapes, method, when):
+    loader = Loader(shapes, 1, transform=STAGES["random"], workers=2, cache=None, start_method=method)
+    batches = loader.batches()
+    next(batches)
+    os.kill(pids(loader)[1], signal.SIGKILL)
+    if when == "while a batch is used":
+        wait_for_end(pids(loader)[1:])
+        time.sleep(0.2)  # nothing is raised here, by a handler
+    with pytest.raises(DataError) as caught:
+        list(batches)
+    what, got, expected, fix = str(caught.value).split("\n")
+    assert what == "a worker process died"
+    assert got.endswith(" (signal SIGKILL)")
+    assert expected == "  expected: 2 processes that load until the epoch ends"
+    assert (
+        fix == "  fix: most likely the system ran out of memory and ended it: take fewer workers (workers=0 for none)"
+    )
+    assert len(list(loader)) == 18
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_worker_that_is_killed_at_any_time_is_the_same_error(shapes, seed):
+    loader = Loader(shapes, 1, transform=STAGES["random"], workers=2, cache=None)
+    batches = loader.batches()
+    next(batches)
+    timer = threading.Timer(0.002 * seed, os.kill, (pids(loader)[seed % 2], signal.SIGKILL))
+    timer.start()
+    with pytest.raises(DataError, match=r"^a worker process died\n"):
+        deque(chain.from_iterable(chain([batches], (loader.batches() for _ in range(1000)))), maxlen=0)
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/
 
 HERE = Path(__file__).parent / "kills"
 BATCHES, EPOCHS = 6, 2
-CODES = {"SIGKILL": -9, "SIGTERM": -15, "exception": 1, "ENOSPC": 1}
+CODES = {"SIGKILL": -9, "SIGTERM": -15, "SIGINT": 0, "exception": 1, "ENOSPC": 1}
 slow = pytest.mark.slow
 
 
@@ -54,12 +54,20 @@ class Runs:
         folder = {"folder": str(self.shapes)} if options.get("data") == "folder" else {}
         return [str(directory), json.dumps(options | folder, sort_keys=True)]
 
-    def run(self, directory: Path, options: dict, kill: dict | None = None, after: float | None = None) -> dict:
+    def run(
+        self,
+        directory: Path,
+        options: dict,
+        kill: dict | None = None,
+        after: float | None = None,
+        how: str = "SIGKILL",
+    ) -> dict:
         """Runs the program once; returns its exit code and the processes it has left behind."""
         request = {
             "arguments": self.arguments(directory, options),
             "kill": kill,
             "after": after,
+            "how": how,
             "log": str(directory) + ".log",
             "limit": 240,
         }
@@ -421,6 +429,83 @@ def test_a_run_killed_from_outside_again_and_again_goes_on_bit_by_bit(tmp_path, 
     assert_same(runs.finished(directory, options), runs.whole(options))
 
 
+# --- by a signal to the run and all of its workers, twice: by a terminal, timeout, SLURM, Kubernetes
+
+HOURS = {  # when it comes, and the batch that the run then goes on from
+    "before a batch": (at("SIGTERM", "on_batch_start", 3), 3),
+    "before an update": (at("SIGTERM", "on_gradients_ready", 8), 8),
+    "after a batch": (at("SIGTERM", "on_batch_end", 5), 5),
+    "after an epoch": (at("SIGTERM", "on_epoch_end", 1), 6),
+    "before an epoch": (at("SIGTERM", "on_epoch_start", 2), 7),
+    "in the validation": (at("SIGTERM", "on_validation_batch_end", 2), 6),
+    "while the last state is saved": (on_disk("SIGTERM", "half written", 2), 6),
+}
+
+
+def groups():
+    sample = {
+        ("SIGTERM", "arrays", 2, "fork", "before a batch"),
+        ("SIGTERM", "foreign", 2, "fork", "before a batch"),
+        ("SIGINT", "foreign", 2, "fork", "in the validation"),
+        ("SIGTERM", "arrays", 0, "fork", "while the last state is saved"),
+    }
+    for how in ("SIGTERM", "SIGINT"):
+        for data in ("arrays", "foreign"):
+            for workers, start in ((0, "fork"), (2, "fork"), (2, "spawn"), (2, "forkserver")):
+                for hour, (kill, position) in HOURS.items():
+                    if start != "fork" and hour not in ("before a batch", "in the validation"):
+                        continue
+                    marks = [] if (how, data, workers, start, hour) in sample else [slow]
+                    options = {"data": data, "workers": workers, "start": start, "every_steps": None}
+                    name = f"{how}-{data}-{workers}-{start}-{hour}"
+                    yield pytest.param(options, kill | {"how": how, "group": 2}, position, marks=marks, id=name)
+
+
+@pytest.mark.parametrize(("options", "kill", "position"), list(groups()))
+def test_a_run_whose_whole_group_is_signalled_is_saved_where_it_stands_and_goes_on_bit_by_bit(
+    tmp_path, runs, options, kill, position
+):
+    ended = runs.run(tmp_path / "run", options, kill)
+    assert ended["code"] == CODES[kill["how"]], said(tmp_path / "run")
+    assert "DataLoader worker" not in said(tmp_path / "run")
+    assert "Traceback" not in said(tmp_path / "run")
+    end = runs.finished(tmp_path / "run", options | {"start": "fork"})
+    assert end["position"] == position
+    assert_same(end, runs.whole(options | {"start": "fork"}))
+    assert gone(ended["left"])
+
+
+@slow
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("data", ["arrays", "foreign"])
+@pytest.mark.parametrize("batch", [1, 4, 6, 9])
+def test_a_signal_to_the_group_waits_for_the_end_of_an_accumulated_group(tmp_path, runs, how, data, batch):
+    options = {"data": data, "workers": 2, "accumulate": 4, "every_steps": None}
+    runs.killed(tmp_path / "run", options, at(how, "on_batch_start", batch) | {"group": 2})
+    end = runs.finished(tmp_path / "run", options)
+    assert end["position"] == min(update for update in (4, 6, 10, 12) if update >= batch)
+    assert_same(end, runs.whole(options))
+
+
+@slow
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("data", ["arrays", "foreign"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_whose_whole_group_is_signalled_from_outside_goes_on_bit_by_bit(tmp_path, runs, how, data, seed):
+    options = {"data": data, "workers": 2, "epochs": 12, "every_steps": None, "every_epochs": 50}
+    directory, draw, stops = tmp_path / "run", random.Random(seed), 0
+    for attempt in range(40):
+        code = runs.run(directory, options, after=draw.uniform(0.05, 0.2) * (1 + attempt / 4), how=how)["code"]
+        # before fit, whose handlers they are, a signal does what it always does
+        assert code in ((0, -15) if how == "SIGTERM" else (0, 1)), said(directory)
+        stops += (directory / "last.pt").exists()
+        if directory.with_suffix(".json").exists():
+            break
+    assert stops > 1
+    assert "DataLoader worker" not in said(directory)
+    assert_same(runs.finished(directory, options), runs.whole(options))
+
+
 # --- as users do it
 
 
@@ -474,6 +559,17 @@ def test_workers_of_a_run_that_an_exception_or_a_signal_ended_go_too(tmp_path, r
     assert runs.run(tmp_path / "a", {"workers": 2}, at("exception", "on_batch_end", 4))["left"] == []
     # by a signal's own action a process ends without a farewell
     assert gone(runs.run(tmp_path / "b", {"workers": 2}, at("SIGTERM", "on_batch_end", 4))["left"])
+
+
+@slow
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("data", ["arrays", "foreign"])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_a_run_that_is_gone_leaves_no_process_behind_however_its_workers_started(tmp_path, runs, how, data, start):
+    options = {"data": data, "workers": 2, "start": start}
+    ended = runs.run(tmp_path / "run", options, at(how, "on_batch_end", 4))
+    assert ended["code"] == CODES[how]
+    assert gone(ended["left"])
 
 
 # --- TensorBoard

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,124 @@ def test_a_forked_worker_that_outlives_a_killed_run_keeps_nobody_out(tmp_path):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.stdout.close()
+
+
+def refused(directory):
+    """Tells whether a process of its own is kept out."""
+    code = "import sys; from pathlib import Path; from cvkit.training.lock import claimed\nwith claimed(Path(sys.argv[1])): pass"
+    ended = subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True, text=True)
+    assert ended.returncode == 0 or "another run is at work" in ended.stderr, ended.stderr
+    return ended.returncode != 0
+
+
+def copied(directory):
+    shutil.copytree(directory, directory.with_name("copy"))
+
+
+def opened_and_closed(directory):
+    (directory / NAME).read_text()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX locks")
+@pytest.mark.parametrize("use", [copied, opened_and_closed])
+def test_it_is_kept_when_the_directory_is_copied_during_the_run(tmp_path, use):
+    run = tmp_path / "run"
+
+    class Uses(Callback):
+        def on_batch_end(self, state):
+            if state.step == 1:
+                use(run)
+                assert refused(run)
+
+    train(run, Uses())
+    assert not refused(run)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("leave", ["at once", "through the end of the run"])
+def test_it_is_kept_when_a_forked_child_ends(tmp_path, leave):
+    code = textwrap.dedent(
+        """
+        import os, sys
+        from pathlib import Path
+        from cvkit.training.lock import claimed
+        child = 0
+        with claimed(Path(sys.argv[1])) as claim:
+            child = os.fork()
+            if child == 0 and sys.argv[2] == "at once":
+                sys.exit()
+            if child:
+                os.waitpid(child, 0)
+                claim.check()
+                print("held", flush=True)
+                sys.stdin.read()
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), leave], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        assert refused(tmp_path)
+    finally:
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_is_kept_out_by_its_parent_as_any_process_is(tmp_path):
+    with claimed(tmp_path):
+        child = os.fork()
+        if child == 0:
+            try:
+                with claimed(tmp_path):
+                    os._exit(0)
+            except CheckpointError as error:
+                os._exit(7 if f"process {os.getppid()} on " in str(error) else 8)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def removed(directory):
+    shutil.rmtree(directory)
+
+
+def made_again(directory):
+    shutil.rmtree(directory)
+    directory.mkdir()
+    (directory / NAME).write_text("another run's")
+
+
+def unlocked(directory):
+    (directory / NAME).unlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file stays there")
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize(("change", "there"), [(removed, "no"), (made_again, "another"), (unlocked, "no")])
+def test_a_directory_that_is_not_the_runs_any_more_is_noticed_at_the_next_save(tmp_path, change, there, background):
+    run = tmp_path / "run"
+
+    class Changes(Callback):
+        def on_batch_end(self, state):
+            if state.step == 1:
+                change(run)
+
+    with pytest.raises(CheckpointError) as caught:
+        cvkit.fit(
+            nn.Linear(3, 2), batches(), epochs=1, progress=False,
+            callbacks=[Changes(), Checkpoint(run, monitor="train_loss", background=background)],
+        )  # fmt: skip
+    assert str(caught.value) == (
+        f"{run} is not this run's directory any more\n"
+        f"  got: {there} .lock in it\n"
+        "  expected: the .lock that this run made as it began, so that no other run writes there\n"
+        "  fix: leave the directory of a run alone while it trains; run it again, with resume=True, to go on from its last "
+        "checkpoint, or in another directory"
+    )
+    assert not (run / "last.pt").exists()
+    if change is made_again:
+        assert (run / NAME).read_text() == "another run's", "what is another's is not removed"
 
 
 def test_a_file_system_without_locks_is_told_and_the_run_goes_on(tmp_path, monkeypatch):

@@ -1,20 +1,25 @@
 """Ctrl-C and SIGTERM: the step ends, the checkpoint is saved, handlers are put back."""
 
+import copy
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data._utils import signal_handling
 
 from cvkit.callbacks import Checkpoint
-from cvkit.errors import CheckpointError
-from cvkit.training import Callback, fit, load_checkpoint
+from cvkit.errors import CheckpointError, DataError
+from cvkit.training import Callback, feed, fit, load_checkpoint
 
 BATCHES = 6
 
@@ -131,21 +136,56 @@ def test_without_a_checkpoint_ctrl_c_returns_the_model_as_it_stands():
     assert (result.stop_reason, result.steps, result.last_checkpoint) == ("interrupted", 3, None)
 
 
-def test_a_second_ctrl_c_raises_at_once(tmp_path):
-    send = Send(signal.SIGINT, signal.SIGINT)
+@pytest.mark.parametrize("hook", ["on_batch_start", "on_gradients_ready", "on_epoch_start", "on_fit_end"])
+@pytest.mark.parametrize("signals", [(signal.SIGINT,) * 2, (signal.SIGTERM,) * 3, (signal.SIGTERM, signal.SIGINT)])
+def test_a_signal_that_comes_again_changes_nothing(tmp_path, terminated, hook, signals):
+    undisturbed = run(tmp_path / "a")
+    late = [Send(*signals[1:], hook=hook, step=3)] if hook == "on_fit_end" else []
+    early = Send(signals[0]) if late else Send(*signals, hook=hook, step=0 if hook == "on_epoch_start" else 2)
+    first = run(tmp_path / "b", early, *late)
+    assert first.stop_reason == ("interrupted" if signals[0] is signal.SIGINT else "terminated")
+    assert terminated == [signal.SIGTERM] * (signal.SIGTERM in signals), "at the end of fit, once"
+    assert load_checkpoint(tmp_path / "b" / "last.pt")["training"]["step"] == first.steps
+    second = run(tmp_path / "b")
+    assert weights(second) == weights(undisturbed)
+    assert second.history == undisturbed.history
+
+
+def test_a_second_ctrl_c_while_saving_does_not_disturb_it(tmp_path, monkeypatch):
+    save = torch.save
+
+    def interrupted(content, file):
+        signal.raise_signal(signal.SIGINT)
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    result = run(tmp_path, Send(signal.SIGINT))
+    assert load_checkpoint(tmp_path / "last.pt")["training"]["step"] == result.steps == 3
+
+
+def test_a_second_ctrl_c_says_what_a_third_does(capfd):
+    run(None, Send(signal.SIGINT, signal.SIGINT))
+    assert capfd.readouterr().err == (
+        "cvkit: the run is stopping and will be saved; Ctrl-C once more ends it now, without that\n"
+    )
+
+
+def test_a_third_ctrl_c_raises_at_once(tmp_path):
+    send = Send(signal.SIGINT, signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"in callback Send\.on_batch_start"):
         run(tmp_path, send)
     assert send.steps == [1, 2]
     assert not (tmp_path / "last.pt").exists(), "a run torn out of a step is not where its last save says"
 
 
-def test_a_second_ctrl_c_while_saving_leaves_no_half_file(tmp_path, monkeypatch):
+def test_a_third_ctrl_c_while_saving_leaves_no_half_file(tmp_path, monkeypatch):
     run(tmp_path, Send(signal.SIGINT))
     before = (tmp_path / "last.pt").read_bytes()
     save = torch.save
 
     def interrupted(content, file):
         save(content, file)
+        signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(torch, "save", interrupted)
@@ -175,14 +215,7 @@ def test_the_checkpoint_is_there_when_the_scripts_own_handler_is_called(tmp_path
     assert seen == [True]
 
 
-def test_a_second_sigterm_is_not_held_up(terminated):
-    send = Send(signal.SIGTERM, signal.SIGTERM)
-    result = run(None, send)
-    assert result.stop_reason == "terminated"
-    assert terminated[0] == signal.SIGTERM
-
-
-def test_a_handler_of_the_scripts_own_gets_the_second_ctrl_c_and_is_put_back():
+def test_a_handler_of_the_scripts_own_gets_the_third_ctrl_c_and_is_put_back():
     calls = []
 
     def own(number, frame):
@@ -190,7 +223,7 @@ def test_a_handler_of_the_scripts_own_gets_the_second_ctrl_c_and_is_put_back():
 
     before = signal.signal(signal.SIGINT, own)
     try:
-        result = run(None, Send(signal.SIGINT, signal.SIGINT))
+        result = run(None, Send(*[signal.SIGINT] * 3))
         assert calls == [signal.SIGINT]
         assert result.stop_reason == "interrupted"
         assert signal.getsignal(signal.SIGINT) is own
@@ -301,3 +334,131 @@ def test_a_process_that_gets_a_signal_saves_and_ends_with_its_usual_code(tmp_pat
     if which is signal.SIGINT:
         assert out.split() == ["interrupted", str(content["training"]["step"])]
         assert err == ""
+
+
+class Sleepy(Dataset):
+    """Waits for its worker to be killed."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        if index == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(4), 0
+
+
+def quiet(loader, *callbacks, **options):
+    return fit(
+        nn.Linear(4, 3), loader, epochs=2, callbacks=callbacks, device="cpu", progress=False, preflight=False, **options
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_worker_of_a_torch_loader_that_the_system_ends_is_an_error_that_says_so():
+    with pytest.raises(DataError) as caught:
+        quiet(DataLoader(Sleepy(), batch_size=2, num_workers=1, multiprocessing_context="fork"))
+    what, got, expected, fix = str(caught.value).split("\n")
+    assert what == "a worker process died"
+    assert re.fullmatch(
+        r"  got: DataLoader worker \(pid(\(s\))? \d+\) (is killed by signal: Killed\.|exited unexpectedly)",
+        got.strip("\n"),
+    )
+    assert expected == "  expected: processes that load until the epoch ends"
+    assert fix.startswith("  fix: most likely ")
+
+
+def test_what_a_dataset_raises_in_a_worker_is_not_taken_for_a_death():
+    class Fails(Sleepy):
+        def __getitem__(self, index):
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match=r"(?s)^Caught RuntimeError in DataLoader worker process 0.*mine"):
+        quiet(DataLoader(Fails(), num_workers=1, multiprocessing_context="fork"))
+
+
+class Noted:
+    """A worker_init_fn of a user's own."""
+
+    def __call__(self, worker):
+        self.worker = worker
+
+
+class Zeros(Sleepy):
+    def __getitem__(self, index):
+        return torch.zeros(4), 0
+
+
+def test_a_loader_has_its_own_worker_init_fn_again_after_each_epoch_and_after_an_error():
+    own = Noted()
+    loader = DataLoader(Zeros(), batch_size=2, num_workers=1, multiprocessing_context="fork", worker_init_fn=own)
+    seen = []
+
+    class Looks(Callback):
+        def on_batch_end(self, state):
+            seen.append(state.train.worker_init_fn)
+            assert pickle.loads(pickle.dumps(state.train.worker_init_fn)).__class__ is Noted, "for any other purpose"
+            assert copy.deepcopy(state.train).worker_init_fn.__class__ is Noted
+
+        def on_epoch_end(self, state):
+            assert state.train.worker_init_fn is own
+
+    quiet(loader, Looks())
+    assert seen[0].init is own
+    assert loader.worker_init_fn is own
+
+    class Fails(Callback):
+        def on_batch_end(self, state):
+            raise ValueError("here")
+
+    with pytest.raises(ValueError, match="here"):
+        quiet(loader, Fails())
+    assert loader.worker_init_fn is own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_worker_that_fit_did_not_start_and_that_the_signal_ends_too_does_not_lose_the_save(
+    tmp_path, terminated, accumulate
+):
+    """Workers that a user's own code has started before, here those of a persistent loader, obey the signal."""
+    loader = DataLoader(Zeros(), batch_size=2, num_workers=1, multiprocessing_context="fork", persistent_workers=True)
+    next(iter(loader))
+    (worker,) = loader._iterator._workers
+
+    class Sends(Callback):
+        def on_batch_start(self, state):
+            if state.batch_index == 1:
+                loader._iterator._worker_pids_set = False  # torch may or may not hear of it just now
+                signal_handling._remove_worker_pids(id(loader._iterator))
+                os.kill(worker.pid, signal.SIGTERM)
+                worker.join()
+                signal.raise_signal(signal.SIGTERM)
+
+    result = quiet(loader, Sends(), Checkpoint(tmp_path, monitor=None), accumulate=accumulate)
+    assert (result.stop_reason, terminated) == ("terminated", [signal.SIGTERM])
+    assert load_checkpoint(tmp_path / "last.pt")["training"]["batch"] == 2
+
+
+@pytest.mark.parametrize(("group_open", "stop", "ends"), [
+    (False, "terminated", True), (False, "interrupted", True), (True, "terminated", False), (False, None, False),
+    (False, "enough", False),
+])  # fmt: skip
+@pytest.mark.parametrize("error", [
+    RuntimeError("DataLoader worker (pid 3) is killed by signal: Terminated. "), DataError("a worker process died"),
+])  # fmt: skip
+def test_batches_end_without_an_error_only_where_a_signal_stops_the_run_between_two_updates(
+    group_open, stop, ends, error
+):
+    def batches():
+        yield 1
+        raise error
+
+    state = SimpleNamespace(stop_reason=stop, group_open=group_open)
+    if ends:
+        assert list(feed.until_lost(batches(), state)) == [1]
+    else:
+        with pytest.raises(type(error), match=r"^(DataLoader worker|a worker process died)"):
+            list(feed.until_lost(batches(), state))
+    with pytest.raises(KeyError):
+        list(feed.until_lost(iter([{}["any other"]] for _ in range(1)), state))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,8 +14,9 @@ from cvkit.errors import ArgumentError
 from cvkit.training import snapshot
 from cvkit.training.background import Buffers, Writer
 from cvkit.training.checkpoint import save_checkpoint, sync_directory
+from cvkit.training.files import written
 from cvkit.training.hooks import LAST, Callback
-from cvkit.training.lock import claimed
+from cvkit.training.lock import Claim, claimed
 from cvkit.training.monitor import Monitor
 from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import TrainState
@@ -42,7 +43,8 @@ class Checkpoint(Callback):
 
     Raises:
         ArgumentError: A number below 1, or, when the run starts, a monitor that will never be logged.
-        CheckpointError: Another run is at work in the directory, or a file cannot be written.
+        CheckpointError: Another run is at work in the directory, the directory was removed or replaced during the run, or
+            a file cannot be written.
     """
 
     order: ClassVar[int] = LAST
@@ -72,10 +74,16 @@ class Checkpoint(Callback):
         self._saved_step = -1
         self._writer = Writer()
         self._buffers = Buffers()
+        self._claim: Claim | None = None
 
-    def claim(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def claim(self) -> Iterator[None]:
         """Keeps other runs out of the directory while inside; ``fit`` does so from before it looks for a checkpoint."""
-        return claimed(self.directory)
+        with claimed(self.directory) as self._claim:
+            try:
+                yield
+            finally:
+                self._claim = None
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -99,7 +107,8 @@ class Checkpoint(Callback):
         """Checks that what is monitored will be logged, and clears away what a kill left of a file being written."""
         self._saved_step = -1  # what another run has saved at a step is not this one's
         for left in self.directory.glob(".*.pt.*.tmp"):
-            left.unlink()
+            with written("the checkpoint", self.directory / "last.pt"):
+                left.unlink()
         if self.monitor is not None:
             self.monitor.check(state)
 
@@ -131,11 +140,13 @@ class Checkpoint(Callback):
     def _save(self, state: TrainState, *, best: bool = False, last: bool = False) -> None:
         if not (best or last):
             return
-        content, step = snapshot.capture(state), state.step
+        content, step, claim = snapshot.capture(state), state.step, self._claim
         if state.stop_reason == "nan":  # StopOnNaN, asked for its state, has looked at the weights: they are spoilt
             return
 
         def write() -> None:
+            if claim is not None:
+                claim.check()
             if best:  # first, and as a file of its own: last.pt must never know of a best that is not on the disk
                 save_checkpoint(self.directory / "best.pt", content)
             if last:
@@ -153,9 +164,11 @@ class Checkpoint(Callback):
     def _write_last(self, content: Mapping[str, Any], step: int) -> None:
         path = save_checkpoint(self.directory / "last.pt", content)
         if self.keep_last > 1:
-            _link(path, self.directory / f"step-{step:08d}.pt")
-            for old in sorted(self.directory.glob("step-*.pt"), reverse=True)[self.keep_last :]:
-                old.unlink()
+            earlier = self.directory / f"step-{step:08d}.pt"
+            with written("the checkpoint", earlier):
+                _link(path, earlier)
+                for old in sorted(self.directory.glob("step-*.pt"), reverse=True)[self.keep_last :]:
+                    old.unlink()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value so far."""

@@ -7,11 +7,13 @@ import io
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from cvkit.errors import ArgumentError
 from cvkit.training.checkpoint import sync_directory
+from cvkit.training.files import written
 from cvkit.training.hooks import OBSERVER, Callback
 from cvkit.training.metrics import Later
 from cvkit.training.state import TrainState
@@ -35,6 +37,7 @@ class CSVLogger(Callback):
 
     Raises:
         ArgumentError: ``every_steps`` below 1, or, when a new run starts, a file that is there already.
+        CheckpointError: A file cannot be written, e.g. because the disk is full.
     """
 
     order: ClassVar[int] = OBSERVER
@@ -102,12 +105,10 @@ class CSVLogger(Callback):
 
     def _flush(self) -> None:
         self._take(self._losses.all())
-        lines, self._lines = self._lines, []
-        if lines:
-            with open(self.steps_path, "a", newline="", encoding="utf-8") as file:
-                file.write(_csv(lines))
-                file.flush()
-                os.fsync(file.fileno())
+        if self._lines:
+            with written("the log", self.steps_path):
+                _append(self.steps_path, _csv(self._lines))
+            self._lines = []
 
 
 def _csv(lines: Iterable[Sequence[object]]) -> str:
@@ -147,15 +148,31 @@ def _check_writable(path: Path) -> None:
         ) from error
 
 
+def _append(path: Path, text: str) -> None:
+    """Writes lines to the end of a file, all of them or none."""
+    with open(path, "ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            left = memoryview(text.encode())
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):  # what failed first is what is told
+                file.truncate(size)
+            raise
+
+
 def _replace(path: Path, text: str) -> None:
     """Writes a file that is either the old one or the new one, also when the power goes."""
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    with written("the log", path):
+        try:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)

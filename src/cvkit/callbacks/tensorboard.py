@@ -19,6 +19,7 @@ from cvkit.callbacks._board.projector import Embedding
 from cvkit.callbacks._board.sinks import Files, Sink, Writer
 from cvkit.callbacks._board.watch import Inputs, Validation
 from cvkit.errors import ArgumentError
+from cvkit.training.files import written
 from cvkit.training.hooks import OBSERVER, Callback
 from cvkit.training.metrics import Later
 from cvkit.training.state import TrainState
@@ -66,6 +67,7 @@ class TensorBoard(Callback):
     Raises:
         ArgumentError: An argument that cannot be used, a writer without the methods for what is asked for, figures or
             embeddings without ``val``, or, when a new run starts, a directory that holds another run's events.
+        CheckpointError: A file cannot be written, e.g. because the disk is full.
     """
 
     order: ClassVar[int] = OBSERVER
@@ -346,9 +348,10 @@ def _new_directory(comment: str) -> Path:
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{socket.gethostname()}{comment}"
     for attempt in range(1000):
         path = Path("runs") / (name if attempt == 0 else f"{name}.{attempt}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
+        with written("TensorBoard's events in", path):
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
         return path
     raise ArgumentError(f"runs/{name} and a thousand like it are there", fix="pass a directory")

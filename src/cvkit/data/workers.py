@@ -11,18 +11,22 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import connection
 from pickle import PicklingError
 from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from cvkit import main_guard
 from cvkit.data.fetch import Fetched, Fetcher
 from cvkit.errors import CvkitError, DataError
+from cvkit.worker_signals import Shield, starting
 
 __all__ = ["Makers", "StartMethod", "Threads", "Token", "Workers", "choose_threads", "choose_workers"]
 
@@ -38,8 +42,11 @@ _SMALL = 2_000
 """Below so many samples starting workers costs more than they save."""
 
 _MOST_WORKERS, _MOST_THREADS = 4, 8
-_LOOK = 5.0
+_LOOK = 1.0
 """How often, in seconds, a wait for a worker looks whether all of them still live."""
+
+_END = 5.0
+"""How long, in seconds, a process that was killed may take to be gone."""
 
 
 class Makers(Protocol):
@@ -129,7 +136,7 @@ class Workers:
     """Makes batches from tokens, in their order, the same ones with any number of processes.
 
     The processes start with the first batch and stay for later epochs. They serve one iteration, the one begun last; an
-    older one that still runs makes its remaining batches in this process.
+    older one that still runs makes its remaining batches in this process. Signals from outside they leave to this process.
 
     Args:
         fetcher: What makes a batch.
@@ -145,6 +152,7 @@ class Workers:
         self.method = method
         self._tokens: list[Token] = []
         self._processes: DataLoader[Fetched | CvkitError] | None = None
+        self._shield: Shield | None = None
         self._turn = 0
 
     def load(self, tokens: list[Token], finish: Finish | None = None) -> Iterator[Fetched]:
@@ -161,33 +169,39 @@ class Workers:
 
     def close(self) -> None:
         """Lets the processes go; the next :meth:`load` starts new ones."""
-        self._processes = None
+        if self._shield is not None:
+            self._shield.let_go()
+        self._processes = self._shield = None
 
     def _open(self) -> Iterator[Fetched | CvkitError]:
         """Has the processes begin with the tokens; where they have died since, or hang in what was abandoned, new ones."""
         if self._processes is not None:
             try:
                 return iter(self._processes)
-            except RuntimeError:
+            except (RuntimeError, OSError, EOFError):
                 self.close()
         main_guard.check("a Loader with workers")
         self._processes = self._start()
+        method = _method(self.method)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), starting(method):
                 warnings.filterwarnings("ignore", message="Got pickle error")  # torch's advice on what is raised here
-                return iter(self._processes)
+                return _unheard(iter(self._processes))
         except (PicklingError, AttributeError, TypeError) as error:
             self.close()
             raise DataError(
                 "a worker process cannot be given the data set and the transform",
                 got=f"{type(error).__name__}: {error}",
-                expected=f"what pickles, as start_method={_method(self.method) or multiprocessing.get_start_method()!r} needs",
+                expected=f"what pickles, as start_method={method or multiprocessing.get_start_method()!r} needs",
                 fix="define functions and classes at the top of a module, instead of in a function or as a lambda; or take "
                 "workers=0",
             ) from error
         except (ConnectionError, EOFError) as error:  # it ended before it had read what it is to do
             self.close()
             raise self._died(RuntimeError(f"it ended while it started ({error!r})"), {1}) from error
+        except RuntimeError as error:  # torch hears of deaths until the last process has started
+            self.close()
+            raise self._died(error, set()) from error
 
     def _take(self, stream: Iterator[Fetched | CvkitError], tokens: list[Token], turn: int) -> Iterator[Fetched]:
         for token in tokens:
@@ -204,14 +218,16 @@ class Workers:
         while True:
             try:
                 return next(stream)
-            except RuntimeError as error:  # what a fetcher says comes as a value: this is torch on a lost process
-                if str(error).startswith("Caught "):
-                    raise  # a fault of the fetcher's own
+            except Exception as error:  # what a fetcher says comes as a value: this is torch on a lost process
+                if isinstance(error, StopIteration) or str(error).startswith("Caught "):
+                    raise  # the end, or a fault of the fetcher's own
                 waited = time.monotonic() - start
-                slow = "timed out" in str(error)
+                slow = isinstance(error, RuntimeError) and "timed out" in str(error)
                 if slow and waited < self.timeout:
                     continue  # torch has only looked whether the processes live
                 processes = getattr(stream, "_workers", ())
+                if not (isinstance(error, RuntimeError) or _lost(processes)):
+                    raise
                 ended = {code for code in (process.exitcode for process in processes) if code}
                 _end(processes)
                 self.close()
@@ -226,7 +242,7 @@ class Workers:
             'try start_method="spawn"), or pass a larger timeout',
         )
 
-    def _died(self, error: RuntimeError, codes: set[int]) -> DataError:
+    def _died(self, error: Exception, codes: set[int]) -> DataError:
         said = str(error)
         if -signal.SIGBUS in codes or "bus error" in said.lower():
             likely = "shared memory is full: give a container more (--shm-size=2g), or take fewer workers"
@@ -251,13 +267,16 @@ class Workers:
         )
 
     def _start(self) -> DataLoader[Fetched | CvkitError]:
+        self._shield = Shield()
+        self._shield.hold()
+        weakref.finalize(self, self._shield.let_go)  # before the processes are: one that hangs is ended by SIGTERM
         return DataLoader(
             _Tokened(self.fetcher),  # type: ignore[arg-type]  # its index is a token
             batch_size=None,
             sampler=self._tokens,
             num_workers=self.count,
             collate_fn=_as_is,  # type: ignore[arg-type]  # without batch_size it gets one item
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=self._shield.shielded(),
             multiprocessing_context=multiprocessing.get_context(_method(self.method)),
             persistent_workers=True,
             timeout=min(_LOOK, self.timeout),
@@ -265,7 +284,7 @@ class Workers:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_processes": None, "_tokens": []}  # processes stay where they are
+        return {**self.__dict__, "_processes": None, "_shield": None, "_tokens": []}  # processes stay where they are
 
 
 class _Tokened:
@@ -292,19 +311,28 @@ def _as_is(made: Fetched | CvkitError) -> Fetched | CvkitError:
     return made
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to every process, to the main one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _unheard(stream: Iterator[Fetched | CvkitError]) -> Iterator[Fetched | CvkitError]:
+    """Has torch not raise when one of these processes dies, from a handler of SIGCHLD in whatever line is just running.
+
+    It is found out by whoever waits for a batch.
+    """
+    if getattr(stream, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(stream))  # type: ignore[attr-defined]  # torch imports it there
+        stream._worker_pids_set = False  # type: ignore[attr-defined]
+    return stream
+
+
+def _lost(processes: Iterable[multiprocessing.process.BaseProcess]) -> bool:
+    """Whether one of these processes has died; its end may be heard of a moment after its connection is gone."""
+    return bool(connection.wait([process.sentinel for process in processes], _LOOK))
 
 
 def _end(processes: Iterable[multiprocessing.process.BaseProcess]) -> None:
     """Ends processes of which one hangs or has died; what hangs may not hear of anything less than a kill."""
     for process in processes:
-        try:
-            process.kill()
-            process.join(_LOOK)
-        except RuntimeError:  # torch's handler of signals tells that a process has died; it is known
-            continue
+        process.kill()
+    for process in processes:
+        process.join(_END)
 
 
 def _exit(code: int) -> str:

@@ -174,11 +174,8 @@ def result(state: TrainState) -> FitResult:
     for callback in state.hooks.callbacks if state.hooks is not None else ():
         for name in paths:
             paths[name] = paths[name] or getattr(callback, name, None)
-    skipped = [
-        one
-        for loader in {id(one): one for one in (state.train, state.val)}.values()
-        for one in getattr(loader, "skipped", {}).values()
-    ]
+    parts = state.skipped[: 1 if state.val is state.train else 2]
+    skipped = [message for part in parts for message in part.values()]
     if skipped:
         warn(f"{len(skipped)} samples were left out because they cannot be read, e.g. {skipped[0].splitlines()[0]}")
     return FitResult(

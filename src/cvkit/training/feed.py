@@ -6,15 +6,19 @@ import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cvkit import seeding
+from cvkit import seeding, worker_signals
 from cvkit.errors import ArgumentError, CvkitError, DataError
 from cvkit.numbering import check_numbering
+from cvkit.training.signals import SIGNALLED
+
+if TYPE_CHECKING:
+    from cvkit.training.state import TrainState
 
 __all__ = [
     "can_skip",
@@ -23,11 +27,13 @@ __all__ = [
     "explained",
     "first_batch",
     "keeps_place",
+    "lost",
     "move_to_epoch",
     "open_epoch",
     "random_state",
     "restore_random",
     "samples_in",
+    "until_lost",
     "used_up",
 ]
 
@@ -232,18 +238,61 @@ def restore_random(loader: Any, random: dict[str, Any]) -> None:
         generator.set_state(saved)
 
 
+def lost(error: BaseException) -> bool:
+    """Whether an error says that a worker process is gone, in torch's words or in those of cvkit's loader."""
+    said = str(error)
+    if isinstance(error, DataError):
+        return said.startswith(_DIED)
+    return isinstance(error, RuntimeError) and said.startswith("DataLoader worker")
+
+
+_DIED = "a worker process died"
+
+
 @contextmanager
 def explained() -> Iterator[None]:
-    """Adds to torch's error on a lost worker what is most likely; it may be raised anywhere, from a signal's handler."""
+    """Makes of torch's error on a lost worker one that says what is most likely; it may be raised in any line.
+
+    Raises:
+        DataError: A worker process of a torch ``DataLoader`` died.
+    """
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" in str(error):
-            error.add_note(
-                "A process that loads data died. Most often memory ran out (take fewer workers), or shared memory is full "
-                "(give a container more: --shm-size), or a decoder crashed (num_workers=0 shows where)."
-            )
-        raise
+        if not lost(error):
+            raise
+        found = DataError(
+            _DIED,
+            got=str(error).strip(),
+            expected="processes that load until the epoch ends",
+            fix=f"most likely {_likely(str(error).lower())}",
+        )
+        for note in getattr(error, "__notes__", ()):
+            found.add_note(note)
+        raise found from error
+
+
+def _likely(said: str) -> str:
+    if "bus error" in said:
+        return "shared memory is full: give a container more (--shm-size=2g), or take fewer workers"
+    if "signal: killed" in said:
+        return "the system ran out of memory and ended it: take fewer workers (num_workers=0 for none)"
+    if "segmentation fault" in said or "abort" in said:
+        return "native code crashed, most often a decoder on a damaged file: num_workers=0 shows at which sample"
+    return "memory ran out, shared memory is full (--shm-size), or code of the dataset ended it: try num_workers=0"
+
+
+def until_lost(batches: Iterator[Any], state: TrainState) -> Iterator[Any]:
+    """Yields batches; where a signal stops the run and a worker is gone with it, there are no more, and that is no error.
+
+    Workers that fit did not start itself may end by a signal to the process group. The batch is not needed: the run is saved
+    where it stands, unless that is within a group of ``accumulate`` batches.
+    """
+    try:
+        yield from batches
+    except (RuntimeError, DataError) as error:
+        if not lost(error) or state.stop_reason not in SIGNALLED or state.group_open:
+            raise
 
 
 def open_epoch(
@@ -273,11 +322,34 @@ def open_epoch(
         batches: Iterator[Any] = loader.batches(start, device)
         return batches
     if start == 0 or random is None:
-        return itertools.islice(iter(loader), start, None)
+        return itertools.islice(_iterate(loader), start, None)
     now = seeding.capture()
     restore_random(loader, random)
-    iterator: Iterator[Any] = iter(loader)
+    iterator = _iterate(loader)
     for _ in range(start):
         next(iterator, None)
     seeding.restore(now)
     return iterator
+
+
+def _iterate(loader: Any) -> Iterator[Any]:
+    """Iterates a loader; worker processes that a torch ``DataLoader`` starts meanwhile leave signals to this one."""
+    shield = worker_signals.mine()
+    if isinstance(loader, DataLoader) and loader.num_workers > 0 and shield.held:
+        return _shielded(loader, shield)
+    iterator: Iterator[Any] = iter(loader)
+    return iterator
+
+
+def _shielded(loader: DataLoader[Any], shield: worker_signals.Shield) -> Iterator[Any]:
+    own = loader.worker_init_fn
+    inside = own if isinstance(own, worker_signals.Shielded) else shield.shielded(own)
+    chosen = loader.multiprocessing_context
+    loader.worker_init_fn = inside
+    try:
+        with worker_signals.starting(chosen.get_start_method() if chosen is not None else None):
+            batches = iter(loader)
+        yield from batches
+    finally:
+        if loader.worker_init_fn is inside:
+            loader.worker_init_fn = own

@@ -8,9 +8,10 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from cvkit.errors import ArgumentError, unknown_name
+from cvkit.training.columns import Columns, rows_of
 
 __all__ = ["History", "better"]
 
@@ -52,6 +53,21 @@ class History(Sequence[Mapping[str, float]]):
 
     def __init__(self, rows: Sequence[Mapping[str, float]] = ()) -> None:
         self.rows: list[dict[str, float]] = [dict(row) for row in rows]
+        self._columns = Columns()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what goes into a checkpoint: the rows as tensors, which take about the same time however many there are."""
+        return self._columns.state(self.rows)
+
+    def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, float]]) -> None:
+        """Takes back what :meth:`state_dict` returned, or a list of rows, as older checkpoints hold them."""
+        self.rows = rows_of(state) if isinstance(state, Mapping) else [dict(row) for row in state]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.rows, self._columns = state["rows"], Columns()
 
     @property
     def columns(self) -> list[str]:

@@ -223,6 +223,8 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
                 hooks.validation_batch_end(state)
                 if state.stop_reason in SIGNALLED:
                     return None
+        if state.stop_reason in SIGNALLED:  # and the batches ended with a worker that the signal ended too
+            return None
         return state.meters.values()
     finally:
         state.training, state.meters = True, state.train_meters

@@ -121,7 +121,7 @@ class Runtime:
         ready = not own and self.device.type == "cpu"  # asked once: a device's type takes time to tell
         clock = time.perf_counter
         began = clock()
-        for batch in source:
+        for batch in feed.until_lost(source, state):
             if not ready:
                 if state.training:  # a loader may have left out a batch none of whose samples could be read
                     state.batch_index = getattr(batch, "place", state.batch_index)

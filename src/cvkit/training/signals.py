@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from cvkit import worker_signals
+
 if TYPE_CHECKING:
     from cvkit.training.state import TrainState
 
@@ -21,15 +23,23 @@ SIGNALLED = frozenset(_REASONS.values())
 """The reasons to stop that a signal gives: a run stopped so continues right there on resume."""
 
 
+_AGAIN = b"cvkit: the run is stopping and will be saved; Ctrl-C once more ends it now, without that\n"
+
+
 @contextmanager
 def graceful(state: TrainState) -> Iterator[None]:
-    """Turns the first SIGINT or SIGTERM into a request to stop; the second does what it always did.
+    """Turns SIGINT and SIGTERM into a request to stop, in this process alone: its workers ignore them meanwhile.
+
+    One that comes again while the run stops does not disturb its save: ``timeout`` sends each twice, and whoever starts a
+    script often hands on what the script gets from its terminal too. Only a third SIGINT does what it always did; to end a run
+    that does not answer to SIGTERM there is SIGKILL.
 
     Handlers are set in the main thread only, and put back afterwards. After a SIGTERM the process then ends by that
     signal, with its usual code, unless the script has a handler of its own.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        with worker_signals.mine().holding():
+            yield
         return
     owner = os.getpid()
     before: dict[signal.Signals, Any] = {}
@@ -37,17 +47,18 @@ def graceful(state: TrainState) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         which = signal.Signals(number)
-        if os.getpid() != owner:  # a forked data worker: Ctrl-C is the parent's business, SIGTERM ends it
+        if os.getpid() != owner:  # a forked process: Ctrl-C is the parent's business, SIGTERM ends it
             if which is signal.SIGTERM:
                 signal.signal(which, signal.SIG_DFL)
                 signal.raise_signal(which)
             return
-        if which in received:
-            signal.signal(which, before[which])
-            signal.raise_signal(which)
-            return
         received.append(which)
         state.request_stop(_REASONS[which])
+        if which is signal.SIGINT and received.count(which) == 2:
+            os.write(2, _AGAIN)  # not by print: the line that is interrupted may be printing
+        elif which is signal.SIGINT and received.count(which) > 2:
+            signal.signal(which, before[which])
+            signal.raise_signal(which)
 
     try:
         for which in _REASONS:
@@ -56,7 +67,8 @@ def graceful(state: TrainState) -> Iterator[None]:
             if held is not None and held is not signal.SIG_IGN:
                 before[which] = held
                 signal.signal(which, handle)
-        yield
+        with worker_signals.mine().holding():
+            yield
     finally:
         for which, held in before.items():
             signal.signal(which, held)

@@ -58,7 +58,8 @@ def capture(state: TrainState) -> dict[str, Any]:
         "metrics": {name: _metric_state(metric) for name, metric in state.train_meters.metrics.items()},
         "logs": {} if finished else state.logs,
         "callbacks": state.hooks.state_dict() if state.hooks is not None else {},
-        "history": state.history.rows,
+        "history": state.history.state_dict(),
+        "skipped": [_skipped_state(one) for one in state.skipped],
     }
     return {
         "format": FORMAT,
@@ -154,9 +155,12 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     state.epoch = state.epochs_done = saved["epoch"]
     state.first_epoch = saved.get("first_epoch", 0)
     state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
-    state.history = History(saved["history"])
+    state.history = History()
+    state.history.load_state_dict(saved["history"])
     state.logs = dict(saved["logs"])
     state.epoch_rng, state.used_lrs = saved["epoch_rng"], saved.get("lrs")
+    if "skipped" in saved:  # older files do not tell
+        state.skipped_before = (_skipped(saved["skipped"][0]), _skipped(saved["skipped"][1]))
     _restore_callbacks(state, saved, changes, source)
     for loader, generators in zip((state.train, state.val), saved["loader_rng"], strict=True):
         for generator, one in zip(own_generators(loader), generators, strict=False):
@@ -272,6 +276,16 @@ def _load_optimizers(state: TrainState, saved: Mapping[str, Any], source: object
 
 def _loader_rng(loader: Any) -> list[torch.Tensor]:
     return [generator.get_state() for generator in own_generators(loader)]
+
+
+def _skipped_state(skipped: Mapping[int, str]) -> dict[str, Any]:
+    """Returns which samples were left out, and one reason: the file must not grow by a text for each."""
+    example = next(iter(skipped.values()), None)
+    return {"indices": torch.tensor(sorted(skipped), dtype=torch.int64), "example": example}
+
+
+def _skipped(saved: Mapping[str, Any]) -> dict[int, str]:
+    return dict.fromkeys(saved["indices"].tolist(), saved["example"])
 
 
 def _metric_state(metric: Any) -> dict[str, Any] | None:

@@ -37,7 +37,8 @@ class FitResult:
             whatever a callback gave to ``request_stop``.
         best_checkpoint: The file of the best epoch, if a ``Checkpoint`` callback wrote one.
         last_checkpoint: The newest file, if a ``Checkpoint`` callback wrote one.
-        skipped: How many samples were left out because they could not be read (``on_error="skip"``), in this process.
+        skipped: How many samples were left out because they could not be read (``on_error="skip"``), those before a resume
+            included.
     """
 
     history: History
@@ -110,6 +111,8 @@ class TrainState:
             included; on a GPU that is until they are queued. What is left of :attr:`epoch_seconds` went into the model and
             the callbacks.
         epoch_began: When this epoch began, by ``time.perf_counter``.
+        skipped_before: The samples that training and validation batches had to leave out before a resume, by their index, with
+            the message of one of them.
     """
 
     model: nn.Module
@@ -156,11 +159,18 @@ class TrainState:
     averaged: dict[str, Tensor] | None = None
     data_seconds: float = 0.0
     epoch_began: float = 0.0
+    skipped_before: tuple[dict[int, str], dict[int, str]] = field(default_factory=lambda: ({}, {}))
 
     @property
     def epoch_seconds(self) -> float:
         """How long this epoch has taken so far."""
         return time.perf_counter() - self.epoch_began
+
+    @property
+    def skipped(self) -> tuple[dict[int, str], dict[int, str]]:
+        """The samples that training and validation batches had to leave out in the whole run so far: messages by index."""
+        train, val = self.skipped_before
+        return train | getattr(self.train, "skipped", {}), val | getattr(self.val, "skipped", {})
 
     @property
     def loss_fn(self) -> LossFunction:

@@ -46,6 +46,7 @@ class Options:
     data: str = "arrays"
     folder: str = ""
     workers: int = 0
+    start: str = "fork"
     cache: str | None = None
     weights: str | None = None
     preset: str = "small"
@@ -82,8 +83,12 @@ class Options:
 # --- the ends that a run can come to
 
 
-def strike(how: str) -> None:
-    """Ends this process, or makes it fail."""
+def strike(how: str, group: int = 0) -> None:
+    """Ends this process, or makes it fail; or sends a signal so many times to it and to its workers, as ``timeout`` does."""
+    if group:
+        for _ in range(group):
+            os.killpg(os.getpgrp(), signal.Signals[how])
+        return
     if how == "exception":
         raise RuntimeError("power cut")
     if how == "ENOSPC":
@@ -107,7 +112,7 @@ class Kill(Callback):
     def _tell(self, state) -> None:
         self.calls += 1
         if self.calls == self.kill["call"]:
-            strike(self.kill["how"])
+            strike(self.kill["how"], self.kill.get("group", 0))
 
 
 class File:
@@ -122,7 +127,7 @@ class File:
             data = bytes(data)
             self._file.write(data[: len(data) // 2])
             self._file.flush()
-            strike(self._disk.kill["how"])
+            strike(self._disk.kill["how"], self._disk.kill.get("group", 0))
             return len(data) // 2 + self._file.write(data[len(data) // 2 :])
         return self._file.write(data)
 
@@ -154,7 +159,7 @@ class Disk:
 
     def _reach(self, point: str) -> None:
         if self.reached(point):
-            strike(self.kill["how"])
+            strike(self.kill["how"], self.kill.get("group", 0))
 
     def _open(self, path, mode="r", *args, **kwargs):
         file = open(path, mode, *args, **kwargs)  # noqa: SIM115  # whoever asked for it closes it
@@ -233,7 +238,7 @@ def loaders(options: Options) -> tuple:
     if options.data == "foreign":
         generator = torch.Generator().manual_seed(5) if options.generator else None
         common = {"batch_size": BATCH, "num_workers": options.workers}
-        common["multiprocessing_context"] = "fork" if options.workers else None
+        common["multiprocessing_context"] = options.start if options.workers else None
         train = DataLoader(Noisy(SAMPLES, 1, options.noisy), shuffle=True, generator=generator, **common)
         return train, DataLoader(Noisy(10, 2, options.noisy), **common)
     if options.data == "folder":
@@ -245,7 +250,7 @@ def loaders(options: Options) -> tuple:
         transform = small_image_train(SIZE, padding=2, brightness=0.2, **mixing)
     else:
         transform = classification_train(SIZE, erase=0.5)
-    common = {"workers": options.workers, "cache": options.cache}
+    common = {"workers": options.workers, "cache": options.cache, "start_method": options.start}
     order = {"shuffle": True, "weights": options.weights, "seed": 7, "drop_last": options.drop_last}
     return (
         Loader(train, options.batch, transform=transform, **order, **common),
@@ -363,6 +368,8 @@ def main(arguments: list[str]) -> None:
     if kill is not None and "point" in kill:
         Disk(kill)
     result, noise = train(directory, options, kill)
+    if result.stop_reason == "interrupted":
+        return
     text = json.dumps(report(directory, result, noise))
     directory.with_suffix(".json").write_text(text)
 

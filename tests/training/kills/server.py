@@ -1,8 +1,8 @@
 """Runs ``program.py`` in processes forked off one that has imported everything: importing takes longer than such a run.
 
-Reads a request a line, ``{"arguments": […], "kill": … or null, "after": seconds or null, "log": path, "limit": seconds}``, and
-answers with a line, ``{"code": exit code, "left": [ids of processes that the run has left behind]}``. ``after`` so many seconds
-the run is killed from outside.
+Reads a request a line, ``{"arguments": […], "kill": … or null, "after": seconds or null, "how": signal, "log": path, "limit": seconds}``,
+and answers with a line, ``{"code": exit code, "left": [ids of processes that the run has left behind]}``. ``after`` so many seconds
+the run is killed from outside; by any signal but SIGKILL as ``timeout`` does it, once alone and once with all of its workers.
 """
 
 import gc
@@ -43,6 +43,15 @@ def members(session: int) -> list[int]:
     return found
 
 
+def end(process: multiprocessing.Process, how: str) -> None:
+    """Ends a run from outside, if it has not ended."""
+    if how == "SIGKILL":
+        process.kill()
+    elif process.is_alive() and os.getsid(process.pid) == process.pid:
+        os.kill(process.pid, signal.Signals[how])
+        os.killpg(process.pid, signal.Signals[how])
+
+
 def warm() -> None:
     """Imports what torch imports only when an optimizer takes its first step; no thread starts by that."""
     weight = torch.nn.Parameter(torch.zeros(1))
@@ -61,7 +70,7 @@ def main() -> None:
         process.start()
         if request["after"] is not None:
             process.join(request["after"])
-            process.kill()
+            end(process, request["how"])
         process.join()
         print(json.dumps({"code": process.exitcode, "left": members(process.pid)}), flush=True)
     gc.unfreeze()  # libraries complain of what is left at the end

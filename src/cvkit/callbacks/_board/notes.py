@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from cvkit.callbacks._board.sinks import Sink
 from cvkit.calls import warn
+from cvkit.errors import CheckpointError
 
 __all__ = ["Notes"]
 
@@ -34,7 +35,7 @@ class Notes:
         """Turns what fails inside into a note: a picture is not worth a training. A disk's errors are not held back."""
         try:
             yield
-        except OSError:
+        except (OSError, CheckpointError):
             raise
         except Exception as error:
             said = str(error).strip().splitlines()

@@ -7,6 +7,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cvkit.callbacks._board.describe import Plain
 from cvkit.callbacks._board.histograms import Histogram
 from cvkit.callbacks._board.pictures import Pixels
 from cvkit.callbacks._board.scores import THRESHOLDS, Curve
+from cvkit.training.files import written
 
 __all__ = ["Events", "Files", "Sink", "Writer"]
 
@@ -103,12 +105,17 @@ class Events:
     Args:
         directory: Where the file goes.
         purge: The step from which on older files' points no longer count, or ``None``.
+
+    Raises:
+        OSError: The file cannot be made.
+        CheckpointError: By every method, where it cannot be written.
     """
 
     def __init__(self, directory: Path, purge: int | None) -> None:
         from tensorboardX.event_file_writer import EventsWriter  # slow to import, and needed by who asks for it only
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+        self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         # files are told apart, and put in order, by the second; a resume may come sooner
         self._writer = EventsWriter(str(directory / "events"), f".{time.time_ns():020d}")
@@ -119,18 +126,24 @@ class Events:
 
     def add(self, event: Any) -> None:
         """Writes an event; every ten seconds it is made visible."""
-        self._writer.write_event(event)
+        with self._written():
+            self._writer.write_event(event)
         if time.monotonic() - self._flushed > _LIVE:
             self.flush()
 
     def flush(self) -> None:
         """Puts everything on the disk."""
         self._flushed = time.monotonic()
-        self._writer.flush()
+        with self._written():
+            self._writer.flush()
 
     def close(self) -> None:
         """Puts everything on the disk and closes the file."""
-        self._writer.close()
+        with self._written():
+            self._writer.close()
+
+    def _written(self) -> AbstractContextManager[None]:
+        return written("TensorBoard's events in", self._directory)
 
 
 class Files(Sink):
@@ -222,7 +235,8 @@ class Files(Sink):
     def embedding(self, embedding: projector.Embedding, step: int, *, last: bool) -> None:
         """Writes the newest embedding, in place of the one before."""
         if not last:
-            projector.write(self.directory / "val", embedding)
+            with written("TensorBoard's embedding in", self.directory / "val"):
+                projector.write(self.directory / "val", embedding)
 
     def start(self, hparams: Mapping[str, Plain], metrics: Sequence[tuple[str, str]]) -> None:
         """Writes hyperparameters, and in which curves' last points their outcome is to be found."""
@@ -260,8 +274,9 @@ class Files(Sink):
 
     def close(self) -> None:
         """Closes the files."""
-        while self._events:
-            self._events.popitem()[1].close()
+        with ExitStack() as stack:  # each of them, also after one that cannot be written
+            while self._events:
+                stack.callback(self._events.popitem()[1].close)
 
 
 class Writer(Sink):
