@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cvkit.data.dataset import class_names, fingerprint_of
-from cvkit.data.decode import MAX_PIXELS, Enough, decode, opened
+from cvkit.data.decode import FEW_BITS, MAX_PIXELS, Enough, decode, opened
 from cvkit.data.files import EXTENSIONS, Background, FileDataset, OnError, Tree, some, stem_of
 from cvkit.data.index import PathIndex
 from cvkit.data.labels import number
+from cvkit.data.whole import loaded
 from cvkit.errors import ArgumentError, DataError, ImageError, unknown_name
 from cvkit.pixels import WHITE
 
@@ -22,8 +23,6 @@ __all__ = ["ParallelDataset"]
 
 _KINDS = ("text", "mask", "image")
 _LEVELS = 65536  # as many values as 16 bits have
-_FEW_BITS = {"L;2": 3, "L;4": 15}
-"""Pillow's names for grey of 2 and 4 bits, and the largest level that a file holds in them."""
 
 
 class ParallelDataset(FileDataset):
@@ -358,7 +357,7 @@ def _whole_numbers(path: Path, *, exact: bool) -> Any:
                 fix="save the masks as PNG, or name the values they should hold: mask_values=(0, 255)",
             )
         largest, scaled_to = _scale(image)
-        image.load()
+        loaded(image)
         ImageOps.exif_transpose(image, in_place=True)  # as the picture is
         if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
             raise ImageError(
@@ -382,8 +381,8 @@ def _scale(image: Image.Image) -> tuple[int, int]:
     """
     for tile in getattr(image, "tile", ()):
         arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-        if arguments and arguments[0] in _FEW_BITS and image.mode == "L":
-            return _FEW_BITS[str(arguments[0])], 255
+        if arguments and arguments[0] in FEW_BITS and image.mode == "L":
+            return FEW_BITS[str(arguments[0])], 255
         if image.format == "PPM" and tile.codec_name in ("ppm", "ppm_plain") and image.mode in ("L", "I"):
             return int(arguments[-1]), 255 if image.mode == "L" else 65535
     return 1, 1
