@@ -116,8 +116,12 @@ class ArrayDataset:
             )
         return self.images.shape[2], self.images.shape[1]
 
-    def verify(self) -> Verification:
-        """Reports the samples that hold a number that is not finite."""
+    def verify(self, *, strict: bool = False) -> Verification:
+        """Reports the samples that hold a number that is not finite.
+
+        Args:
+            strict: As in :meth:`FolderDataset.verify`; there is no file here that could be read more strictly.
+        """
         bad: dict[str, str] = {}
         for name, values in (("image", self.images), ("target", self.values)):
             if not values.is_floating_point():

@@ -151,10 +151,14 @@ class Subset:
             return offered
         return lambda index, *arguments, **named: offered(int(self._places[index]), *arguments, **named)
 
-    def verify(self) -> Any:
+    def verify(self, *, strict: bool = False) -> Any:
         """Reads these samples, whole, and reports those that cannot be read, as the whole's ``verify`` does.
 
+        Args:
+            strict: As there.
+
         Raises:
+            MissingDependencyError: As there.
             ArgumentError: The whole is a data set that cannot do that.
         """
         found = getattr(self.dataset, "found_bad", None)
@@ -165,7 +169,7 @@ class Subset:
                 expected="part of a data set of cvkit.data",
                 fix="read them one by one: for i in range(len(part)): part[i]",
             )
-        return found([int(place) for place in self._places])
+        return found([int(place) for place in self._places], **({"strict": True} if strict else {}))
 
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {self.dataset!r})"

@@ -234,7 +234,7 @@ def _find_transparent(image: Image.Image, data: bytes) -> None:
         image.info["transparency"] = (clear & most) * (255 // most)
     elif kept == "RGB;16B" and isinstance(clear, tuple):
         low = Image.open(io.BytesIO(data), formats=("PNG",))
-        low.tile = [tile._replace(args="RGB;16L") for tile in tiles]  # type: ignore[attr-defined]  # the other byte of two
+        low.tile = [tile._replace(args="RGB;16L") for tile in tiles]  # the other byte of two
         loaded(image)
         levels = np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
         del image.info["transparency"]

@@ -12,6 +12,7 @@ from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.data.files import EXTENSIONS, Background, ClassTargets, FileDataset, OnError, Tree, some
 from cvkit.data.labels import number
+from cvkit.data.profiles import Colour
 from cvkit.errors import ArgumentError, DataError
 from cvkit.pixels import WHITE
 
@@ -32,6 +33,7 @@ class FilenameDataset(ClassTargets, FileDataset):
         extensions: As in :class:`FolderDataset`.
         background: As in :class:`FolderDataset`.
         max_pixels: As in :class:`FolderDataset`.
+        colour: As in :class:`FolderDataset`.
         follow_links: As in :class:`FolderDataset`.
 
     Attributes:
@@ -61,6 +63,7 @@ class FilenameDataset(ClassTargets, FileDataset):
         extensions: Sequence[str] = EXTENSIONS,
         background: Background = WHITE,
         max_pixels: int = MAX_PIXELS,
+        colour: Colour = "convert",
         follow_links: bool = False,
     ) -> None:
         expression = _compiled(pattern)
@@ -86,7 +89,7 @@ class FilenameDataset(ClassTargets, FileDataset):
         given = class_names(classes) if classes is not None else None
         self.classes, targets = number(labels, given, [str(tree.root / path) for path in paths])
         tree.warn()
-        super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
+        super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels, colour=colour)
         self.numbers = np.asarray(targets, dtype=np.int64)
         self.fingerprint = fingerprint_of(self.classes, targets, paths)
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from PIL import Image
 
 from cvkit.data.decode import MAX_PIXELS, Enough, decode, header, upright_size
 from cvkit.data.index import PathIndex
+from cvkit.data.profiles import Colour, check_colour
+from cvkit.data.whole import check_strictly, strict_reader
 from cvkit.errors import ArgumentError, CvkitError, CvkitWarning, DataError, ImageError
 
 __all__ = ["EXTENSIONS", "Background", "FileDataset", "OnError", "Tree", "Verification", "some"]
@@ -60,6 +62,7 @@ class FileDataset(ABC):
         on_error: What the loader does with a picture that cannot be decoded.
         background: What lies behind transparent pixels.
         max_pixels: The largest number of pixels that is decoded.
+        colour: What becomes of an image whose file says that its colours are not sRGB.
     """
 
     deterministic = True
@@ -75,6 +78,7 @@ class FileDataset(ABC):
         on_error: OnError,
         background: Background,
         max_pixels: int,
+        colour: Colour = "convert",
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ArgumentError(
@@ -88,10 +92,12 @@ class FileDataset(ABC):
                 fix=f"leave it out for {MAX_PIXELS:,}",
             )
         _check_background(background)
+        check_colour(colour)
         self.root = Path(root)
         self.on_error: OnError = on_error
         self.background = background
         self.max_pixels = max_pixels
+        self.colour: Colour = colour
         self.paths = PathIndex(paths)
 
     @abstractmethod
@@ -120,7 +126,9 @@ class FileDataset(ABC):
         """
         path = self.root / self.paths[index]
         try:
-            image = decode(path, background=self.background, max_pixels=self.max_pixels, enough=enough)
+            image = decode(
+                path, background=self.background, max_pixels=self.max_pixels, enough=enough, colour=self.colour
+            )
             return image, self.target(index, image)
         except CvkitError as error:
             raise type(error)(f"sample {index}: {error}") from error
@@ -148,20 +156,37 @@ class FileDataset(ABC):
         """
         return self.read(index)
 
-    def verify(self) -> Verification:
-        """Reads every sample, whole, and reports those that cannot be read."""
-        return self.found_bad(range(len(self)))
+    def files(self, index: int) -> list[Path]:
+        """Returns the files that a sample's pixels come from."""
+        return [self.root / self.paths[index]]
 
-    def found_bad(self, indices: Sequence[int]) -> Verification:
+    def verify(self, *, strict: bool = False) -> Verification:
+        """Reads every sample, whole, and reports those that cannot be read.
+
+        Args:
+            strict: Whether each JPEG is decoded once more by simplejpeg, and counts as bad where libjpeg has anything to say:
+                data that end early, that are left over, or that are no code. A JPEG has no checksum, so damage that happens
+                to be a code is not found by anybody. It takes about twice as long.
+
+        Raises:
+            MissingDependencyError: ``strict`` without simplejpeg: ``pip install "cvkit[jpeg]"``.
+        """
+        return self.found_bad(range(len(self)), strict=strict)
+
+    def found_bad(self, indices: Sequence[int], *, strict: bool = False) -> Verification:
         """Does what :meth:`verify` does for some samples."""
+        if strict:
+            strict_reader()
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            answers = pool.map(self._why_bad, indices)
+            answers = pool.map(partial(self._why_bad, strict=strict), indices)
             bad = {self.paths[index]: why for index, why in zip(indices, answers, strict=True) if why is not None}
         return Verification(len(indices), bad)
 
-    def _why_bad(self, index: int) -> str | None:
+    def _why_bad(self, index: int, *, strict: bool) -> str | None:
         try:
             self[index]
+            for path in self.files(index) if strict else ():
+                check_strictly(path)
         except (ImageError, DataError) as error:
             return str(error).removeprefix(f"sample {index}: ")
         return None

@@ -15,6 +15,7 @@ from cvkit.data.decode import FEW_BITS, MAX_PIXELS, Enough, decode, opened
 from cvkit.data.files import EXTENSIONS, Background, FileDataset, OnError, Tree, some, stem_of
 from cvkit.data.index import PathIndex
 from cvkit.data.labels import number
+from cvkit.data.profiles import Colour
 from cvkit.data.whole import loaded
 from cvkit.errors import ArgumentError, DataError, ImageError, unknown_name
 from cvkit.pixels import WHITE
@@ -51,6 +52,7 @@ class ParallelDataset(FileDataset):
         extensions: As in :class:`FolderDataset`, for pictures and for labels that are pictures.
         background: As in :class:`FolderDataset`.
         max_pixels: As in :class:`FolderDataset`.
+        colour: As in :class:`FolderDataset`, of pictures; masks are numbers, and are not converted.
         follow_links: As in :class:`FolderDataset`.
 
     Attributes:
@@ -86,6 +88,7 @@ class ParallelDataset(FileDataset):
         extensions: Sequence[str] = EXTENSIONS,
         background: Background = WHITE,
         max_pixels: int = MAX_PIXELS,
+        colour: Colour = "convert",
         follow_links: bool = False,
     ) -> None:
         if kind not in _KINDS:
@@ -99,7 +102,12 @@ class ParallelDataset(FileDataset):
         pictures.warn()
         answers.warn()
         super().__init__(
-            images, [one for one, _ in pairs], on_error=on_error, background=background, max_pixels=max_pixels
+            images,
+            [one for one, _ in pairs],
+            on_error=on_error,
+            background=background,
+            max_pixels=max_pixels,
+            colour=colour,
         )
         self.kind = kind
         self.label_root = Path(labels)
@@ -168,7 +176,7 @@ class ParallelDataset(FileDataset):
             return int(self._numbers[index])
         path = self.label_root / self.label_paths[index]
         if self.kind == "image":
-            return decode(path, background=self.background, max_pixels=self.max_pixels)
+            return decode(path, background=self.background, max_pixels=self.max_pixels, colour=self.colour)
         mask = self._mask(index)
         if mask.size != image.size:
             raise DataError(
@@ -178,6 +186,10 @@ class ParallelDataset(FileDataset):
                 fix="see whether one was resized or turned without the other (pictures are turned upright by their EXIF tag)",
             )
         return mask
+
+    def files(self, index: int) -> list[Path]:
+        """Returns the files that a sample's pixels come from: its picture, and the mask or picture beside it."""
+        return super().files(index) + ([self.label_root / self.label_paths[index]] if self.kind != "text" else [])
 
     def _mask(self, index: int) -> Image.Image:
         """Returns a mask with its class numbers.

@@ -254,7 +254,9 @@ def _conversion(profile: bytes) -> _Conversion:
         raise ValueError(f"a profile for {space.decode('ascii', 'replace').strip()}")
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    transform = ImageCms.ImageCmsTransform(source, target, mode, "RGB", ImageCms.Intent.PERCEPTUAL)
+    # LittleCMS makes a short table of a curve of grey, too short for dark levels; only 256 go through it
+    exact = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+    transform = ImageCms.ImageCmsTransform(source, target, mode, "RGB", ImageCms.Intent.PERCEPTUAL, flags=exact)
     if mode == "CMYK":
         return _Conversion(space, transform, None)
     ramp = np.arange(256, dtype=np.uint8)[None]

@@ -90,6 +90,8 @@ def load(
         background=tuple(behind) if isinstance(behind, list | tuple) else WHITE,
         max_pixels=how.get("max_pixels") or MAX_PIXELS,
         whole=bool(how.get("whole")),
+        # without a word of it: a run of an older version, or on another's data set, which took all levels for sRGB
+        colour="convert" if how.get("colour") == "convert" else "ignore",
     )
 
 
