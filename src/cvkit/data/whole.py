@@ -29,6 +29,8 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _SCAN, _END = 0xDA, 0xD9
+_ALONE = frozenset({*range(0xD0, 0xD9), 0xFF})
+"""Markers without a length, and the fill byte."""
 
 _OTHER = b"".join(
     restart + bytes(level * 167 % 255 for level in range(64 * place, 64 * place + 64))
@@ -60,12 +62,17 @@ def loaded(image: Image.Image) -> None:
 
 def _check_png(image: Image.Image, file: io.BytesIO) -> None:
     width, height = image.size
-    last = image.crop((0, height - 1, width, height))
-    if not image.info.get("interlace") and last.getbbox(alpha_only=False) is not None:
-        return
+    if not image.info.get("interlace"):
+        last = image.getpixel((width - 1, height - 1))
+        if (any(last) if isinstance(last, tuple) else last) or _shows(image.crop((0, height - 1, width, height))):
+            return
     there, needed = _inflated(file.getvalue())
     if there < needed:
         raise OSError(f"{there:,} of {needed:,} bytes of pixels are there")
+
+
+def _shows(image: Image.Image) -> bool:
+    return image.getbbox(alpha_only=False) is not None
 
 
 def _inflated(data: bytes) -> tuple[int, int]:
@@ -106,16 +113,11 @@ def _check_jpeg(image: Image.Image, data: bytes) -> None:
 
 def _first_scan(data: bytes) -> tuple[bool, int, int]:
     """Returns whether a JPEG is progressive, the number of its components, and where its first scan's header is."""
-    at, progressive, components = 2, False, 0
-    while at + 9 < len(data):
-        if data[at] != 0xFF:  # bytes of no meaning, which decoders skip
-            at = data.find(b"\xff", at)
-            if at < 0:
-                break
-            continue
+    at, end, progressive, components = 2, len(data) - 9, False, 0
+    while at < end:  # once a segment of every JPEG there is: kept short
         marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
+        if data[at] != 0xFF or marker < 0xC0 or marker in _ALONE:  # what decoders skip
+            at += 2 if data[at] == 0xFF and marker != 0xFF else 1
             continue
         if marker in (_SCAN, _END):
             return progressive, components, at
@@ -126,17 +128,19 @@ def _first_scan(data: bytes) -> tuple[bool, int, int]:
 
 
 def _ends_grey(image: Image.Image) -> bool:
-    """Whether the last block of a JPEG's pixels is as one that is not there: of level 128, give or take rounding."""
-    scale, _ = getattr(image, "decoderconfig", None) or (1, 0)
-    side, (width, height) = 8 // scale, image.size
-    x, y = (width - 1) // side * side, (height - 1) // side * side
-    corner = image.crop((max(x, width - 1), max(y, height - 1), width, height))
-    return _is_middle(corner) and _is_middle(image.crop((x, y, width, height)))
+    """Whether the last block of a JPEG's pixels is as one that is not there: of level 128, give or take rounding.
 
-
-def _is_middle(part: Image.Image) -> bool:
-    # colours are kept in fewer pixels and may have run in from the neighbour; brightness, and black, are not
-    lowest, highest = (part.getchannel("K") if part.mode == "CMYK" else part.convert("L")).getextrema()
+    Colours are kept in fewer pixels, and may have run in from the neighbours; brightness, and the black of four inks, are not.
+    """
+    width, height = image.size
+    last = image.getpixel((width - 1, height - 1))  # all that is looked at, as a rule
+    levels = last if isinstance(last, tuple) else (last,) * 3
+    bright = levels[3] if len(levels) == 4 else 0.299 * levels[0] + 0.587 * levels[1] + 0.114 * levels[2]
+    if not 126 <= bright <= 130:
+        return False
+    side = 8 // (getattr(image, "decoderconfig", None) or (1, 0))[0]
+    block = image.crop(((width - 1) // side * side, (height - 1) // side * side, width, height))
+    lowest, highest = (block.getchannel("K") if block.mode == "CMYK" else block.convert("L")).getextrema()
     return isinstance(lowest, int) and isinstance(highest, int) and 126 <= lowest <= highest <= 130
 
 
