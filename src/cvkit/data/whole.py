@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageFile
 
@@ -133,7 +134,7 @@ def _ends_grey(image: Image.Image) -> bool:
     Colours are kept in fewer pixels, and may have run in from the neighbours; brightness, and the black of four inks, are not.
     """
     width, height = image.size
-    last = image.getpixel((width - 1, height - 1))  # all that is looked at, as a rule
+    last: Any = image.getpixel((width - 1, height - 1))  # all that is looked at, as a rule
     levels = last if isinstance(last, tuple) else (last,) * 3
     bright = levels[3] if len(levels) == 4 else 0.299 * levels[0] + 0.587 * levels[1] + 0.114 * levels[2]
     if not 126 <= bright <= 130:

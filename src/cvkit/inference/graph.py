@@ -129,7 +129,7 @@ def steps_of(transform: Transform, decoding: Decoding) -> list[str]:
     """Returns in words what becomes of a picture before the graph gets it."""
     side = transform.size
     colours = "RGB" if transform.channels == 3 else "grey"
-    profile = "sRGB by its colour profile, " if decoding.colour == "convert" else ""
+    profile = "converted to sRGB by its colour profile, " if decoding.colour == "convert" else ""
     behind = f"transparent pixels showing {decoding.background}"
     steps = [f"decode to 8-bit {colours}, {profile}upright by its EXIF tag, {behind}"]
     if not isinstance(transform, Framed) or not transform.by_frame:
