@@ -48,7 +48,17 @@ ALLOWED = {
 }
 """What each room may import; the root, the map of the house, may import them all."""
 
-OPTIONAL = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "timm", "torchmetrics", "safetensors", "tensorboard"}
+OPTIONAL = {
+    "matplotlib",
+    "simplejpeg",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "timm",
+    "torchmetrics",
+    "safetensors",
+    "tensorboard",
+}
 LATE = OPTIONAL | {"tensorboardX", "tqdm"}
 """Imported where they are used: they are slow, or may be missing."""
 

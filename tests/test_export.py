@@ -163,7 +163,7 @@ def test_the_file_says_what_is_needed_to_use_it(exported):
         assert found["inputs"].startswith("uint8 (N, channels, size, size)")
         assert T.Transform.from_config(found["preset"]) == T.small_image_eval(16)
         assert found["preprocessing"] == [
-            "decode to 8-bit RGB, upright by its EXIF tag, transparent pixels showing (255, 255, 255)",
+            "decode to 8-bit RGB, converted to sRGB by its colour profile, upright by its EXIF tag, transparent pixels showing (255, 255, 255)",
             "resize the whole picture to 16×16 (bilinear, antialiased)",
         ]
     assert export.read_metadata(exported[".onnx"]) == export.read_metadata(exported[".pt2"])

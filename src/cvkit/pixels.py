@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cvkit.errors import ImageError
 
-__all__ = ["WHITE", "eight_bit", "picture"]
+__all__ = ["WHITE", "eight_bit", "picture", "scaled"]
 
 WHITE = (255, 255, 255)
 """What lies behind transparent pixels unless it is said otherwise."""
@@ -88,7 +88,7 @@ def eight_bit(
     if image.mode == mode and not image.has_transparency_data:
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BIT_AS_32):
-        image = _scaled(image, background)
+        image = scaled(image, background)
     if image.mode in ("I", "F"):
         raise _no_answer(image, name, "scale it yourself and save it as 16-bit grey, or give arrays to ArrayDataset")
     wanted = mode or ("L" if image.mode in ("1", "L") else "RGB")
@@ -103,16 +103,33 @@ def eight_bit(
         raise _no_answer(image, name, f"convert it yourself ({error})") from error
 
 
-def _scaled(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Scales grey of 9 to 16 bits to 8, rounding: the highest level is 255. A transparent level shows the background."""
+def scaled(
+    image: Image.Image,
+    background: tuple[int, int, int] = WHITE,
+    curve: np.ndarray[Any, np.dtype[np.float64]] | None = None,
+) -> Image.Image:
+    """Scales grey of 9 to 16 bits to 8, rounding: the highest level is 255. A transparent level shows the background.
+
+    Args:
+        image: A picture of mode ``"I;16"`` or a relative of it, or of mode ``"I"`` with levels up to 65,535.
+        background: What lies behind the transparent level.
+        curve: What becomes of the levels 0 to 255 on the way ``(256,)``; those between are had in proportion.
+
+    Returns:
+        A picture of mode ``"L"``, or ``"RGB"`` where a level is transparent.
+    """
     tags = getattr(image, "tag_v2", {})  # of a TIFF: Pillow hands over its levels as they are stored
     bits = tags.get(_BITS, (16,))
     levels = np.asarray(image).astype(np.uint32)
     most = (1 << int(bits[0] if isinstance(bits, tuple) else bits)) - 1 if image.mode != "I" else 65535
     clear = image.info.get("transparency")
-    grey = ((np.minimum(levels, most) * 255 + most // 2) // most).astype(np.uint8)
+    shown = np.minimum(levels, most)
     if tags.get(_PHOTOMETRIC) == 0:  # 0 is white
-        grey = 255 - grey
+        shown = most - shown
+    if curve is None:
+        grey = ((shown * 255 + most // 2) // most).astype(np.uint8)
+    else:
+        grey = np.interp(shown * (255 / most), np.arange(256), curve).round().astype(np.uint8)
     if not isinstance(clear, int):
         return Image.fromarray(grey)
     coloured = np.repeat(grey[:, :, None], 3, axis=2)

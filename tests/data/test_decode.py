@@ -316,6 +316,35 @@ def test_a_16_bit_png_with_a_transparent_level_shows_the_background_there(data):
     assert decode(data, background=(1, 2, 3)).getpixel((0, 0)) == (1, 2, 3)
 
 
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_of_colours_of_16_bits_only_the_very_one_is_transparent(interlaced):
+    deep = np.repeat(DEEP[:1, :1], 16, axis=1).repeat(12, axis=0)
+    deep[1:] ^= np.arange(1, 12, dtype=np.uint16)[:, None, None]  # of the same high bytes
+    low = (b"tRNS", deep[0, 0].astype(">u2").tobytes())
+    data = png(adam7(deep) if interlaced else rows(deep), 16, 12, 16, 2, low, interlaced=interlaced)
+    shown = np.asarray(decode(data, background=(1, 2, 3)))
+    assert (shown[0] == (1, 2, 3)).all()
+    assert (shown[1:] == DEEP[0, 0] >> 8).all()
+
+
+def test_a_transparent_colour_of_16_bits_is_turned_with_its_picture():
+    exif = turned(6).tobytes()[6:]
+    data = png(rows(DEEP), 16, 12, 16, 2, (b"tRNS", DEEP[0, 0].astype(">u2").tobytes()), (b"eXIf", exif))
+    image = decode(data, background=(1, 2, 3))
+    assert (image.size, image.getpixel((11, 0))) == ((12, 16), (1, 2, 3))
+
+
+@pytest.mark.parametrize(("depth", "step"), [(2, 85), (4, 17)])
+def test_a_transparent_level_of_few_bits_is_found(depth, step):
+    levels = np.arange(16, dtype=np.uint8)[None].repeat(12, 0) % (1 << depth)
+    packed = np.zeros((12, 16 * depth // 8), np.uint8)
+    for place in range(8 // depth):
+        packed |= levels[:, place :: 8 // depth] << (8 - depth * (place + 1))
+    data = png(rows(packed), 16, 12, depth, 0, (b"tRNS", b"\0\3"))
+    shown = np.where((levels == 3)[..., None], (0, 0, 200), (levels * step)[..., None])
+    assert np.array_equal(np.asarray(decode(data, background=(0, 0, 200))), shown)
+
+
 def test_lab_is_had_in_grey_as_in_colour():
     grey = np.asarray(decode(CASES["LAB TIFF"][0], mode="L")).astype(int)
     assert np.abs(grey - Image.fromarray(PALE).convert("L")).max() <= 3

@@ -87,6 +87,47 @@ def test_background_and_pixel_limit_of_the_data_set_are_taken_over(photos, train
         predictor.predict(tmp_path / "large.png")
 
 
+def in_other_colours(folder):
+    """The photos of a folder, each with a profile under which its greens are reds."""
+    from PIL import ImageCms
+
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green = profile.index(b"rXYZ"), profile.index(b"gXYZ")
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    for path in [folder / one for one in cvkit.data.FolderDataset(folder).paths]:
+        with Image.open(path) as image:
+            shown = image.convert("RGB")
+        path.unlink()
+        shown.save(path.with_name(f"{path.name}.png"), icc_profile=bytes(profile))
+
+
+@pytest.mark.parametrize("colour", ["convert", "ignore"])
+def test_colours_are_converted_as_the_run_did_it(photos, trained, tmp_path, colour):
+    import shutil
+
+    shutil.copytree(photos / "val", tmp_path / "val")
+    in_other_colours(tmp_path / "val")
+    data = cvkit.data.FolderDataset(tmp_path / "val", colour=colour)
+    loader = cvkit.data.Loader(data, 4, transform=cvkit.transforms.small_image_eval(32))
+    model = cvkit.models.create("test_classifier", num_classes=3)
+    path = trained(tmp_path / "run", model, loader, loader)
+    predictor = cvkit.load(path, device="cpu")
+    found = predictor.predict(tmp_path / "val")
+    assert torch.equal(found.outputs, cvkit.predict(model, loader, device="cpu"))
+    opened = [Image.open(one) for one in found.paths]
+    assert torch.equal(predictor.predict(opened).outputs, found.outputs)
+    classes, other = found[0].classes, "ignore" if colour == "convert" else "convert"
+    options = {"batch_size": 4, "device": "cpu"}
+    by_hand = cvkit.Predictor(model, classes, loader.transform, colour=colour, **options).predict(tmp_path / "val")
+    otherwise = cvkit.Predictor(model, classes, loader.transform, colour=other, **options).predict(tmp_path / "val")
+    assert torch.equal(by_hand.outputs, found.outputs)
+    assert not torch.equal(otherwise.outputs, found.outputs)
+    content = cvkit.load_checkpoint(path)
+    del content["description"]["pictures"]["colour"]  # as a version wrote it that took all levels for sRGB
+    older = cvkit.load(cvkit.save_checkpoint(tmp_path / "older.pt", content), device="cpu").predict(tmp_path / "val")
+    assert torch.equal(older.outputs, (found if colour == "ignore" else otherwise).outputs)
+
+
 def test_a_folder_comes_in_the_order_of_a_data_set_over_it(run, predictor):
     dataset = run.data.val.dataset
     assert predictor.predict(run.folder).paths == [run.folder / path for path in dataset.paths]

@@ -202,6 +202,7 @@ def test_what_a_checkpoint_says_of_its_pictures_is_plain(run):
         "whole": False,
         "background": [255, 255, 255],
         "max_pixels": 89_478_485,
+        "colour": "convert",
     }
 
 

@@ -117,11 +117,15 @@ class ArrayDataset(Joinable):
             )
         return self.images.shape[2], self.images.shape[1]
 
-    def verify(self) -> Verification:
-        """Reports the samples that hold a number that is not finite."""
-        return self.found_bad(range(len(self)))
+    def verify(self, *, strict: bool = False) -> Verification:
+        """Reports the samples that hold a number that is not finite.
 
-    def found_bad(self, indices: Sequence[int]) -> Verification:
+        Args:
+            strict: As in :meth:`FolderDataset.verify`; there is no file here that could be read more strictly.
+        """
+        return self.found_bad(range(len(self)), strict=strict)
+
+    def found_bad(self, indices: Sequence[int], *, strict: bool = False) -> Verification:
         """Does what :meth:`verify` does for some samples."""
         bad = torch.zeros(len(self), dtype=torch.bool)
         for values in (self.images, self.values):
@@ -130,7 +134,7 @@ class ArrayDataset(Joinable):
         found = {str(index): self.why_bad(index) for index in indices if bad[index]} if bool(bad.any()) else {}
         return Verification(len(indices), {name: why for name, why in found.items() if why is not None})
 
-    def why_bad(self, index: int) -> str | None:
+    def why_bad(self, index: int, *, strict: bool = False) -> str | None:
         """Returns a message if a sample holds a number that is not finite, else ``None``."""
         for name, values in (("image", self.images), ("target", self.values)):
             if values.is_floating_point() and not bool(torch.isfinite(values[index]).all()):

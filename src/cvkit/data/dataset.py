@@ -127,10 +127,14 @@ class Subset(Joinable):
             return offered
         return lambda index, *arguments, **named: offered(int(self._places[index]), *arguments, **named)
 
-    def verify(self) -> Any:
+    def verify(self, *, strict: bool = False) -> Any:
         """Reads these samples, whole, and reports those that cannot be read, as the whole's ``verify`` does.
 
+        Args:
+            strict: As there.
+
         Raises:
+            MissingDependencyError: As there.
             ArgumentError: The whole is a data set that cannot do that.
         """
         found = getattr(self.dataset, "found_bad", None)
@@ -141,15 +145,15 @@ class Subset(Joinable):
                 expected="part of a data set of cvkit.data",
                 fix="read them one by one: for i in range(len(part)): part[i]",
             )
-        return found([int(place) for place in self._places])
+        return found([int(place) for place in self._places], strict=strict)
 
-    def found_bad(self, indices: Sequence[int]) -> Any:
+    def found_bad(self, indices: Sequence[int], *, strict: bool = False) -> Any:
         """Does what :meth:`verify` does for some of these samples."""
-        return Subset(self.dataset, self._places[list(indices)].tolist()).verify()
+        return Subset(self.dataset, self._places[list(indices)].tolist()).verify(strict=strict)
 
-    def why_bad(self, index: int) -> str | None:
+    def why_bad(self, index: int, *, strict: bool = False) -> str | None:
         """Returns the message of a sample that cannot be read, without its index; ``None`` where it can."""
-        return why_bad(self.dataset, int(self._places[index]))
+        return why_bad(self.dataset, int(self._places[index]), strict=strict)
 
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {self.dataset!r})"

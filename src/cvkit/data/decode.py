@@ -12,10 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
 from PIL import Image
 
+from cvkit.data.profiles import Colour, check_colour, to_srgb
 from cvkit.data.repeats import no_file
-from cvkit.errors import ArgumentError, ImageError
+from cvkit.data.whole import JPEGS, loaded
+from cvkit.errors import ArgumentError, ImageError, MissingDependencyError
 from cvkit.pixels import WHITE, eight_bit
 
 __all__ = ["FORMATS", "MAX_PIXELS", "Enough", "blamed_on", "decode", "header", "opened", "upright", "upright_size"]
@@ -44,7 +47,8 @@ _TURNS = {
 _NOTES = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 """Where an orientation may be noted."""
 
-_SCALABLE = ("JPEG", "MPO")
+FEW_BITS = {"L;2": 3, "L;4": 15}
+"""Pillow's names for grey of 2 and 4 bits, and the largest level that a file holds in them."""
 
 
 def decode(
@@ -54,11 +58,12 @@ def decode(
     background: tuple[int, int, int] = WHITE,
     max_pixels: int = MAX_PIXELS,
     enough: Enough | None = None,
+    colour: Colour = "convert",
 ) -> Image.Image:
     """Decodes a picture, upright, in 8 bits a channel.
 
-    The orientation that a camera has noted is applied; 16-bit grey is scaled, not clipped; transparent pixels show the
-    background; of an animation the first frame is taken.
+    The orientation that a camera has noted is applied; colours that a profile in the file describes become sRGB; 16-bit grey
+    is scaled, not clipped; transparent pixels show the background; of an animation the first frame is taken.
 
     Args:
         source: A file, or its bytes.
@@ -68,25 +73,34 @@ def decode(
         enough: A function from the upright picture's width and height in pixels to those that are enough. A JPEG is then
             decoded at 1/2, 1/4 or 1/8 of its size, by its own cosine transform, where that is no smaller: many times faster,
             and 1 to 2 grey levels of 255 from decoding it whole and averaging (``benchmarks/data.py`` measures it).
+        colour: ``"convert"`` brings colours to sRGB where the file says that they are something else: an ICC profile (in a
+            JPEG, PNG, TIFF, WebP or AVIF), or a PNG's ``cICP``, ``gAMA`` and ``cHRM``. ``"ignore"`` takes all levels for sRGB.
 
     Returns:
         The picture in ``mode``.
 
     Raises:
-        ImageError: Missing, damaged, no picture, too large, or of a kind that has no right answer in 8 bits (float, 32-bit).
-        ArgumentError: Another ``mode``.
+        ImageError: Missing, damaged, no picture, too large, of a kind that has no right answer in 8 bits (float, 32-bit), or
+            with a colour profile that cannot be used.
+        ArgumentError: Another ``mode`` or ``colour``.
+        MissingDependencyError: The file has a colour profile, and Pillow was built without LittleCMS.
     """
     if mode not in ("RGB", "L"):
         raise ArgumentError("mode cannot be used", got=repr(mode), expected='"RGB" or "L"', fix='mode="RGB"')
+    check_colour(colour)
     name = _name(source)
-    image = header(source, max_pixels=max_pixels)
-    if enough is not None and image.format in _SCALABLE:
+    data = source if isinstance(source, bytes) else _bytes(source)
+    image = _header(data, name, max_pixels)
+    if enough is not None and image.format in JPEGS:
         width, height = (max(1, side) for side in enough(*upright_size(image)))
         image.draft(None, (height, width) if _orientation(image) >= 5 else (width, height))
     with blamed_on(name):
-        if image.mode == "RGB" and "transparency" in image.info:
-            _to_high_bytes(image)
-        return eight_bit(upright(image), mode, name=name, background=background)
+        if "transparency" in image.info and image.format == "PNG":
+            _find_transparent(image, data)
+        image = upright(image)
+        if colour == "convert":
+            image = to_srgb(image, data, name=name, background=background)
+        return eight_bit(image, mode, name=name, background=background)
 
 
 def header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -100,15 +114,22 @@ def header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image
         ImageError: Missing, no picture, damaged, or too large.
     """
     name = _name(source)
+    return _header(source if isinstance(source, bytes) else _bytes(source), name, max_pixels)
+
+
+def _bytes(source: str | Path) -> bytes:
     try:
-        data = source if isinstance(source, bytes) else _content(source)
+        return _content(source)
     except (OSError, ValueError) as error:
         raise ImageError(
-            f"cannot read the picture {name}",
+            f"cannot read the picture {source}",
             got=f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}",
             expected="a file that can be read",
             fix="check the path and its permissions",
         ) from error
+
+
+def _header(data: bytes, name: str, max_pixels: int) -> Image.Image:
     with blamed_on(name):
         image = Image.open(io.BytesIO(data), formats=_formats())
         if image.width * image.height <= max_pixels:
@@ -182,7 +203,7 @@ def blamed_on(name: object) -> Iterator[None]:
     """
     try:
         yield
-    except (ImageError, MemoryError):  # a full memory says nothing about the file
+    except (ImageError, MemoryError, MissingDependencyError):  # neither of the last two says anything about the file
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
@@ -203,7 +224,7 @@ def blamed_on(name: object) -> Iterator[None]:
 
 def upright(image: Image.Image) -> Image.Image:
     """Decodes a picture and turns it as its camera has noted."""
-    image.load()
+    loaded(image)
     turn = _orientation(image)
     if turn not in _TURNS or image.format == "TIFF":  # whose pixels Pillow has turned already
         return image
@@ -232,12 +253,23 @@ def _orientation(image: Image.Image) -> int:
     return noted if isinstance(noted, int) and noted in _TURNS else 1
 
 
-def _to_high_bytes(image: Image.Image) -> None:
-    """Makes the transparent colour of a PNG of 16 bits what Pillow makes of its pixels: their high bytes."""
-    clear = image.info["transparency"]
-    tiles = getattr(image, "tile", ())
-    if tiles and tiles[0][3] == "RGB;16B" and isinstance(clear, tuple):
-        image.info["transparency"] = tuple(level >> 8 for level in clear)
+def _find_transparent(image: Image.Image, data: bytes) -> None:
+    """Makes the transparent colour of a PNG fit what Pillow makes of its pixels.
+
+    Grey of 2 and 4 bits is spread over 8; of colours of 16 bits only the high bytes are kept, so the low ones are decoded too.
+    """
+    clear, tiles = image.info["transparency"], getattr(image, "tile", ())
+    kept = tiles[0].args if tiles else None
+    if kept in FEW_BITS and isinstance(clear, int):
+        most = FEW_BITS[kept]
+        image.info["transparency"] = (clear & most) * (255 // most)
+    elif kept == "RGB;16B" and isinstance(clear, tuple):
+        low = Image.open(io.BytesIO(data), formats=("PNG",))
+        low.tile = [tile._replace(args="RGB;16L") for tile in tiles]  # the other byte of two
+        loaded(image)
+        levels = np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
+        del image.info["transparency"]
+        image.putalpha(Image.fromarray(np.where((levels == clear).all(axis=2), 0, 255).astype(np.uint8)))
 
 
 def _name(source: str | Path | bytes) -> str:

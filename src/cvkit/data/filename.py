@@ -13,6 +13,7 @@ from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.data.files import EXTENSIONS, Background, ClassTargets, FileDataset, OnError, Tree, some
 from cvkit.data.labels import number
+from cvkit.data.profiles import Colour
 from cvkit.errors import ArgumentError, DataError
 from cvkit.pixels import WHITE
 
@@ -33,6 +34,7 @@ class FilenameDataset(ClassTargets, FileDataset):
         extensions: As in :class:`FolderDataset`.
         background: As in :class:`FolderDataset`.
         max_pixels: As in :class:`FolderDataset`.
+        colour: As in :class:`FolderDataset`.
         follow_links: As in :class:`FolderDataset`.
 
     Attributes:
@@ -63,6 +65,7 @@ class FilenameDataset(ClassTargets, FileDataset):
         extensions: Sequence[str] = EXTENSIONS,
         background: Background = WHITE,
         max_pixels: int = MAX_PIXELS,
+        colour: Colour = "convert",
         follow_links: bool = False,
     ) -> None:
         expression = _compiled(pattern)
@@ -91,7 +94,7 @@ class FilenameDataset(ClassTargets, FileDataset):
         tree.check_repeats(paths, targets, self.classes)
         if given is None:
             warn_alike(tree.root, self.classes)
-        super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
+        super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels, colour=colour)
         self.numbers = np.asarray(targets, dtype=np.int64)
         self.fingerprint = fingerprint_of(self.classes, targets, paths)
 

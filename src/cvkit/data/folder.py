@@ -11,6 +11,7 @@ from cvkit.data.alike import hint, warn_alike
 from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.data.files import EXTENSIONS, Background, ClassTargets, FileDataset, OnError, Tree
+from cvkit.data.profiles import Colour
 from cvkit.errors import DataError
 from cvkit.pixels import WHITE
 
@@ -32,6 +33,8 @@ class FolderDataset(ClassTargets, FileDataset):
         extensions: File name endings that count as pictures, in any case.
         background: What lies behind transparent pixels.
         max_pixels: The largest picture that is decoded, in pixels.
+        colour: What becomes of an image whose file says that its colours are not sRGB: ``"convert"`` or ``"ignore"``, as in
+            :func:`decode`.
         follow_links: Whether symbolic links are followed, wherever they lead.
 
     Attributes:
@@ -62,6 +65,7 @@ class FolderDataset(ClassTargets, FileDataset):
         extensions: Sequence[str] = EXTENSIONS,
         background: Background = WHITE,
         max_pixels: int = MAX_PIXELS,
+        colour: Colour = "convert",
         follow_links: bool = False,
     ) -> None:
         tree = Tree(root, extensions, follow_links=follow_links, what="a directory with one folder a class")
@@ -92,7 +96,7 @@ class FolderDataset(ClassTargets, FileDataset):
         tree.check_repeats(paths, targets, self.classes)
         if classes is None:
             warn_alike(tree.root, self.classes)
-        super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
+        super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels, colour=colour)
         self.numbers = np.asarray(targets, dtype=np.int64)
         self.fingerprint = fingerprint_of(self.classes, targets, paths)
 

@@ -18,6 +18,7 @@ from cvkit.data.index import PathIndex
 from cvkit.data.joining import Table, check_alike, tables, told, translated, union
 from cvkit.data.traits import fingerprint_of, is_deterministic, reads
 from cvkit.data.verification import Verification, verified, why_bad
+from cvkit.data.whole import strict_reader
 from cvkit.errors import CvkitError
 from cvkit.numbering import known_classes, whole_of
 
@@ -57,6 +58,7 @@ class JoinedDataset(Joinable):
         on_error: ``"skip"`` where every part with files has it, else ``"raise"``.
         kind: What the parts call their targets.
         background: What lies behind transparent pixels; ``None`` where parts differ, of which a warning tells.
+        colour: What becomes of colour profiles; ``None`` where parts differ.
         max_pixels: The largest of the parts' bounds; each file is decoded with the bound of its own part.
 
     Raises:
@@ -85,6 +87,8 @@ class JoinedDataset(Joinable):
         self.ignore = next((one.ignore for one in wholes if getattr(one, "ignore", None) is not None), None)
         bounds = [whole.max_pixels for whole in wholes if isinstance(getattr(whole, "max_pixels", None), int)]
         self.max_pixels: int | None = max(bounds, default=None)
+        colours = {getattr(whole, "colour", None) for whole in wholes}
+        self.colour: str | None = colours.pop() if len(colours) == 1 else None
         self.background = self._background([getattr(whole, "background", None) for whole in wholes])
         self.given = list(classes) if classes is not None else None
         self.known_classes, self.tables = self._numbered()
@@ -210,27 +214,35 @@ class JoinedDataset(Joinable):
         number = int(np.searchsorted(self._ends, index, side="right"))
         return number, index - int(self._ends[number - 1] if number else 0)
 
-    def verify(self) -> Verification:
+    def verify(self, *, strict: bool = False) -> Verification:
         """Reads every sample, whole, as each part's ``verify`` does; a file that is in two parts is found too.
+
+        Args:
+            strict: As there.
+
+        Raises:
+            MissingDependencyError: As there.
 
         Warns:
             CvkitWarning: Files that are listed more than once with one label.
         """
-        return self.found_bad(range(len(self)))
+        return self.found_bad(range(len(self)), strict=strict)
 
-    def found_bad(self, indices: Sequence[int]) -> Verification:
+    def found_bad(self, indices: Sequence[int], *, strict: bool = False) -> Verification:
         """Does what :meth:`verify` does for some samples; they are named by their whole path, or by their index."""
+        if strict:
+            strict_reader()
         files: list[str | None] = []
         for part in self.parts:
             files += _files(part) or [None] * len(part)
         wanted = [files[index] for index in indices]
         names = [path if path is not None else str(index) for index, path in zip(indices, wanted, strict=True)]
-        return verified(self, indices, names, wanted)
+        return verified(self, indices, names, wanted, strict=strict)
 
-    def why_bad(self, index: int) -> str | None:
+    def why_bad(self, index: int, *, strict: bool = False) -> str | None:
         """Returns the message of a sample that cannot be read, without its index; ``None`` where it can."""
         number, place = self.locate(index)
-        return why_bad(self.parts[number], place)
+        return why_bad(self.parts[number], place, strict=strict)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "targets"}

@@ -12,10 +12,12 @@ from PIL import Image, ImageOps
 
 from cvkit.data.alike import warn_alike
 from cvkit.data.dataset import class_names, fingerprint_of
-from cvkit.data.decode import MAX_PIXELS, Enough, decode, opened
+from cvkit.data.decode import FEW_BITS, MAX_PIXELS, Enough, decode, opened
 from cvkit.data.files import EXTENSIONS, Background, FileDataset, OnError, Tree, some, stem_of
 from cvkit.data.index import PathIndex
 from cvkit.data.labels import number
+from cvkit.data.profiles import Colour
+from cvkit.data.whole import loaded
 from cvkit.errors import ArgumentError, DataError, ImageError, unknown_name
 from cvkit.pixels import WHITE
 
@@ -23,8 +25,6 @@ __all__ = ["ParallelDataset"]
 
 _KINDS = ("text", "mask", "image")
 _LEVELS = 65536  # as many values as 16 bits have
-_FEW_BITS = {"L;2": 3, "L;4": 15}
-"""Pillow's names for grey of 2 and 4 bits, and the largest level that a file holds in them."""
 
 
 class ParallelDataset(FileDataset):
@@ -53,6 +53,7 @@ class ParallelDataset(FileDataset):
         extensions: As in :class:`FolderDataset`, for pictures and for labels that are pictures.
         background: As in :class:`FolderDataset`.
         max_pixels: As in :class:`FolderDataset`.
+        colour: As in :class:`FolderDataset`, of pictures; masks are numbers, and are not converted.
         follow_links: As in :class:`FolderDataset`.
 
     Attributes:
@@ -89,6 +90,7 @@ class ParallelDataset(FileDataset):
         extensions: Sequence[str] = EXTENSIONS,
         background: Background = WHITE,
         max_pixels: int = MAX_PIXELS,
+        colour: Colour = "convert",
         follow_links: bool = False,
     ) -> None:
         if kind not in _KINDS:
@@ -102,7 +104,12 @@ class ParallelDataset(FileDataset):
         pictures.warn()
         answers.warn()
         super().__init__(
-            images, [one for one, _ in pairs], on_error=on_error, background=background, max_pixels=max_pixels
+            images,
+            [one for one, _ in pairs],
+            on_error=on_error,
+            background=background,
+            max_pixels=max_pixels,
+            colour=colour,
         )
         self.kind = kind
         self.label_root = Path(labels)
@@ -177,7 +184,7 @@ class ParallelDataset(FileDataset):
             return int(self._numbers[index])
         path = self.label_root / self.label_paths[index]
         if self.kind == "image":
-            return decode(path, background=self.background, max_pixels=self.max_pixels)
+            return decode(path, background=self.background, max_pixels=self.max_pixels, colour=self.colour)
         mask = self._mask(index)
         if mask.size != image.size:
             raise DataError(
@@ -187,6 +194,10 @@ class ParallelDataset(FileDataset):
                 fix="see whether one was resized or turned without the other (pictures are turned upright by their EXIF tag)",
             )
         return mask
+
+    def files(self, index: int) -> list[Path]:
+        """Returns the files that a sample's pixels come from: its picture, and the mask or picture beside it."""
+        return super().files(index) + ([self.label_root / self.label_paths[index]] if self.kind != "text" else [])
 
     def _mask(self, index: int) -> Image.Image:
         """Returns a mask with its class numbers.
@@ -366,7 +377,7 @@ def _whole_numbers(path: Path, *, exact: bool) -> Any:
                 fix="save the masks as PNG, or name the values they should hold: mask_values=(0, 255)",
             )
         largest, scaled_to = _scale(image)
-        image.load()
+        loaded(image)
         ImageOps.exif_transpose(image, in_place=True)  # as the picture is
         if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
             raise ImageError(
@@ -390,8 +401,8 @@ def _scale(image: Image.Image) -> tuple[int, int]:
     """
     for tile in getattr(image, "tile", ()):
         arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-        if arguments and arguments[0] in _FEW_BITS and image.mode == "L":
-            return _FEW_BITS[str(arguments[0])], 255
+        if arguments and arguments[0] in FEW_BITS and image.mode == "L":
+            return FEW_BITS[str(arguments[0])], 255
         if image.format == "PPM" and tile.codec_name in ("ppm", "ppm_plain") and image.mode in ("L", "I"):
             return int(arguments[-1]), 255 if image.mode == "L" else 65535
     return 1, 1

@@ -21,6 +21,7 @@ from cvkit.data.dataset import class_names, fingerprint_of
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.data.files import Background, FileDataset, OnError, some
 from cvkit.data.labels import number
+from cvkit.data.profiles import Colour
 from cvkit.data.repeats import check_repeats, no_file
 from cvkit.errors import ArgumentError, DataError, unknown_name
 from cvkit.pixels import WHITE
@@ -48,6 +49,7 @@ class TableDataset(FileDataset):
         on_error: As in :class:`FolderDataset`.
         background: As in :class:`FolderDataset`.
         max_pixels: As in :class:`FolderDataset`.
+        colour: As in :class:`FolderDataset`.
         follow_links: Whether a path may lead out of ``root`` through a symbolic link.
 
     Attributes:
@@ -79,6 +81,7 @@ class TableDataset(FileDataset):
         on_error: OnError = "raise",
         background: Background = WHITE,
         max_pixels: int = MAX_PIXELS,
+        colour: Colour = "convert",
         follow_links: bool = False,
     ) -> None:
         columns = [label] if isinstance(label, str) else list(label)
@@ -90,7 +93,7 @@ class TableDataset(FileDataset):
         home = os.path.realpath(root)
         paths = [_inside(root, home, str(_cell(name, line, row, image)), follow_links) for line, row in rows]
         identities = _checked_files(name, root, paths, [line for line, _ in rows])
-        super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels)
+        super().__init__(root, paths, on_error=on_error, background=background, max_pixels=max_pixels, colour=colour)
         self.kind = kind
         self.numbers: np.ndarray[Any, Any]
         if kind == "class":

@@ -40,11 +40,11 @@ class Verification:
         return "\n".join([*lines, *(message.splitlines()[0] for message in self.bad.values())])
 
 
-def why_bad(dataset: Any, index: int) -> str | None:
+def why_bad(dataset: Any, index: int, *, strict: bool = False) -> str | None:
     """Returns the message of a sample that cannot be read, or ``None``; a dataset may know better (``why_bad``)."""
-    own: Callable[[int], str | None] | None = getattr(dataset, "why_bad", None)
+    own: Callable[..., str | None] | None = getattr(dataset, "why_bad", None)
     if own is not None:
-        return own(index)
+        return own(index, strict=strict)
     try:
         dataset[index]
     except CvkitError as error:
@@ -52,7 +52,14 @@ def why_bad(dataset: Any, index: int) -> str | None:
     return None
 
 
-def verified(dataset: Any, indices: Sequence[int], names: Sequence[str], files: Sequence[str | None]) -> Verification:
+def verified(
+    dataset: Any,
+    indices: Sequence[int],
+    names: Sequence[str],
+    files: Sequence[str | None],
+    *,
+    strict: bool = False,
+) -> Verification:
     """Reads samples, whole, and reports those that cannot be read, and files that are listed with two labels.
 
     That two names are one file, by links of either kind, takes a ``stat`` a file, which is little beside reading it.
@@ -62,6 +69,7 @@ def verified(dataset: Any, indices: Sequence[int], names: Sequence[str], files: 
         indices: Which samples.
         names: What to call each of them.
         files: The file of each of them, where it has one.
+        strict: Whether JPEGs are read more strictly, where the dataset can.
 
     Warns:
         CvkitWarning: Files that are listed more than once with one label.
@@ -69,7 +77,7 @@ def verified(dataset: Any, indices: Sequence[int], names: Sequence[str], files: 
 
     def look(place: int) -> tuple[str | None, tuple[int, int] | None]:
         file = files[place]
-        return why_bad(dataset, indices[place]), identity(file) if file is not None else None
+        return why_bad(dataset, indices[place], strict=strict), identity(file) if file is not None else None
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         found = list(pool.map(look, range(len(indices))))

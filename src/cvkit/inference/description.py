@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cvkit.data.decode import MAX_PIXELS
+from cvkit.data.profiles import Colour
 from cvkit.described import MOST, line, name_oddity, shown
 from cvkit.errors import CheckpointError, CvkitError
 from cvkit.models.registry import is_known
@@ -40,6 +41,7 @@ class ImageReading:
         background: What lies behind transparent pixels, levels from 0 to 255.
         max_pixels: The largest image that is decoded.
         whole: Whether a large JPEG is decoded in its full size.
+        colour: What becomes of colour profiles; ``"ignore"`` for a run of an older version, which took all levels for sRGB.
     """
 
     kind: str | None
@@ -47,6 +49,7 @@ class ImageReading:
     background: tuple[int, int, int]
     max_pixels: int
     whole: bool
+    colour: Colour
 
 
 class Description:
@@ -197,12 +200,16 @@ class Description:
             raise self._malformed("background", behind, "three levels from 0 to 255")
         if whole is not None and type(whole) is not bool:
             raise self._malformed("whole", whole, "True or False")
+        colour = how.get("colour")
+        if colour not in (None, "convert", "ignore"):
+            raise self._malformed("colour", colour, '"convert" or "ignore"')
         return ImageReading(
             self._text(how, "kind"),
             self._count(how, "batch_size", _BATCH_SIZE, _MOST_AT_A_TIME),
             (behind[0], behind[1], behind[2]) if behind is not None else WHITE,
             self._count(how, "max_pixels", MAX_PIXELS, MOST),
             bool(whole),
+            "convert" if colour == "convert" else "ignore",
         )
 
     def _count(self, holder: Mapping[str, Any], key: str, usual: int, most: int) -> int:

@@ -119,6 +119,7 @@ def metadata_of(
         "mean": list(transform.mean),
         "std": list(transform.std),
         "background": list(decoding.background),
+        "colour": decoding.colour,
         "preprocessing": steps_of(transform, decoding),
         "preset": config,
     }
@@ -128,7 +129,9 @@ def steps_of(transform: Transform, decoding: Decoding) -> list[str]:
     """Returns in words what becomes of a picture before the graph gets it."""
     side = transform.size
     colours = "RGB" if transform.channels == 3 else "grey"
-    steps = [f"decode to 8-bit {colours}, upright by its EXIF tag, transparent pixels showing {decoding.background}"]
+    profile = "converted to sRGB by its colour profile, " if decoding.colour == "convert" else ""
+    behind = f"transparent pixels showing {decoding.background}"
+    steps = [f"decode to 8-bit {colours}, {profile}upright by its EXIF tag, {behind}"]
     if not isinstance(transform, Framed) or not transform.by_frame:
         return [*steps, f"the first stage of the preset {transform.name}"]
     frame = transform.frame(4 * side, 2 * side)

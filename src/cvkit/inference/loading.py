@@ -90,4 +90,5 @@ def load(
         background=how.background,
         max_pixels=how.max_pixels,
         whole=how.whole,
+        colour=how.colour,
     )

@@ -16,6 +16,7 @@ from cvkit.data import Loader
 from cvkit.data.dataset import class_names
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.data.files import Background, OnError
+from cvkit.data.profiles import Colour, check_colour
 from cvkit.errors import ArgumentError, DataError, unknown_name
 from cvkit.inference.graph import Graph, metadata_of
 from cvkit.inference.outputs import TASKS, Reader, Task, View, Views, views_of
@@ -59,6 +60,8 @@ class Predictor:
         background: What lies behind transparent pixels.
         max_pixels: The largest picture that is decoded, in pixels.
         whole: Whether a large JPEG is decoded in its full size even where less is enough, as pictures with masks are.
+        colour: What becomes of an image whose file says that its colours are not sRGB: ``"convert"`` or ``"ignore"``, as in
+            :func:`cvkit.data.decode`.
 
     Attributes:
         model: The module.
@@ -85,7 +88,9 @@ class Predictor:
         background: Background = WHITE,
         max_pixels: int = MAX_PIXELS,
         whole: bool = False,
+        colour: Colour = "convert",
     ) -> None:
+        check_colour(colour)
         _check(model, transform, batch_size)
         if task not in ("auto", *TASKS):
             raise unknown_name("task", task, ("auto", *TASKS))
@@ -101,7 +106,7 @@ class Predictor:
         self.runtime = Runtime(device, precision)
         self.model = self.runtime.prepare(model).eval()
         self._reader = Reader(task, tuple(self.classes) if self.classes is not None else None, outputs == "logits")
-        self._decoding = Decoding(background, max_pixels, whole)
+        self._decoding = Decoding(background, max_pixels, whole, colour)
 
     def __repr__(self) -> str:
         return f"Predictor({type(self.model).__name__}, classes={self.classes}, transform={self.transform!r})"

@@ -16,6 +16,7 @@ from cvkit.calls import warn
 from cvkit.data import Loader
 from cvkit.data.decode import MAX_PIXELS, Enough, blamed_on, decode, upright
 from cvkit.data.files import EXTENSIONS, Background, OnError, Tree
+from cvkit.data.profiles import Colour, to_srgb
 from cvkit.errors import ArgumentError, DataError
 from cvkit.pixels import WHITE, eight_bit
 
@@ -38,11 +39,13 @@ class Decoding:
         background: What lies behind transparent pixels.
         max_pixels: The largest number of pixels that is decoded.
         whole: Whether a JPEG is decoded in its full size, even where less is enough: as the pictures of masks are.
+        colour: What becomes of an image whose file says that its colours are not sRGB.
     """
 
     background: Background = WHITE
     max_pixels: int = MAX_PIXELS
     whole: bool = False
+    colour: Colour = "convert"
 
 
 class Given:
@@ -105,12 +108,15 @@ class Given:
 
         if isinstance(item, Path):
             wanted = asked if enough is not None and not how.whole else None
-            image = decode(item, background=how.background, max_pixels=how.max_pixels, enough=wanted)
+            image = decode(item, background=how.background, max_pixels=how.max_pixels, enough=wanted, colour=how.colour)
         else:
             name = self.name(index)
             opened = item if isinstance(item, Image.Image) else _picture(item, name)
             with blamed_on(name):
-                image = eight_bit(upright(opened), name=name, background=how.background)
+                image = upright(opened)
+                if how.colour == "convert":
+                    image = to_srgb(image, name=name, background=how.background)
+                image = eight_bit(image, name=name, background=how.background)
         width, height = size[0] if size else image.size
         return image, (index, height, width)
 

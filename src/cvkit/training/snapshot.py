@@ -114,6 +114,7 @@ def _pictures(loader: Any) -> dict[str, Any]:
         data = data.dataset
     size, kind = getattr(loader, "batch_size", None), getattr(data, "kind", None)
     behind, most = getattr(data, "background", None), getattr(data, "max_pixels", None)
+    colour = getattr(data, "colour", None)
     levels = isinstance(behind, list | tuple) and all(isinstance(level, int) for level in behind)
     return {
         "batch_size": size if isinstance(size, int) else None,
@@ -122,6 +123,7 @@ def _pictures(loader: Any) -> dict[str, Any]:
         "whole": kind in ("mask", "image") or not hasattr(given, "read"),
         "background": list(behind) if behind is not None and levels else None,
         "max_pixels": most if isinstance(most, int) else None,
+        "colour": colour if colour in ("convert", "ignore") else None,
     }
 
 
