@@ -29,9 +29,9 @@ from torch import nn
 
 import cvkit
 from cvkit.callbacks import TensorBoard
-from cvkit.callbacks._board import graph, pictures
-from cvkit.callbacks._board.histograms import histograms
-from cvkit.callbacks._board.sinks import Files
+from cvkit.callbacks.tensorboard import image_grid, model_graph
+from cvkit.callbacks.tensorboard.histograms import histograms
+from cvkit.callbacks.tensorboard.writers import Files
 from cvkit.transforms import classification_eval
 
 SHORT, LONG = 100, 1600
@@ -156,9 +156,9 @@ def parts(place: Path) -> dict[str, Callable[[], object]]:
             writer.add_scalar(name, value, 0)
 
     def shown(images: torch.Tensor) -> np.ndarray:
-        return pictures.grid([pictures.sized(one) for one in pictures.to_pixels(images, transform)])
+        return image_grid.grid([image_grid.sized(one) for one in image_grid.to_pixels(images, transform)])
 
-    call = graph.Call((inputs,), {})
+    call = model_graph.Call((inputs,), {})
     return {
         "four scalars": lambda: files.scalars("train", row, 0),
         "four scalars, tensorboardX": add_row,

@@ -27,7 +27,7 @@ from cvkit.callbacks import (
     Timer,
 )
 from cvkit.training import HOOKS, Callback, load_checkpoint, save_checkpoint
-from cvkit.training.hooks import CHANGER, LAST, OBSERVER
+from cvkit.training.callback import CHANGER, LAST, OBSERVER
 
 # each is built with as little as it needs, from a directory and the run's optimizer
 BUILT = {

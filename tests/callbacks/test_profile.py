@@ -191,8 +191,8 @@ def test_bringing_the_batch_and_its_transform_are_told_apart(slow, tmp_path, mon
 
     monkeypatch.setattr(runtime_.Runtime, "place", place)
     monkeypatch.setattr(runtime_.Runtime, "finished", finished)
-    monkeypatch.setattr(runtime_.feed, "can_skip", lambda loader: True)
-    monkeypatch.setattr(runtime_.feed, "open_epoch", lambda loader, *rest: iter(loader))
+    monkeypatch.setattr(runtime_.loaders, "can_skip", lambda loader: True)
+    monkeypatch.setattr(runtime_.loaders, "open_epoch", lambda loader, *rest: iter(loader))
     profile = Profile(tmp_path, wait=3, batches=20, trace=0)
     run(spent, profile)
     found = table(profile.summary)

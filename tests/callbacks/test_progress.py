@@ -21,8 +21,8 @@ from torch import nn
 from cvkit.callbacks import Checkpoint, EarlyStopping, Progress
 from cvkit.callbacks import progress as progress_
 from cvkit.errors import CvkitWarning
+from cvkit.metrics.async_scalars import Tally
 from cvkit.training import evaluate
-from cvkit.training.metrics import Tally
 
 
 class Terminal(io.StringIO):

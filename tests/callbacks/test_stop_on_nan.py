@@ -296,7 +296,7 @@ def test_the_run_continued_comes_to_the_same_place(tmp_path):
 
 def test_losses_that_arrive_late_are_found_late_and_nothing_spoilt_is_saved(tmp_path, monkeypatch):
     """As on a GPU: nothing has arrived until somebody waits for it."""
-    from cvkit.training.metrics import Later
+    from cvkit.metrics.async_scalars import Later
 
     monkeypatch.setattr(Later, "arrived", lambda self: [])
     model = Bomb("forward", 6)
@@ -317,7 +317,7 @@ def test_losses_that_arrive_late_are_found_late_and_nothing_spoilt_is_saved(tmp_
 
 
 def test_another_reason_to_stop_does_not_save_what_is_spoilt(tmp_path, monkeypatch):
-    from cvkit.training.metrics import Later
+    from cvkit.metrics.async_scalars import Later
 
     class Interrupt:
         def on_batch_end(self, state):

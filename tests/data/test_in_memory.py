@@ -12,8 +12,8 @@ from torch.utils.data import Subset as TorchSubset
 from torchvision.transforms import v2
 
 from cvkit.data import ArrayDataset, Loader, split
-from cvkit.data.arrays import in_memory
-from cvkit.data.dataset import Subset
+from cvkit.data.datasets.arrays import in_memory
+from cvkit.data.datasets.base import Subset
 from cvkit.errors import DataError
 from cvkit.transforms import classification_train, digits_train, small_image_eval, small_image_train
 

@@ -15,9 +15,9 @@ from torchvision.transforms import v2
 
 from cvkit import seeding
 from cvkit.data import ArrayDataset, FolderDataset, Loader, split, write_shapes
-from cvkit.data.cache import Cache, _of_container
-from cvkit.data.dataset import is_deterministic
+from cvkit.data.datasets.base import is_deterministic
 from cvkit.data.order import batches_of, epoch_order
+from cvkit.data.sample_cache import Cache, _of_container
 from cvkit.errors import ArgumentError, DataError, ImageError
 from cvkit.transforms import classification_eval, classification_train, small_image_train
 

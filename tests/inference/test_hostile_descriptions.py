@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import cvkit
-from cvkit import archive
 from cvkit.errors import CheckpointError, MissingDependencyError
+from cvkit.serialization import archive
 
 MODEL = {"name": "mlp", "num_classes": 3, "in_channels": 3, "size": 8, "hidden": [16]}
 TRANSFORM = {"name": "small_image_eval", "size": 8, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from cvkit.errors import ImageError
-from cvkit.inference import told
+from cvkit.inference import progress_bar
 
 
 class Terminal(io.StringIO):
@@ -22,7 +22,7 @@ class Terminal(io.StringIO):
 def shown_on(monkeypatch, tty):
     """Standard error, which pytest puts back between the phases of a test: hence for ``told`` alone."""
     out = Terminal(tty)
-    monkeypatch.setattr(told, "sys", SimpleNamespace(stderr=out, modules=sys.modules))
+    monkeypatch.setattr(progress_bar, "sys", SimpleNamespace(stderr=out, modules=sys.modules))
     return out
 
 
@@ -60,7 +60,7 @@ def test_the_bar_is_closed_when_a_picture_fails(run, predictor, terminal, tmp_pa
 
 
 def test_it_is_refreshed_ten_times_a_second_at_most(terminal):
-    bar = told.bar(10_000, True)
+    bar = progress_bar.bar(10_000, True)
     clock = [bar._time()]
     bar._time = lambda: clock[0]
     bar.last_print_t = bar.start_t = clock[0]

@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_after_the_first_update_can_be_printed_and_dra
 
 def test_the_loss_is_not_read_in_each_step(monkeypatch):
     """On a device that is slow to answer the ramp goes on, and the result is the same."""
-    from cvkit.training.metrics import Later
+    from cvkit.metrics.async_scalars import Later
 
     def run():
         return find_lr(nn.Linear(6, 2), batches(), optimizer="sgd", step=quadratic, high=1e4, **OPTIONS)

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from cvkit.callbacks import Checkpoint, CSVLogger, TensorBoard
-from cvkit.callbacks._board import projector
+from cvkit.callbacks.tensorboard import projector
 from cvkit.errors import ArgumentError, CheckpointError
-from cvkit.training import Callback, fit, load_checkpoint, lock
-from cvkit.training.lock import NAME, claimed
+from cvkit.serialization.directory_lock import NAME, claimed
+from cvkit.training import Callback, fit, load_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="paths and /dev/full of POSIX")
 

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cvkit.callbacks import StopOnNaN
 from cvkit.errors import CvkitWarning
+from cvkit.losses import resolve_loss
 from cvkit.training import evaluate, find_lr, fit
-from cvkit.training.losses import resolve_loss
 
 COUNT, CLASSES, IGNORE = 53, 5, 255
 SIZES = (4, 8, 16, 53)

@@ -380,9 +380,9 @@ import numpy
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from cvkit.callbacks import Checkpoint, CSVLogger
+from cvkit.callbacks import CSVLogger, Checkpoint
 from cvkit.training import Callback, fit
-from cvkit.training import checkpoint
+from cvkit.serialization import checkpoint
 
 directory, kill, hook = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 

@@ -576,7 +576,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import v2
-from cvkit.callbacks import EMA, Checkpoint, EarlyStopping, LRSchedule
+from cvkit.callbacks import Checkpoint, EMA, EarlyStopping, LRSchedule
 from cvkit.data import ArrayDataset, Loader
 from cvkit.training import fit
 

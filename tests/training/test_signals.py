@@ -19,7 +19,7 @@ from torch.utils.data._utils import signal_handling
 
 from cvkit.callbacks import Checkpoint
 from cvkit.errors import CheckpointError, DataError
-from cvkit.training import Callback, feed, fit, load_checkpoint
+from cvkit.training import Callback, fit, load_checkpoint, loaders
 
 BATCHES = 6
 
@@ -456,9 +456,9 @@ def test_batches_end_without_an_error_only_where_a_signal_stops_the_run_between_
 
     state = SimpleNamespace(stop_reason=stop, group_open=group_open)
     if ends:
-        assert list(feed.until_lost(batches(), state)) == [1]
+        assert list(loaders.until_lost(batches(), state)) == [1]
     else:
         with pytest.raises(type(error), match=r"^(DataLoader worker|a worker process died)"):
-            list(feed.until_lost(batches(), state))
+            list(loaders.until_lost(batches(), state))
     with pytest.raises(KeyError):
-        list(feed.until_lost(iter([{}["any other"]] for _ in range(1)), state))
+        list(loaders.until_lost(iter([{}["any other"]] for _ in range(1)), state))

@@ -25,7 +25,7 @@ from cvkit.callbacks.profile import Profile
 from cvkit.callbacks.progress import Progress
 from cvkit.callbacks.schedule import LRSchedule
 from cvkit.callbacks.stop_on_nan import StopOnNaN
-from cvkit.callbacks.tensorboard import TensorBoard
+from cvkit.callbacks.tensorboard.callback import TensorBoard
 from cvkit.callbacks.timer import Timer
 from cvkit.callbacks.unfreezing import GradualUnfreezing
 

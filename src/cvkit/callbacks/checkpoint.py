@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cvkit.errors import ArgumentError
+from cvkit.serialization.async_writer import Buffers, Writer
+from cvkit.serialization.checkpoint import save_checkpoint, sync_directory
+from cvkit.serialization.directory_lock import Claim, claimed
 from cvkit.training import snapshot
-from cvkit.training.background import Buffers, Writer
-from cvkit.training.checkpoint import save_checkpoint, sync_directory
-from cvkit.training.files import written
-from cvkit.training.hooks import LAST, Callback
-from cvkit.training.lock import Claim, claimed
+from cvkit.training.callback import LAST, Callback
+from cvkit.training.file_errors import written
 from cvkit.training.monitor import Monitor
 from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import TrainState

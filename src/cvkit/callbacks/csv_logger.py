@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cvkit.errors import ArgumentError
-from cvkit.training.checkpoint import sync_directory
-from cvkit.training.files import written
-from cvkit.training.hooks import OBSERVER, Callback
-from cvkit.training.metrics import Later
+from cvkit.metrics.async_scalars import Later
+from cvkit.serialization.checkpoint import sync_directory
+from cvkit.training.callback import OBSERVER, Callback
+from cvkit.training.file_errors import written
 from cvkit.training.state import TrainState
 
 __all__ = ["CSVLogger"]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from cvkit.errors import ArgumentError
-from cvkit.training.hooks import Callback
+from cvkit.training.callback import Callback
 from cvkit.training.monitor import Monitor
 from cvkit.training.state import TrainState
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cvkit.errors import ArgumentError, CheckpointError
-from cvkit.training.hooks import Callback
+from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
 __all__ = ["EMA"]

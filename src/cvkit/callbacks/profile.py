@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from cvkit.errors import ArgumentError
-from cvkit.training.hooks import OBSERVER, Callback
+from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.state import TrainState
 
 __all__ = ["Profile"]

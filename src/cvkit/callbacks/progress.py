@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TextIO
 
 from cvkit.calls import warn
+from cvkit.metrics.async_scalars import Tally
 from cvkit.registry import default_callbacks
-from cvkit.training.hooks import OBSERVER, Callback
-from cvkit.training.metrics import Tally
+from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.monitor import Monitor
 from cvkit.training.state import TrainState
 

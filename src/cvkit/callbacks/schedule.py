@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cvkit.errors import ArgumentError, CheckpointError
-from cvkit.training.facts import of_scheduler
-from cvkit.training.hooks import Callback
+from cvkit.training.callback import Callback
 from cvkit.training.monitor import Monitor
+from cvkit.training.run_identity import of_scheduler
 from cvkit.training.schedules import load_schedule, replayed, schedule_state
 from cvkit.training.state import TrainState
 

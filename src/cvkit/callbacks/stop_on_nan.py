@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from cvkit import seeding
 from cvkit.calls import warn
-from cvkit.training.hooks import Callback
-from cvkit.training.metrics import Later
+from cvkit.metrics.async_scalars import Later
+from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
 __all__ = ["StopOnNaN"]

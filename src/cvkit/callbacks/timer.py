@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cvkit.errors import ArgumentError
-from cvkit.training.hooks import Callback
+from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
 __all__ = ["Timer"]

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from cvkit.calls import warn
 from cvkit.errors import ArgumentError, CheckpointError
 from cvkit.registry import model_tools
-from cvkit.training.hooks import Callback
+from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
 __all__ = ["GradualUnfreezing"]

@@ -15,18 +15,18 @@
 ===================  ======================================================================
 """
 
-from cvkit.data.arrays import ArrayDataset
-from cvkit.data.compose import FolderData, from_folder
-from cvkit.data.dataset import Dataset, Subset, concat, split
+from cvkit.data.datasets.arrays import ArrayDataset
+from cvkit.data.datasets.base import Dataset, Subset, concat, split
+from cvkit.data.datasets.filename import FilenameDataset
+from cvkit.data.datasets.folder import FolderDataset
+from cvkit.data.datasets.joined import JoinedDataset
+from cvkit.data.datasets.parallel import ParallelDataset
+from cvkit.data.datasets.synthetic import write_shapes
+from cvkit.data.datasets.table import TableDataset
+from cvkit.data.datasets.verification import Verification
 from cvkit.data.decode import decode
-from cvkit.data.filename import FilenameDataset
-from cvkit.data.folder import FolderDataset
-from cvkit.data.joined import JoinedDataset
+from cvkit.data.folder_data import FolderData, from_folder
 from cvkit.data.loader import Loader, RawBatch
-from cvkit.data.parallel import ParallelDataset
-from cvkit.data.synthetic import write_shapes
-from cvkit.data.table import TableDataset
-from cvkit.data.verification import Verification
 
 __all__ = [
     "ArrayDataset",

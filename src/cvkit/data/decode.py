@@ -15,9 +15,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from PIL import Image
 
-from cvkit.data.profiles import Colour, check_colour, to_srgb
-from cvkit.data.repeats import no_file
-from cvkit.data.whole import JPEGS, loaded
+from cvkit.data.colour_profiles import Colour, check_colour, to_srgb
+from cvkit.data.datasets.duplicates import no_file
+from cvkit.data.truncation import JPEGS, loaded
 from cvkit.errors import ArgumentError, ImageError, MissingDependencyError
 from cvkit.pixels import WHITE, eight_bit
 

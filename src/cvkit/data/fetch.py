@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from cvkit import seeding
-from cvkit.data.dataset import is_deterministic, reads
-from cvkit.data.joined import JoinedDataset
-from cvkit.data.labels import number_one, unnumbered
-from cvkit.data.pictures import Pictures
+from cvkit.data.datasets.base import is_deterministic, reads
+from cvkit.data.datasets.joined import JoinedDataset
+from cvkit.data.datasets.labels import number_one, unnumbered
+from cvkit.data.image_cache import Pictures
 from cvkit.errors import CvkitError, DataError, ImageError
 from cvkit.numbering import known_classes, text_among
 from cvkit.pixels import eight_bit, picture

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from cvkit import seeding
-from cvkit.data.arrays import in_memory
-from cvkit.data.cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
-from cvkit.data.dataset import Dataset, class_names, fingerprint_of, is_deterministic, numbered_alike
+from cvkit.data.datasets.arrays import in_memory
+from cvkit.data.datasets.base import Dataset, class_names, fingerprint_of, is_deterministic, numbered_alike
+from cvkit.data.datasets.labels import places_of
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
-from cvkit.data.labels import places_of
+from cvkit.data.image_cache import Pictures, estimate
 from cvkit.data.order import batches_of, epoch_order
-from cvkit.data.pictures import Pictures, estimate
 from cvkit.data.prefetch import RawBatch, ahead
+from cvkit.data.sample_cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
 from cvkit.data.workers import Makers, StartMethod, Threads, Workers, choose_threads, choose_workers
 from cvkit.errors import ArgumentError, unknown_name
 

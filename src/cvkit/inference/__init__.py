@@ -10,8 +10,8 @@
 """
 
 from cvkit.inference.loading import load
-from cvkit.inference.modules import predict
 from cvkit.inference.prediction import Prediction, Predictions
 from cvkit.inference.predictor import Predictor
+from cvkit.inference.raw_outputs import predict
 
 __all__ = ["Prediction", "Predictions", "Predictor", "load", "predict"]

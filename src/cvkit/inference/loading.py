@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cvkit.inference.building import build, load_weights
-from cvkit.inference.description import Description
+from cvkit.inference.checkpoint_description import Description
+from cvkit.inference.model_building import build, load_weights
 from cvkit.inference.outputs import Task, gives_logits, is_classification, task_of_run
 from cvkit.inference.predictor import Predictor
 from cvkit.training import load_checkpoint

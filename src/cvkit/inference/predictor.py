@@ -11,19 +11,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cvkit import export as export_
 from cvkit.data import Loader
-from cvkit.data.dataset import class_names
+from cvkit.data.colour_profiles import Colour, check_colour
+from cvkit.data.datasets.base import class_names
+from cvkit.data.datasets.files import Background, OnError
 from cvkit.data.decode import MAX_PIXELS
-from cvkit.data.files import Background, OnError
-from cvkit.data.profiles import Colour, check_colour
 from cvkit.errors import ArgumentError, DataError, unknown_name
-from cvkit.inference.graph import Graph, metadata_of
+from cvkit.inference import export as export_
+from cvkit.inference.batch_predictions import look, predictions_of
+from cvkit.inference.export_graph import Graph, metadata_of
 from cvkit.inference.outputs import TASKS, Reader, Task, View, Views, views_of
 from cvkit.inference.prediction import Prediction, Predictions
-from cvkit.inference.reading import look, predictions_of
+from cvkit.inference.progress_bar import bar, tell_skipped
 from cvkit.inference.sources import Decoding, Given, Item, gather, skipped_by
-from cvkit.inference.told import bar, tell_skipped
 from cvkit.pixels import WHITE
 from cvkit.training import Runtime
 from cvkit.training.runtime import Precision

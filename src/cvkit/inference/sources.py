@@ -14,9 +14,9 @@ from torch import Tensor
 
 from cvkit.calls import warn
 from cvkit.data import Loader
+from cvkit.data.colour_profiles import Colour, to_srgb
+from cvkit.data.datasets.files import EXTENSIONS, Background, OnError, Tree
 from cvkit.data.decode import MAX_PIXELS, Enough, blamed_on, decode, upright
-from cvkit.data.files import EXTENSIONS, Background, OnError, Tree
-from cvkit.data.profiles import Colour, to_srgb
 from cvkit.errors import ArgumentError, DataError
 from cvkit.pixels import WHITE, eight_bit
 

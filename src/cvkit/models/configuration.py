@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from cvkit.described import WEIGHTS, oddity, shown, text_oddity
 from cvkit.errors import ArgumentError, ModelError, unknown_name
+from cvkit.plain_values import WEIGHTS, oddity, shown, text_oddity
 
 __all__ = ["APPENDED", "TIMM", "check", "named", "takes"]
 

@@ -11,13 +11,13 @@ from typing import Any, Literal
 from torch import nn
 
 from cvkit.calls import warn
-from cvkit.described import WEIGHTS, oddity
 from cvkit.errors import ArgumentError, ModelError, unknown_name
 from cvkit.models import configuration
 from cvkit.models.adapt import append_head
 from cvkit.models.adapt import freeze as freeze_
 from cvkit.models.blocks import no_small_stem, whole
-from cvkit.models.weights import load_weights
+from cvkit.models.weight_loading import load_weights
+from cvkit.plain_values import WEIGHTS, oddity
 from cvkit.registry import Registry, model_tools
 
 __all__ = ["create", "from_config", "is_known", "names", "register"]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from cvkit.errors import ArgumentError, MissingDependencyError, ModelError, unknown_name
-from cvkit.models.weights import load_weights
+from cvkit.models.weight_loading import load_weights
 
 __all__ = ["PREFIX", "build"]
 

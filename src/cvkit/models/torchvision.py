@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torchvision import models as zoo
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
-from cvkit import state_dicts
 from cvkit.errors import ArgumentError, ModelError, unknown_name
 from cvkit.models.adapt import like
 from cvkit.models.blocks import no_small_stem
-from cvkit.models.weights import fill, first_convolution
+from cvkit.models.weight_loading import fill, first_convolution
+from cvkit.serialization import state_dicts
 
 __all__ = ["Segmenter", "build", "names", "settings"]
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from cvkit.errors import ArgumentError
 from cvkit.figures import new_figure, shorten
 from cvkit.inference import Predictor
-from cvkit.plots.asking import asking, walk
-from cvkit.plots.names import find_classes
-from cvkit.plots.pictures import Batch
+from cvkit.plots.captions import find_classes
+from cvkit.plots.images import Batch
+from cvkit.plots.model_outputs import asking, walk
 from cvkit.training.runtime import Precision
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from cvkit.errors import ArgumentError
 from cvkit.figures import shorten
 from cvkit.inference import Predictor
-from cvkit.plots.asking import asking, check_model, spread, walk
-from cvkit.plots.drawing import Cell, draw_grid, side_by_side
-from cvkit.plots.names import LONGEST, answer, find_classes, find_files, truth
-from cvkit.plots.pictures import Batch, Denormalize, check_count, first_batch, how_to_denormalize, to_pixels
-from cvkit.training.losses import LossFunction, resolve_loss
+from cvkit.losses import LossFunction, resolve_loss
+from cvkit.plots.captions import LONGEST, answer, find_classes, find_files, truth
+from cvkit.plots.images import Batch, Denormalize, check_count, first_batch, how_to_denormalize, to_pixels
+from cvkit.plots.layout import Cell, draw_grid, side_by_side
+from cvkit.plots.model_outputs import asking, check_model, spread, walk
 from cvkit.training.runtime import Precision
 
 if TYPE_CHECKING:

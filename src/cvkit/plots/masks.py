@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from cvkit.errors import ArgumentError
 from cvkit.figures import BAD, FAINT, PALETTE
 from cvkit.inference import Predictor
-from cvkit.plots.asking import asking
-from cvkit.plots.drawing import Cell, draw_grid
-from cvkit.plots.names import class_name, find_classes
-from cvkit.plots.pictures import Denormalize, Pixels, check_count, first_batch, how_to_denormalize, to_pixels
+from cvkit.plots.captions import class_name, find_classes
+from cvkit.plots.images import Denormalize, Pixels, check_count, first_batch, how_to_denormalize, to_pixels
+from cvkit.plots.layout import Cell, draw_grid
+from cvkit.plots.model_outputs import asking
 from cvkit.training.runtime import Precision
 
 if TYPE_CHECKING:

@@ -25,13 +25,13 @@
 =================  ==========================================================================================
 """
 
-from cvkit.training.checkpoint import load_checkpoint, save_checkpoint
+from cvkit.serialization.checkpoint import load_checkpoint, save_checkpoint
+from cvkit.serialization.weights import load_weights, save_weights
+from cvkit.training.callback import HOOKS, Callback
 from cvkit.training.find_lr import LRCurve, find_lr
-from cvkit.training.hooks import HOOKS, Callback
 from cvkit.training.loop import evaluate, fit, preflight
 from cvkit.training.runtime import Runtime
 from cvkit.training.state import FitResult, History, TrainState
-from cvkit.training.weights import load_weights, save_weights
 
 __all__ = [
     "HOOKS",

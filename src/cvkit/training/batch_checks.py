@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 
 from cvkit.errors import PreflightError
+from cvkit.losses import ALIGNED, align
 from cvkit.numbering import classes_keyword, known_classes, text_among
 from cvkit.registry import model_tools
-from cvkit.training.losses import ALIGNED, align
 from cvkit.training.state import TrainState
 
 __all__ = ["check_batch", "check_outputs", "expects", "in_order", "mend", "shape"]

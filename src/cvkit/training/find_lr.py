@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 from cvkit import seeding
 from cvkit.errors import ArgumentError, PreflightError
 from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
-from cvkit.training import build, feed
-from cvkit.training.answers import explained
-from cvkit.training.losses import LossFunction
-from cvkit.training.metrics import Later
+from cvkit.losses import LossFunction
+from cvkit.metrics.async_scalars import Later
+from cvkit.training import loaders, setup
 from cvkit.training.optimizers import DEFAULT_LR
+from cvkit.training.peer_arguments import explained
 from cvkit.training.preflight import inspect
 from cvkit.training.runtime import Precision, Runtime, Step, train_mode, unwrap
 from cvkit.training.state import TrainState
@@ -199,15 +199,15 @@ def find_lr(
         PreflightError: One batch does not go through model and loss.
         DeviceError: A device or precision that is not there.
     """
-    build.check_arguments(1, accumulate, clip_norm, {"train": train})
+    setup.check_arguments(1, accumulate, clip_norm, {"train": train})
     rates = _rates(low, high, steps, stop_factor)
     with undone([one for one in (_inner(model), loss) if isinstance(one, nn.Module)], _ready(optimizer), train):
         runtime = Runtime(device, precision)
-        state = build.state(model, train, None, runtime, loss=loss, metrics=(), own_step=step is not None)
+        state = setup.state(model, train, None, runtime, loss=loss, metrics=(), own_step=step is not None)
         state.accumulate, state.clip_norm, state.seed = accumulate, clip_norm, seeding.peek()
         state.epochs = -(-(steps + 1) // state.steps_per_epoch)
-        build.add_optimizers(state, optimizer, DEFAULT_LR)
-        compute = step or build.usual_step(state)
+        setup.add_optimizers(state, optimizer, DEFAULT_LR)
+        compute = step or setup.usual_step(state)
         inspect(state, compute, own_step=step is not None)
         start, *losses = _ramp(state, compute, rates, stop_factor)
     if not math.isfinite(start):
@@ -290,7 +290,7 @@ def _endless(state: TrainState) -> Generator[Any]:
         state.begin_epoch()
         yield from state.runtime.feed(state.train, state)
         if state.batch_index == 0:
-            raise feed.used_up(state.train, state.epoch)
+            raise loaders.used_up(state.train, state.epoch)
         state.epoch, state.batch_index = state.epoch + 1, 0
 
 

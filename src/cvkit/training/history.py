@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from cvkit.errors import ArgumentError, unknown_name
-from cvkit.training.columns import Columns, rows_of
+from cvkit.training.history_columns import Columns, rows_of
 
 __all__ = ["History", "better"]
 

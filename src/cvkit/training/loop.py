@@ -14,14 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit.calls import warn
-from cvkit.training import build, changes, feed
+from cvkit.losses import LossFunction
+from cvkit.metrics.core import Metric
+from cvkit.training import loaders, run_changes, setup
 from cvkit.training import preflight as preflight_
 from cvkit.training import resume as resume_
-from cvkit.training.answers import explained
-from cvkit.training.hooks import Hooks
-from cvkit.training.losses import LossFunction
-from cvkit.training.metrics import Metric
+from cvkit.training.callback import Hooks
 from cvkit.training.optimizers import DEFAULT_LR
+from cvkit.training.peer_arguments import explained
 from cvkit.training.runtime import Precision, Runtime, Step, deterministic_kernels, train_mode
 from cvkit.training.signals import SIGNALLED, graceful
 from cvkit.training.state import FitResult, TrainState
@@ -112,18 +112,18 @@ def fit(
             continued differs in something that ``override`` does not name.
         DeviceError: A device or precision that is not there.
     """
-    build.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
-    callbacks = build.with_progress(callbacks, progress)
+    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
+    callbacks = setup.with_progress(callbacks, progress)
     resume_.find(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
     with deterministic_kernels(deterministic):
-        start = build.start_seed(seed)
-        state = build.state(model, train, val, runtime, loss=loss, metrics=metrics, own_step=step is not None)
+        start = setup.start_seed(seed)
+        state = setup.state(model, train, val, runtime, loss=loss, metrics=metrics, own_step=step is not None)
         state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, start, accumulate, clip_norm
         hooks = state.hooks = Hooks(callbacks)
-        build.add_optimizers(state, optimizer, lr)
-        build.add_schedules(state, schedule)
-        compute = state.compute = step or build.usual_step(state)
+        setup.add_optimizers(state, optimizer, lr)
+        setup.add_schedules(state, schedule)
+        compute = state.compute = step or setup.usual_step(state)
         resume_.identify(state, resume, override, schedule, step)
         if preflight:
             preflight_.warn(preflight_.inspect(state, compute, own_step=step is not None))
@@ -131,12 +131,12 @@ def fit(
         with resume_.claimed(callbacks):
             resume_.enter(state, resume_.find(callbacks, resume), seed)
             try:
-                with feed.explained(), graceful(state), changes.remembered(state), hooks.running(state):
+                with loaders.explained(), graceful(state), run_changes.remembered(state), hooks.running(state):
                     _train(state, hooks, compute)
             finally:  # whoever trains with this loader next gets epochs that it has not served
-                feed.move_to_epoch(train, state.first_epoch + state.epochs_begun)
+                loaders.move_to_epoch(train, state.first_epoch + state.epochs_begun)
     state.model.eval()
-    return build.result(state)
+    return setup.result(state)
 
 
 def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
@@ -174,7 +174,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
 def _close_epoch(state: TrainState, hooks: Hooks) -> None:
     """Deals with a loader that gave fewer batches than its length says: the last group is still updated."""
     if state.batch_index == 0:
-        raise feed.used_up(state.train, state.epoch)
+        raise loaders.used_up(state.train, state.epoch)
     if state.group_open:
         state.runtime.finish_gradients(state)
         hooks.gradients_ready(state)
@@ -196,10 +196,10 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     if not state.finite:
         _report_nonfinite(state)
     if state.val is not None:
-        before = feed.random_state(state.val)
+        before = loaders.random_state(state.val)
         values = _validate(state, hooks, step)
         if values is None:
-            feed.restore_random(state.val, before)
+            loaders.restore_random(state.val, before)
             return False
         row |= {f"val_{name}": value for name, value in values.items()}
     state.logs = {"epoch": state.epoch + 1, "step": state.step, **row, "lr": state.lr, **state.logs}
@@ -289,14 +289,14 @@ def evaluate(
         ArgumentError: An argument that cannot work.
         DeviceError: A device or precision that is not there.
     """
-    feed.check_loader("data", data)
-    state = build.state(
+    loaders.check_loader("data", data)
+    state = setup.state(
         model, data, data, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
     )
     modes = [(module, module.training) for module in state.model.modules()]
     try:
-        with feed.keeps_place(data):
-            values = _validate(state, Hooks(()), step or build.usual_step(state))
+        with loaders.keeps_place(data):
+            values = _validate(state, Hooks(()), step or setup.usual_step(state))
     finally:
         for module, mode in modes:
             module.training = mode
@@ -334,8 +334,8 @@ def preflight(
         PreflightError: What cannot work, with the layer's name and the fix.
         ArgumentError: An argument that cannot work.
     """
-    build.check_loaders({"train": train, "val": val})
-    state = build.state(
+    setup.check_loaders({"train": train, "val": val})
+    state = setup.state(
         model, train, val, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
     )
-    return preflight_.inspect(state, step or build.usual_step(state), own_step=step is not None)
+    return preflight_.inspect(state, step or setup.usual_step(state), own_step=step is not None)

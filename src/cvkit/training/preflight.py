@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cvkit import calls, seeding
 from cvkit.errors import CvkitError, PreflightError
-from cvkit.training import feed
+from cvkit.training import loaders
 from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
 from cvkit.training.runtime import Step, train_mode
 from cvkit.training.state import TrainState
@@ -43,7 +43,7 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
     sources = [("train", state.train), *([("val", state.val)] if state.val is not None else [])]
     with _untouched(state):
         for name, loader in sources:
-            batch = state.runtime.finished(loader, feed.first_batch(name, loader))
+            batch = state.runtime.finished(loader, loaders.first_batch(name, loader))
             if not own_step:
                 check_batch(name, loader, batch)
             state.training = name == "train"

@@ -10,8 +10,8 @@ from typing import Any
 from cvkit import seeding
 from cvkit.calls import warn
 from cvkit.errors import ArgumentError, CheckpointError
-from cvkit.training import changes, snapshot
-from cvkit.training.checkpoint import load_checkpoint
+from cvkit.serialization.checkpoint import load_checkpoint
+from cvkit.training import run_changes, snapshot
 from cvkit.training.state import TrainState
 
 __all__ = ["claimed", "enter", "find", "identify", "settle"]
@@ -87,7 +87,7 @@ def identify(state: TrainState, resume: object, override: object, schedule: Any,
     """
     callbacks = state.hooks.callbacks if state.hooks is not None else ()
     if resume is not False or override or any(hasattr(callback, "checkpoints") for callback in callbacks):
-        state.identity = changes.begin(state, override, schedule, step)
+        state.identity = run_changes.begin(state, override, schedule, step)
 
 
 def enter(state: TrainState, sources: Sequence[Path], seed: int | None = None) -> None:

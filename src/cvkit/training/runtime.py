@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cvkit.errors import DeviceError, ModelError, unknown_name
-from cvkit.training import feed
+from cvkit.training import loaders
 
 if TYPE_CHECKING:
     from cvkit.training.state import TrainState
@@ -108,20 +108,20 @@ class Runtime:
         """Turns a batch as the loader gives it into one as the model gets it: placed, then the batch transform."""
         if self.device.type != "cpu":
             batch = self.place(batch)
-        return loader.finish(batch) if feed.can_skip(loader) else batch
+        return loader.finish(batch) if loaders.can_skip(loader) else batch
 
     def feed(self, loader: Any, state: TrainState) -> Iterator[Any]:
         """Yields the batches of the epoch under way, on the device, from the state's position on, and clocks the wait."""
         start = state.batch_index if state.training else 0
-        own = feed.can_skip(loader)
+        own = loaders.can_skip(loader)
         if state.training and start == 0 and not own:
-            state.epoch_rng = feed.random_state(loader)
+            state.epoch_rng = loaders.random_state(loader)
         random = state.epoch_rng if state.training else None
-        source = feed.open_epoch(loader, state.first_epoch + state.epoch, start, random, self.device)
+        source = loaders.open_epoch(loader, state.first_epoch + state.epoch, start, random, self.device)
         ready = not own and self.device.type == "cpu"  # asked once: a device's type takes time to tell
         clock = time.perf_counter
         began = clock()
-        for batch in feed.until_lost(source, state):
+        for batch in loaders.until_lost(source, state):
             if not ready:
                 if state.training:  # a loader may have left out a batch none of whose samples could be read
                     state.batch_index = getattr(batch, "place", state.batch_index)
@@ -144,10 +144,10 @@ class Runtime:
         if isinstance(result, tuple):
             loss, outputs, state.targets = result
             state.outputs = outputs.detach() if isinstance(outputs, Tensor) else outputs
-            state.samples = feed.samples_in(outputs)
+            state.samples = loaders.samples_in(outputs)
         else:
             loss, state.outputs, state.targets = result, None, None
-            state.samples = feed.samples_in(batch)
+            state.samples = loaders.samples_in(batch)
         state.loss = loss.detach()
         state.weight = weight = state.loss_spec.weigh(state.targets, state.samples)
         meters = state.meters

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from cvkit import seeding, state_dicts
+from cvkit import seeding
 from cvkit.calls import warn
-from cvkit.described import shown
 from cvkit.errors import CheckpointError
+from cvkit.plain_values import shown
+from cvkit.serialization import state_dicts
+from cvkit.serialization.checkpoint import plain
 from cvkit.training import schedules
-from cvkit.training.changes import Changes, check, recorded
-from cvkit.training.checkpoint import plain
-from cvkit.training.feed import own_generators
+from cvkit.training.loaders import own_generators
+from cvkit.training.run_changes import Changes, check, recorded
 from cvkit.training.state import History, TrainState
 
 __all__ = ["FORMAT", "capture", "describe", "layers_of", "restore"]

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from cvkit.losses import Loss, LossFunction
+from cvkit.metrics.core import Metric
 from cvkit.training.history import History
-from cvkit.training.losses import Loss, LossFunction
-from cvkit.training.metrics import Meters, Metric
+from cvkit.training.meters import Meters
 
 if TYPE_CHECKING:
-    from cvkit.training.changes import Identity
-    from cvkit.training.hooks import Hooks
+    from cvkit.training.callback import Hooks
+    from cvkit.training.run_changes import Identity
     from cvkit.training.runtime import Runtime, Step
 
 __all__ = ["FitResult", "History", "TrainState"]

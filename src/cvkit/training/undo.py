@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cvkit.training import feed
+from cvkit.training import loaders
 
 __all__ = ["undone"]
 
@@ -33,7 +33,7 @@ def undone(modules: Sequence[nn.Module], optimizers: Sequence[Optimizer], loader
         optimizers: Ready-made optimizers; those built inside need not be undone.
         loader: The training batches.
     """
-    random = feed.random_state(loader)
+    random = loaders.random_state(loader)
     layers = [(one, one.training, dict(one._parameters), dict(one._buffers)) for m in modules for one in m.modules()]
     held = [(one, dict(vars(one)), [dict(group) for group in one.param_groups]) for one in optimizers]
     tensors = [
@@ -45,7 +45,7 @@ def undone(modules: Sequence[nn.Module], optimizers: Sequence[Optimizer], loader
             tensor.grad = None
         for optimizer in optimizers:
             _lend_state(optimizer)
-        with feed.keeps_place(loader):
+        with loaders.keeps_place(loader):
             yield
     finally:
         _put_back(tensors)
@@ -59,7 +59,7 @@ def undone(modules: Sequence[nn.Module], optimizers: Sequence[Optimizer], loader
             for group, saved in zip(optimizer.param_groups, groups, strict=True):
                 group.clear()
                 group.update(saved)
-        feed.restore_random(loader, random)
+        loaders.restore_random(loader, random)
 
 
 def _tensors(modules: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> list[Tensor]:

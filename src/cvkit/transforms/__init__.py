@@ -23,8 +23,8 @@ from cvkit.transforms.presets import (
     small_image_eval,
     small_image_train,
 )
+from cvkit.transforms.pretrained import from_weights
 from cvkit.transforms.sample import Frame
-from cvkit.transforms.weights import from_weights
 
 __all__ = [
     "Frame",

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from cvkit.described import oddity, shown, text_oddity
 from cvkit.errors import ArgumentError
+from cvkit.plain_values import oddity, shown, text_oddity
 
 __all__ = ["check_options", "configured"]
 

@@ -31,8 +31,8 @@ from cvkit import seeding
 from cvkit.callbacks import EMA, Checkpoint, CSVLogger, EarlyStopping, LRSchedule, TensorBoard
 from cvkit.data import ArrayDataset, FolderDataset, Loader
 from cvkit.errors import CvkitWarning
+from cvkit.serialization import checkpoint as checkpoint_
 from cvkit.training import Callback, load_checkpoint
-from cvkit.training import checkpoint as checkpoint_
 from cvkit.transforms import classification_train, small_image_train
 
 SIZE, CLASSES = 16, 3

@@ -1,0 +1,276 @@
+"""What every data set of this room has, and parts of one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset
+from torch.utils.data import Subset as TorchSubset
+
+from cvkit import seeding
+from cvkit.data.datasets.class_tables import labels_of
+from cvkit.data.datasets.joined import Joinable, JoinedDataset
+from cvkit.data.datasets.traits import fingerprint_of, is_deterministic, reads
+from cvkit.data.datasets.verification import why_bad
+from cvkit.errors import ArgumentError
+from cvkit.numbering import check_numbering
+
+__all__ = [
+    "Dataset",
+    "Subset",
+    "class_names",
+    "concat",
+    "fingerprint_of",
+    "is_deterministic",
+    "numbered_alike",
+    "reads",
+    "split",
+]
+
+
+class Dataset(Protocol):
+    """A sized, indexable collection of samples ``(picture or tensor, target)``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def class_names(classes: Iterable[str]) -> list[str]:
+    """Returns class names as a list, each of which stands for one class.
+
+    Raises:
+        ArgumentError: One string instead of many, what is no string, or a name that comes twice.
+    """
+    names = list(classes)
+    if isinstance(classes, str) or len(set(names)) != len(names) or not all(isinstance(one, str) for one in names):
+        raise ArgumentError(
+            "classes cannot be used",
+            got=repr(classes),
+            expected="a list of names, each of them once",
+            fix="classes=train.classes" if not isinstance(classes, str) else f"classes=[{classes!r}]",
+        )
+    return names
+
+
+class Subset(Joinable):
+    """Some samples of a data set, which keeps its classes.
+
+    Args:
+        dataset: The whole.
+        indices: Which samples, in this order.
+
+    Raises:
+        ArgumentError: Indices that are no whole numbers, or that the whole does not have.
+    """
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        # one buffer, as for the paths: a list's reference counts are copied into each worker that reads it
+        self._places = _places(indices, len(dataset))
+        self.on_error = getattr(dataset, "on_error", "raise")
+
+    @property
+    def indices(self) -> list[int]:
+        """The places of these samples in the whole."""
+        places: list[int] = self._places.tolist()
+        return places
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether a sample is known to be the same each time it is asked for."""
+        return is_deterministic(self.dataset)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the whole can give a smaller picture."""
+        return reads(self.dataset)
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The class names of the whole."""
+        return getattr(self.dataset, "classes", None)
+
+    @property
+    def targets(self) -> list[Any]:
+        """The targets of these samples."""
+        targets = self.dataset.targets
+        return [targets[i] for i in self.indices]
+
+    @property
+    def paths(self) -> list[str] | None:
+        """The files of these samples, where the whole has files."""
+        paths = getattr(self.dataset, "paths", None)
+        return [paths[i] for i in self.indices] if paths is not None else None
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the whole and of the choice."""
+        return fingerprint_of(getattr(self.dataset, "fingerprint", len(self.dataset)), self.indices)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[int(self._places[index])]
+
+    def __getattr__(self, name: str) -> Any:
+        """Offers what not every whole has: a ``kind``, ``read`` and ``size``, by which a loader saves work."""
+        whole = self.__dict__.get("dataset")
+        if name not in ("kind", "read", "size") or whole is None or (name == "read" and not reads(whole)):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        offered = getattr(whole, name)
+        if name == "kind":
+            return offered
+        return lambda index, *arguments, **named: offered(int(self._places[index]), *arguments, **named)
+
+    def verify(self, *, strict: bool = False) -> Any:
+        """Reads these samples, whole, and reports those that cannot be read, as the whole's ``verify`` does.
+
+        Args:
+            strict: As there.
+
+        Raises:
+            MissingDependencyError: As there.
+            ArgumentError: The whole is a data set that cannot do that.
+        """
+        found = getattr(self.dataset, "found_bad", None)
+        if found is None:
+            raise ArgumentError(
+                "these samples cannot be verified",
+                got=f"part of a {type(self.dataset).__name__}",
+                expected="part of a data set of cvkit.data",
+                fix="read them one by one: for i in range(len(part)): part[i]",
+            )
+        return found([int(place) for place in self._places], strict=strict)
+
+    def found_bad(self, indices: Sequence[int], *, strict: bool = False) -> Any:
+        """Does what :meth:`verify` does for some of these samples."""
+        return Subset(self.dataset, self._places[list(indices)].tolist()).verify(strict=strict)
+
+    def why_bad(self, index: int, *, strict: bool = False) -> str | None:
+        """Returns the message of a sample that cannot be read, without its index; ``None`` where it can."""
+        return why_bad(self.dataset, int(self._places[index]), strict=strict)
+
+    def __repr__(self) -> str:
+        return f"Subset({len(self)} of {self.dataset!r})"
+
+
+def _places(indices: Sequence[int], count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    places = np.asarray(indices if isinstance(indices, np.ndarray | range) else list(indices))
+    whole = places.ndim == 1 and (places.dtype.kind in "iu" or places.size == 0)
+    if whole and (places.size == 0 or -count <= int(places.min()) <= int(places.max()) < count):
+        return places.astype(np.int64)
+    wrong = [place for place in places.tolist() if not -count <= place < count] if whole else []
+    raise ArgumentError(
+        "indices cannot be used",
+        got=f"{wrong[0]} and {len(wrong) - 1} more" if wrong else f"{places.dtype} {places.shape}",
+        expected=f"whole numbers from 0 to {count - 1}",
+        fix="a mask is turned into indices by mask.nonzero()"
+        if places.dtype.kind == "b"
+        else "name samples that are there",
+    )
+
+
+def concat(*datasets: Any, classes: Sequence[str] | None = None) -> JoinedDataset:
+    """Joins datasets to one, with their classes numbered together; ``first + second`` does the same.
+
+    torch's ``ConcatDataset`` leaves each part its own numbers, so that class 0 means another class in each.
+
+    Args:
+        datasets: Datasets of cvkit.data or parts of such, all with class labels, all with masks, all with images or all with
+            numbers as targets; also others that have ``classes`` and ``targets``, as torchvision's folders have.
+        classes: The class names in their order. By default those of all datasets: sorted where each dataset has them sorted,
+            else those of the first one first.
+
+    Returns:
+        A dataset with ``classes``, ``targets``, ``paths``, ``fingerprint`` and ``verify``.
+
+    Raises:
+        ArgumentError: No dataset, one that does not say what its targets are, or names that cannot be used.
+        DataError: Targets of different kinds, or a class that ``classes`` lacks.
+
+    Warns:
+        CvkitWarning: Datasets with different backgrounds, or with class names that are nearly the same.
+    """
+    names = class_names(classes) if classes is not None else None
+    parts = [Subset(one.dataset, one.indices) if type(one) is TorchSubset else one for one in datasets]
+    return JoinedDataset([_joined(part) for part in parts], names)
+
+
+def numbered_alike(dataset: Any) -> Any:
+    """Returns a dataset as a loader uses it: torch's ``ConcatDataset``, also inside of subsets, as one that keeps its classes.
+
+    Raises:
+        DataError: A ``ConcatDataset`` whose parts number their classes differently, or have targets of different kinds.
+    """
+    check_numbering(dataset)
+    return _joined(dataset)
+
+
+def _joined(dataset: Any) -> Any:
+    if type(dataset) in (Subset, TorchSubset):
+        whole = _joined(dataset.dataset)
+        return dataset if whole is dataset.dataset else Subset(whole, dataset.indices)
+    if type(dataset) is not ConcatDataset:
+        return dataset
+    parts = [_joined(one) for one in dataset.datasets]
+    parts = [Subset(one.dataset, one.indices) if type(one) is TorchSubset else one for one in parts]
+    return JoinedDataset(parts) if all(labels_of(one) is not None for one in parts) else dataset
+
+
+def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
+    """Splits a data set in two, each class by the same share.
+
+    Args:
+        dataset: A data set with ``targets``.
+        fraction: The share of the second part, e.g. 0.2 for validation.
+        seed: Which samples; the same seed gives the same split.
+
+    Returns:
+        The larger remainder and the part, each in the order of the whole. Every class of two samples or more is in both.
+
+    Raises:
+        ArgumentError: A fraction outside 0 to 1, or a data set without targets or with no class of two samples or more.
+    """
+    if not 0 < fraction < 1:
+        raise ArgumentError(
+            "fraction cannot be used", got=fraction, expected="a number between 0 and 1", fix="fraction=0.2"
+        )
+    targets = getattr(dataset, "targets", None)
+    if targets is None or len(targets) != len(dataset):
+        there = "without targets" if targets is None else f"with {len(targets)} targets"
+        raise ArgumentError(
+            "this data set cannot be split by class",
+            got=f"{type(dataset).__name__} of {len(dataset)} samples {there}",
+            expected="targets, one a sample",
+            fix="give the data set a list of targets",
+        )
+    generator = torch.Generator().manual_seed(seeding.derive(seed, "split"))
+    groups: dict[Hashable, list[int]] = {}
+    for index, target in enumerate(targets.tolist() if isinstance(targets, torch.Tensor | np.ndarray) else targets):
+        groups.setdefault(_class_of(target), []).append(index)
+    part: set[int] = set()
+    for members in groups.values():
+        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
+        order = torch.randperm(len(members), generator=generator).tolist()
+        part.update(members[i] for i in order[:count])
+    if not part:
+        raise ArgumentError(
+            "this data set cannot be split",
+            got=f"{len(dataset)} samples in {len(groups)} classes, no class with two",
+            expected="at least one class of two samples or more",
+            fix="add samples, or choose the two parts by hand: Subset(dataset, indices)",
+        )
+    rest = [i for i in range(len(dataset)) if i not in part]
+    return Subset(dataset, rest), Subset(dataset, sorted(part))
+
+
+def _class_of(target: Any) -> Hashable:
+    """Returns what a sample is stratified by: a whole number or a name; all other targets form one group."""
+    if isinstance(target, torch.Tensor | np.ndarray | np.generic):
+        target = target.tolist()
+    return target if isinstance(target, int | str) else None

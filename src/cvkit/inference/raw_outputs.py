@@ -1,0 +1,99 @@
+"""``predict``: the outputs of a module in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cvkit.calls import warn
+from cvkit.errors import ArgumentError, DataError
+from cvkit.training import Runtime
+from cvkit.training.loaders import can_skip, check_loader, explained
+from cvkit.training.runtime import Precision
+
+__all__ = ["evaluating", "predict"]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode inside; each of its modules is as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def predict(
+    model: nn.Module, data: Any, *, device: str | torch.device = "auto", precision: Precision = "auto"
+) -> Tensor:
+    """Computes the outputs of a module over data, in evaluation mode.
+
+    Args:
+        model: Any module; it is moved to the device, its mode is as before afterwards.
+        data: A loader or any sized iterable of batches ``(inputs, targets)`` or ``inputs``; or one tensor ``(N, …)``, which is
+            one batch. One that shuffles gives its own order.
+        device: ``"auto"`` or a device.
+        precision: As in ``fit``.
+
+    Returns:
+        The outputs of every sample in order, ``(N, …)``, on the CPU.
+
+    Raises:
+        ArgumentError: A model that is no module, data that cannot be walked, or outputs that are no tensor.
+        DataError: Data that gave no batch.
+        DeviceError: A device or precision that is not there.
+
+    Warns:
+        CvkitWarning: Samples that the loader has left out (``on_error="skip"``) and that have no row.
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(
+            "model cannot be used",
+            got=f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__,
+            expected="an nn.Module",
+            fix="cvkit.load(path).predict(…) predicts with a checkpoint",
+        )
+    batches = [data] if isinstance(data, Tensor) else data
+    check_loader("data", batches)
+    runtime = Runtime(device, precision)
+    model = runtime.prepare(model)
+    outputs: list[Tensor] = []
+    with evaluating(model), torch.no_grad(), runtime.autocast(), explained():
+        for inputs in _inputs(batches, runtime):
+            made = model(inputs)
+            if not isinstance(made, Tensor):
+                raise ArgumentError(
+                    f"the outputs of {type(model).__name__} cannot be put together",
+                    got=f"{type(made).__name__} from a batch",
+                    expected="a tensor (N, …)",
+                    fix="wrap the model in a module that returns the one that is wanted",
+                )
+            outputs.append(made.cpu())
+    if skipped := getattr(batches, "skipped", None):
+        warn(
+            f"{len(skipped)} samples have no row in the outputs because they cannot be read, e.g. "
+            f"{next(iter(skipped.values())).splitlines()[0]}"
+        )
+    if not outputs:
+        raise DataError(
+            "data gave no batch",
+            got=f"an iteration of {type(batches).__name__} that ends at once",
+            expected=f"{len(batches)} batches, as its length says",
+            fix="it is probably used up, or none of its samples can be read",
+        )
+    return torch.cat(outputs)
+
+
+def _inputs(batches: Any, runtime: Runtime) -> Iterator[Any]:
+    """Yields the inputs of each batch on the device; a loader of cvkit's brings them there ahead of time."""
+    own = can_skip(batches)
+    for batch in batches.batches(0, runtime.device) if own else batches:
+        ready = runtime.finished(batches, batch) if own else runtime.place(batch)
+        yield ready[0] if isinstance(ready, tuple | list) else ready

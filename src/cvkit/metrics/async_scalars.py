@@ -1,0 +1,161 @@
+"""Device scalars on their way to the host: nobody waits for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Later", "Tally"]
+
+
+class Tally:
+    """A sum of device scalars that nobody waits for.
+
+    ``add`` only files the tensor away. Every 64 of them are stacked and sent to the host in one asynchronous copy, and
+    added up there in order and in double precision: no step waits for the device, no precision is lost over a
+    long epoch, and the result does not depend on when somebody looked.
+    """
+
+    BLOCK = 64
+
+    __slots__ = ("_pending", "_sent", "count", "first_nonfinite", "total", "weight")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.total: float = 0
+        self.weight: float = 0
+        self.count = 0
+        self.first_nonfinite: int | None = None
+        self._pending: list[tuple[Tensor, float, Tensor | float]] = []
+        self._sent: list[tuple[list[_Readback], list[tuple[Tensor, float, Tensor | float]]]] = []
+
+    def add(self, value: Tensor, scale: float, weight: float) -> None:
+        """Adds ``value * scale`` to the total and ``weight`` to the weight.
+
+        Args:
+            value: A detached scalar on any device.
+            scale: What it is multiplied by, on the host.
+            weight: What the mean is divided by, e.g. the number of samples.
+        """
+        self._file(value, scale, weight)
+
+    def add_mean(self, value: Tensor, weight: Tensor | float) -> None:
+        """Adds the mean of a batch, by what it counts for.
+
+        Args:
+            value: A detached scalar on any device.
+            weight: What the batch counts for, on the host, or a scalar on the same device. Where it is 0, whatever the value
+                is counts nothing: of a batch without a target that counts, the mean is a NaN that says nothing.
+        """
+        self._file(value, 1.0 if isinstance(weight, Tensor) else weight, weight)
+
+    def _file(self, value: Tensor, scale: float, weight: Tensor | float) -> None:
+        self._pending.append((value, scale, weight))
+        if len(self._pending) >= self.BLOCK:
+            self.ship()
+
+    def ship(self) -> None:
+        """Starts the way of what is pending to the host, and takes in what has arrived there; never waits."""
+        if self._pending:
+            columns = (
+                [value for value, _, _ in self._pending],
+                [w for _, _, w in self._pending if isinstance(w, Tensor)],
+            )
+            self._sent.append(([_Readback(torch.stack(column)) for column in columns if column], self._pending))
+            self._pending = []
+        self._collect(wait=False)
+
+    def drain(self) -> None:
+        """Takes in everything; waits for the device."""
+        self.ship()
+        self._collect(wait=True)
+
+    def _collect(self, *, wait: bool) -> None:
+        while self._sent and (wait or all(readback.arrived() for readback in self._sent[0][0])):
+            (values, *others), entries = self._sent.pop(0)
+            weights = iter(others[0].values() if others else ())
+            for value, (_, scale, weight) in zip(values.values(), entries, strict=True):
+                if isinstance(weight, Tensor):
+                    scale = weight = next(weights)
+                    if weight == 0:
+                        value = 0.0
+                self.total += value * scale
+                self.weight += weight
+                if self.first_nonfinite is None and not math.isfinite(value):
+                    self.first_nonfinite = self.count
+                self.count += 1
+
+    @property
+    def mean(self) -> float:
+        """The mean of what has arrived on the host so far; NaN before anything has."""
+        return self.total / self.weight if self.weight else math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the sums, as plain numbers; waits for the device."""
+        self.drain()
+        return {
+            "total": self.total,
+            "weight": self.weight,
+            "count": self.count,
+            "first_nonfinite": self.first_nonfinite,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from the sums of :meth:`state_dict`."""
+        self.reset()
+        self.total, self.weight, self.count = state["total"], state["weight"], state["count"]
+        self.first_nonfinite = state["first_nonfinite"]
+
+
+class _Readback:
+    """A tensor on its way to the host."""
+
+    __slots__ = ("_event", "_host")
+
+    def __init__(self, block: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if block.is_cuda:
+            self._host = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)
+            self._host.copy_(block, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record(torch.cuda.current_stream(block.device))
+        else:
+            self._host = block.cpu()
+
+    def arrived(self) -> bool:
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def values(self) -> list[float]:
+        if self._event is not None:
+            self._event.synchronize()
+        values: list[float] = self._host.tolist()
+        return values
+
+
+class Later:
+    """Device scalars to be read later, each with something to remember it by; never waits unless asked to."""
+
+    def __init__(self) -> None:
+        self._sent: list[tuple[Any, _Readback]] = []
+
+    def put(self, key: Any, value: Tensor) -> None:
+        """Sends a detached scalar on its way to the host."""
+        self._sent.append((key, _Readback(value.reshape(1))))
+
+    def arrived(self) -> list[tuple[Any, float]]:
+        """Returns, in order, the keys and values that have arrived by now."""
+        count = next((i for i, (_, readback) in enumerate(self._sent) if not readback.arrived()), len(self._sent))
+        ready, self._sent = self._sent[:count], self._sent[count:]
+        return [(key, readback.values()[0]) for key, readback in ready]
+
+    def all(self) -> list[tuple[Any, float]]:
+        """Returns all of them; waits for the device."""
+        ready, self._sent = self._sent, []
+        return [(key, readback.values()[0]) for key, readback in ready]

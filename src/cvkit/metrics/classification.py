@@ -1,0 +1,78 @@
+"""Metrics of classification."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from cvkit.losses import IGNORED
+from cvkit.metrics.async_scalars import Tally
+from cvkit.metrics.core import metrics
+
+__all__ = ["Accuracy"]
+
+
+@metrics.register("accuracy")
+class Accuracy:
+    """The share of right predictions, as whole numbers until the last division.
+
+    Outputs ``(N, C, …)`` are compared by their largest class with targets ``(N, …)``, or with soft targets
+    ``(N, C, …)`` by theirs. Outputs ``(N,)`` or ``(N, 1)`` are one logit a sample, compared with ``threshold``.
+
+    Args:
+        threshold: The decision threshold for a single output: 0 for logits, 0.5 for probabilities.
+        ignore_index: A target value that does not count. Of targets of more than one dimension, as masks, -100 does not count
+            unless another is given, as in torch's losses.
+    """
+
+    name = "accuracy"
+    higher_is_better = True
+
+    def __init__(self, *, threshold: float = 0.0, ignore_index: int | None = None) -> None:
+        self.threshold = threshold
+        self.ignore_index = ignore_index
+        self.tally = Tally()
+        self.counted = Tally()
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Takes in one batch of ``N`` samples."""
+        if outputs.ndim > 1 and outputs.shape[1] > 1:
+            predicted = outputs.argmax(1)
+            if targets.ndim == outputs.ndim:
+                targets = targets.argmax(1)
+        else:
+            predicted = (outputs > self.threshold).reshape(targets.shape)
+        right = predicted == targets
+        ignored = self.ignore_index
+        if ignored is None and targets.ndim > 1 and not targets.is_floating_point():
+            ignored = IGNORED
+        if ignored is None:
+            self.tally.add(right.sum(), 1, targets.numel())
+        else:
+            counted = targets != ignored
+            self.counted.add(counted.sum(), 1, 0)
+            self.tally.add((right & counted).sum(), 1, 0)
+
+    def compute(self) -> float:
+        """Returns the share of right predictions; waits for the device."""
+        self.tally.drain()
+        self.counted.drain()
+        count = self.tally.weight + self.counted.total
+        return self.tally.total / count if count else math.nan
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.tally.reset()
+        self.counted.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the running counts."""
+        return {"right": self.tally.state_dict(), "counted": self.counted.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from saved counts."""
+        self.tally.load_state_dict(state["right"])
+        self.counted.load_state_dict(state["counted"])

@@ -1,0 +1,89 @@
+"""What a metric is, the registry of metrics by name, and the mean of a value.
+
+A metric is any object with ``update(outputs, targets)``, ``compute()`` and ``reset()`` (torchmetrics objects fit as they
+are). What it computes is logged under its ``name`` (or its class's, in snake case), once for training and once for validation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from cvkit.metrics.async_scalars import Tally
+from cvkit.registry import Registry
+
+__all__ = ["Mean", "Metric", "metric_name", "metrics"]
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """What ``fit`` asks of a metric."""
+
+    def update(self, outputs: Tensor, targets: Tensor) -> Any:
+        """Takes in one batch: ``outputs`` detached, both on the device."""
+
+    def compute(self) -> Any:
+        """Returns the value over everything since ``reset``: a number, a scalar tensor, or a dict of these."""
+
+    def reset(self) -> Any:
+        """Forgets everything."""
+
+
+metrics: Registry[Any] = Registry("metric")
+"""Metric classes by name."""
+
+
+@metrics.register("mean")
+class Mean:
+    """The mean of a value computed from each batch, weighted by samples.
+
+    Args:
+        function: ``(outputs, targets) -> scalar`` mean over the batch. By default the outputs' own mean.
+        name: The name it is logged under.
+        higher_is_better: Which direction is an improvement, for callbacks that monitor it.
+    """
+
+    def __init__(
+        self,
+        function: Any = None,
+        *,
+        name: str = "mean",
+        higher_is_better: bool | None = None,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.higher_is_better = higher_is_better
+        self.tally = Tally()
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Takes in one batch ``(N, …)``."""
+        value = outputs.float().mean() if self.function is None else self.function(outputs, targets)
+        self.tally.add(value.detach(), outputs.shape[0], outputs.shape[0])
+
+    def compute(self) -> float:
+        """Returns the mean over all samples; waits for the device."""
+        self.tally.drain()
+        return self.tally.mean
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.tally.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the running sums."""
+        return self.tally.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from saved sums."""
+        self.tally.load_state_dict(state)
+
+
+def metric_name(metric: object) -> str:
+    """Returns the name that a metric is logged under: its own ``name``, or its class's in snake case."""
+    name = getattr(metric, "name", None)
+    if isinstance(name, str):
+        return name
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(metric).__name__).lower()

@@ -1,0 +1,105 @@
+"""Loss and metrics of a phase: from what ``fit`` was given to the numbers of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from cvkit.errors import ArgumentError
+from cvkit.losses import IGNORED, Loss
+from cvkit.metrics.async_scalars import Tally
+from cvkit.metrics.core import Metric, metric_name, metrics
+
+__all__ = ["Meters", "resolve_metrics"]
+
+
+Metrics: TypeAlias = "str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None"
+
+
+def resolve_metrics(given: Metrics, loss: Loss, *, own_step: bool) -> dict[str, Metric]:
+    """Turns what ``fit`` got as ``metrics`` into metrics by name.
+
+    ``None`` means accuracy for a classification loss, and nothing when the user's own step decides what is computed.
+
+    Raises:
+        UnknownNameError: A name that is not known.
+        ArgumentError: An object that is no metric, or two metrics of one name.
+    """
+    if given is None:
+        return {"accuracy": _of_loss("accuracy", loss)} if loss.classification and not own_step else {}
+    if isinstance(given, Mapping):
+        named: list[tuple[str, str | Metric]] = list(given.items())
+    else:
+        several = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+        named = [(one if isinstance(one, str) else metric_name(one), one) for one in several]
+    found: dict[str, Metric] = {}
+    for name, one in named:
+        if isinstance(one, str):
+            one = _of_loss(one, loss)
+        if isinstance(one, type) or not isinstance(one, Metric):
+            raise ArgumentError(
+                f"the metric {name!r} cannot be used",
+                got=f"the class {one.__name__}" if isinstance(one, type) else repr(one),
+                expected="a name, or an object with update(outputs, targets), compute() and reset()",
+                fix=f"pass {one.__name__}(), an instance" if isinstance(one, type) else "give it these three methods",
+            )
+        if name in found or name == "loss":
+            raise ArgumentError(
+                f"two metrics are called {name!r}",
+                expected="one metric a name; 'loss' is logged already",
+                fix='name them: metrics={"one": …, "other": …}',
+            )
+        found[name] = one
+    return found
+
+
+def _of_loss(name: str, loss: Loss) -> Metric:
+    """Builds a metric that judges as a loss does: by its threshold, and without what it leaves out."""
+    kind = metrics.get(name)
+    if name not in _JUDGES:
+        made: Metric = kind()
+        return made
+    judge: Metric = kind(
+        threshold=loss.threshold, ignore_index=None if loss.ignore_index == IGNORED else loss.ignore_index
+    )
+    return judge
+
+
+_JUDGES = ("accuracy", "dice", "iou")
+
+
+class Meters:
+    """The loss and the metrics of one phase, training or validation.
+
+    Args:
+        metrics: Metrics by name.
+    """
+
+    __slots__ = ("losses", "metrics")
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self.losses = Tally()
+        self.metrics = dict(metrics)
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.losses.reset()
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def values(self) -> dict[str, float]:
+        """Returns the mean loss and every metric as plain numbers; waits for the device."""
+        self.losses.drain()
+        return {"loss": self.losses.mean, **_computed(self.metrics)}
+
+
+def _computed(found: Mapping[str, Metric]) -> dict[str, float]:
+    """Computes metrics into plain numbers; a metric that computes a dict gives one entry for each of its keys."""
+    values: dict[str, float] = {}
+    for name, metric in found.items():
+        value = metric.compute()
+        if isinstance(value, Mapping):
+            values.update({f"{name}_{key}": float(one) for key, one in value.items()})
+        else:
+            values[name] = float(value)
+    return values
