@@ -1,6 +1,6 @@
 """How long training stands still while a checkpoint is saved.
 
-A ResNet-50 is trained with Adam by ``fit`` (on tiny pictures, so that steps are short); after every step the same state is
+A ResNet-50 is trained with Adam by ``fit`` (on tiny images, so that steps are short); after every step the same state is
 saved in one of these ways, in turn: ``torch.save`` as in tutorials, ``torch.save`` flushed to the disk, and the ``Checkpoint``
 callback, blocking and in the background. See ``benchmarks/README.md``.
 """

@@ -35,7 +35,7 @@ from cvkit.transforms.presets import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, I
 WORKERS = 2
 
 
-# --- data: generated, unless real pictures are given
+# --- data: generated, unless real images are given
 
 
 def write_small(root: Path, count: int) -> Path:
@@ -165,7 +165,7 @@ PHOTOS = v2.Compose(
 
 
 def small(root: Path, count: int) -> None:
-    """Small pictures in folders: first epochs by themselves, then later ones."""
+    """Small images in folders: first epochs by themselves, then later ones."""
     firsts: dict[str, list[float]] = {"standard, 2 workers": [], "cvkit": []}
     for _ in range(max(3, count // 3)):  # fresh loaders each time: start-up and decoding are part of a first epoch
         for name in firsts:
@@ -178,7 +178,7 @@ def small(root: Path, count: int) -> None:
             samples = walk(loader)
             firsts[name].append((time.perf_counter() - start) / samples)
             del loader
-    table("Small pictures (32×32 PNG), first epoch", firsts, ["standard, 2 workers"])
+    table("Small images (32×32 PNG), first epoch", firsts, ["standard, 2 workers"])
     fast = Loader(FolderDataset(root), 128, transform=small_image_train(32), shuffle=True)
     slow, alone = standard(root, SMALL, WORKERS, 128), standard(root, SMALL, 0, 128)
     walk(fast)
@@ -187,7 +187,7 @@ def small(root: Path, count: int) -> None:
         "standard, no workers": lambda: walk(alone),
         "cvkit, cache": lambda: walk(fast),
     }
-    table("Small pictures, second epoch on", rounds(contenders, count), ["standard, 2 workers", "standard, no workers"])
+    table("Small images, second epoch on", rounds(contenders, count), ["standard, 2 workers", "standard, no workers"])
     print(
         f"\ncached: {fast.cached_bytes / 2**20:,.1f} MiB; worker processes in a cached epoch: {len(_children(slow)) - WORKERS}"
     )
@@ -307,9 +307,7 @@ def exactness(root: Path) -> None:
         sides = [np.asarray(one.resize((224, 224), Image.Resampling.BILINEAR), np.float32) for one in (whole, scaled)]
         errors.append(float(np.abs(sides[0] - sides[1]).mean()))
     if errors:
-        print(
-            f"\ndecoded smaller, against decoded whole: {spread(errors)} grey levels of 255 on average over a picture"
-        )
+        print(f"\ndecoded smaller, against decoded whole: {spread(errors)} grey levels of 255 on average over an image")
 
 
 def _children(loader: Any) -> list[Any]:
@@ -340,8 +338,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="small,photos,phones,mnist,starting,waiting", help="comma-separated")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="a few pictures and rounds, to see that it runs")
-    parser.add_argument("--small", type=Path, help="folders of small pictures, e.g. CIFAR-10's")
+    parser.add_argument("--quick", action="store_true", help="a few images and rounds, to see that it runs")
+    parser.add_argument("--small", type=Path, help="folders of small images, e.g. CIFAR-10's")
     parser.add_argument("--photos", type=Path, help="folders of photos")
     parser.add_argument("--mnist", type=Path, help="what torchvision.datasets.MNIST takes as root")
     options = parser.parse_args(arguments)
@@ -352,16 +350,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        pictures = options.small or (
+        images = options.small or (
             write_small(base / "small", 10_000 // few) if wanted & {"small", "starting"} else base
         )
         shots = options.photos or (
             write_photos(base / "photos", 400 // few, 500, 375) if wanted & {"photos", "waiting"} else base
         )
         if "small" in wanted:
-            small(pictures, count)
+            small(images, count)
         if "starting" in wanted:
-            starting(pictures, count)
+            starting(images, count)
         if "photos" in wanted:
             photos("Photos of about 500×375", shots, count, ram=True)
         if "phones" in wanted:

@@ -131,7 +131,7 @@ def autoencoders(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def errors(batches: Loader) -> tuple[float, float]:
-    """Returns the mean squared error of the inputs themselves, as they are and clipped to the range of a picture."""
+    """Returns the mean squared error of the inputs themselves, as they are and clipped to the range of an image."""
     pairs = [(((x - y) ** 2).mean(), ((x.clamp(0, 1) - y) ** 2).mean(), len(x)) for x, y in batches]
     total = sum(count for *_, count in pairs)
     noisy, clipped = (sum(float(one[place]) * one[2] for one in pairs) / total for place in (0, 1))

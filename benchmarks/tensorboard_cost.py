@@ -164,9 +164,9 @@ def parts(place: Path) -> dict[str, Callable[[], object]]:
         "four scalars, tensorboardX": add_row,
         "histograms of a ResNet-18 (62 tensors, 11 million values)": lambda: files.histograms(histograms(weights), 0),
         "the same, tensorboardX": add_histograms,
-        "16 pictures of 224×224": lambda: files.image("train", "inputs", shown(inputs), 0),
+        "16 images of 224×224": lambda: files.image("train", "inputs", shown(inputs), 0),
         "the same grid, tensorboardX": lambda: writer.add_image("inputs", shown(inputs), 0, dataformats="HWC"),
-        "16 pictures of 32×32": lambda: files.image("train", "inputs", shown(small), 0),
+        "16 images of 32×32": lambda: files.image("train", "inputs", shown(small), 0),
         "the graph of a ResNet-18": lambda: files.graph(model, call),
         "the same, tensorboardX (torch.jit.trace)": lambda: writer.add_graph(model, inputs[:1]),
     }

@@ -1,7 +1,7 @@
 """Makes the pages of the examples: ``python docs/make_example_pages.py``, or with names to run only those.
 
 Each example is run in an empty directory, as a reader would run it. What it prints goes into
-``docs/examples/<name>.txt``, its picture into ``docs/_static/examples/<name>.png``; both are committed. The pages are
+``docs/examples/<name>.txt``, its image into ``docs/_static/examples/<name>.png``; both are committed. The pages are
 written of these, of the example's docstring and of its source; a test compares them with what is committed, so that a
 page can never tell of another script.
 """
@@ -18,12 +18,12 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-PAGES, PICTURES = ROOT / "docs" / "examples", ROOT / "docs" / "_static" / "examples"
+PAGES, IMAGES = ROOT / "docs" / "examples", ROOT / "docs" / "_static" / "examples"
 WIDEST = 900
-"""Width in pixels beyond which a picture is made smaller."""
+"""Width in pixels beyond which an image is made smaller."""
 
 MOST_BYTES = 60_000
-"""Of a picture, which is committed."""
+"""Of an image, which is committed."""
 
 CHAPTERS = {
     "First steps": ["quickstart", "linear_regression", "gradient_descent", "logistic_regression", "mlp_five_ways"],
@@ -53,7 +53,7 @@ def page(name: str) -> str:
     """The text of an example's page."""
     title, rest = docstring(name)
     lines = [f".. _example-{name}:", "", title, "=" * len(title), "", rest, ""]
-    if (PICTURES / f"{name}.png").is_file():
+    if (IMAGES / f"{name}.png").is_file():
         lines += [f".. image:: /_static/examples/{name}.png", f"   :alt: What {name}.py draws", ""]
     if (PAGES / f"{name}.txt").is_file():
         lines += ["It prints:", "", f".. literalinclude:: {name}.txt", "   :language: text", ""]
@@ -73,7 +73,7 @@ def index() -> str:
     lines = ["Examples", "========", ""]
     lines += [
         "Scripts of at most sixty lines that use public names only. Each runs by itself, without the net and in seconds, on",
-        "data that it generates; with ``--data DIR`` many run on pictures of your own.",
+        "data that it generates; with ``--data DIR`` many run on your own images.",
         "",
         ".. code-block:: console",
         "",
@@ -83,7 +83,7 @@ def index() -> str:
     for chapter, members in CHAPTERS.items():
         lines += [chapter, "-" * len(chapter), ""]
         for name in members:
-            if (PICTURES / f"{name}.png").is_file():
+            if (IMAGES / f"{name}.png").is_file():
                 lines += [f".. image:: /_static/examples/{name}.png", "   :height: 130px", f"   :target: {name}.html"]
                 lines += [f"   :alt: {docstring(name)[0]}", ""]
         lines += [".. toctree::", "   :maxdepth: 1", "", *(f"   {name}" for name in members), ""]
@@ -101,25 +101,25 @@ def record(name: str) -> float:
         (PAGES / f"{name}.txt").write_text(said.getvalue(), "utf-8")
         drawn = Path("runs", name, f"{name}.png")
         if drawn.is_file():
-            picture = Image.open(drawn).convert("RGB")
-            if 2 * picture.width < WIDEST:
-                picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
-            picture.thumbnail((WIDEST, WIDEST))
-            keep(picture, PICTURES / f"{name}.png")
+            image = Image.open(drawn).convert("RGB")
+            if 2 * image.width < WIDEST:
+                image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+            image.thumbnail((WIDEST, WIDEST))
+            keep(image, IMAGES / f"{name}.png")
     return seconds
 
 
-def keep(picture: Image.Image, path: Path) -> None:
-    """Saves a picture in as many colours as fit into the bytes that it may have."""
+def keep(image: Image.Image, path: Path) -> None:
+    """Saves an image in as many colours as fit into the bytes that it may have."""
     for colours in (256, 128, 64, 32, 16, 8):
-        picture.quantize(colours).save(path, optimize=True)
+        image.quantize(colours).save(path, optimize=True)
         if path.stat().st_size < MOST_BYTES:
             return
 
 
 def main() -> None:
     """Runs the examples that are named, or all, and writes every page."""
-    for folder in (PAGES, PICTURES):
+    for folder in (PAGES, IMAGES):
         folder.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or names():
         print(f"{name}: {record(name):.1f} s", flush=True)

@@ -1,4 +1,4 @@
-"""Draws the pictures of plots.rst anew, on generated data: ``python docs/make_plot_pictures.py``."""
+"""Draws the images of plots.rst anew, on generated data: ``python docs/make_plot_pictures.py``."""
 
 import tempfile
 from pathlib import Path
@@ -9,13 +9,13 @@ from torch import nn
 import cvkit
 from cvkit import plots
 
-PICTURES = Path(__file__).parent / "_static" / "plots"
+IMAGES = Path(__file__).parent / "_static" / "plots"
 MOST = 100_000
-"""Bytes that a picture may have."""
+"""Bytes that an image may have."""
 
 
 def save(name, figure):
-    path = PICTURES / f"{name}.png"
+    path = IMAGES / f"{name}.png"
     figure.savefig(path, dpi=70)
     size = path.stat().st_size
     print(f"{name}: {size:,} bytes")
@@ -33,7 +33,7 @@ def network(classes):
 
 
 def classify(directory):
-    """Pictures of classes."""
+    """Images of classes."""
     cvkit.data.write_shapes(directory / "train", per_class=250, size=32, seed=0)
     cvkit.data.write_shapes(directory / "val", per_class=40, size=32, seed=1)
     data = cvkit.data.from_folder(directory, size=32, batch_size=32)
@@ -52,7 +52,7 @@ def classify(directory):
 
 
 def segment(directory):
-    """Pictures with masks."""
+    """Images with masks."""
     cvkit.data.write_shapes(directory, per_class=4, size=32, layout="mask")
     dataset = cvkit.data.ParallelDataset(directory / "images", directory / "masks", kind="mask")
     transform = cvkit.transforms.segmentation_eval(32)
@@ -62,7 +62,7 @@ def segment(directory):
 
 
 def main():
-    PICTURES.mkdir(parents=True, exist_ok=True)
+    IMAGES.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
         classify(Path(directory) / "classes")

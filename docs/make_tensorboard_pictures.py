@@ -1,4 +1,4 @@
-"""Makes the pictures of tensorboard.rst: a run, TensorBoard over it on a port of this machine, and Chromium without a window.
+"""Makes the images of tensorboard.rst: a run, TensorBoard over it on a port of this machine, and Chromium without a window.
 
     python docs/make_tensorboard_pictures.py
 
@@ -39,7 +39,7 @@ PAGES = {
 
 
 def train(root: Path) -> None:
-    """Trains twice on generated pictures, with everything on."""
+    """Trains twice on generated images, with everything on."""
     cvkit.data.write_shapes(root / "data/train", per_class=200, seed=0)
     cvkit.data.write_shapes(root / "data/val", per_class=50, seed=1)
     for lr in (1e-3, 2e-3):

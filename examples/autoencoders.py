@@ -1,6 +1,6 @@
-"""Denoising autoencoders: linear and convolutional, with pictures before and after.
+"""Denoising autoencoders: linear and convolutional, with images before and after.
 
-The preset ``denoise`` gives each picture noise anew in every epoch and keeps the clean one as target, so that nothing
+The preset ``denoise`` gives each image noise anew in every epoch and keeps the clean one as target, so that nothing
 else is needed but ``loss="mse"``. What a network without any skill would leave is the noise itself: 0.3² = 0.09.
 """
 
@@ -17,11 +17,11 @@ from cvkit.data import FolderDataset, Loader, split, write_shapes
 
 
 def main() -> None:
-    """Trains both, and writes noisy, restored and clean pictures below each other."""
+    """Trains both, and writes noisy, restored and clean images below each other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder with MNIST; generated shapes by default")
-    parser.add_argument("--epochs", type=int, default=6, help="passes over the pictures")
-    parser.add_argument("--out", type=Path, default=Path("runs/autoencoders"), help="where pictures go")
+    parser.add_argument("--epochs", type=int, default=6, help="passes over the images")
+    parser.add_argument("--out", type=Path, default=Path("runs/autoencoders"), help="where images go")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
@@ -42,7 +42,7 @@ def main() -> None:
         print(f"{name:18}  mean squared error {result.history[-1]['val_loss']:.4f}, of the noise 0.0900")
         rows.append(cvkit.predict(model, inputs[:12]))
     save_image(torch.cat([*rows, targets[:12]]), options.out / "autoencoders.png", nrow=12)
-    print("rows of the picture: noisy, linear, convolutional, clean")
+    print("rows of the image: noisy, linear, convolutional, clean")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """CIFAR-10: the quick network by the tutorials' loop and by ``fit``, in time and accuracy, on a CPU or a GPU.
 
-The same network, pictures and optimizer. The tutorials' loop decodes each picture again in every epoch and asks for the
+The same network, images and optimizer. The tutorials' loop decodes each image again in every epoch and asks for the
 loss in every step; ``fit`` decodes once and never waits. ``--data DIR``: ``DIR/train/<class>/``, ``DIR/test/<class>/``.
 """
 
@@ -45,8 +45,8 @@ def by_fit(root: Path, epochs: int) -> float:
 def main() -> None:
     """Measures both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="CIFAR-10 as pictures; generated shapes by default")
-    parser.add_argument("--epochs", type=int, default=3, help="passes over the pictures")
+    parser.add_argument("--data", type=Path, help="CIFAR-10 as images; generated shapes by default")
+    parser.add_argument("--epochs", type=int, default=3, help="passes over the images")
     options = parser.parse_args()
     for seed, part in enumerate(("train", "test") if options.data is None else ()):
         cvkit.data.write_shapes(Path("runs/cifar10") / part, per_class=(400, 100)[seed], seed=seed)

@@ -1,6 +1,6 @@
 """A convolutional network: its accuracy each epoch, and a grid of what it predicts.
 
-All it takes is a folder of pictures, ``DIR/<class>/…`` or ``DIR/train/<class>/…``; a fifth of them is held back for
+All it takes is a folder of images, ``DIR/<class>/…`` or ``DIR/train/<class>/…``; a fifth of them is held back for
 validation. Without ``--data`` coloured shapes are drawn.
 """
 
@@ -15,16 +15,16 @@ from cvkit.data import Loader
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Returns a convolution that halves the edge of its pictures."""
+    """Returns a convolution that halves the edge of its images."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))
 
 
 def main() -> None:
     """Trains, and shows predictions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="pictures, one folder a class; generated shapes by default")
-    parser.add_argument("--epochs", type=int, default=6, help="passes over the pictures")
-    parser.add_argument("--out", type=Path, default=Path("runs/cnn_predictions"), help="where pictures go")
+    parser.add_argument("--data", type=Path, help="images, one folder a class; generated shapes by default")
+    parser.add_argument("--epochs", type=int, default=6, help="passes over the images")
+    parser.add_argument("--out", type=Path, default=Path("runs/cnn_predictions"), help="where images go")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -42,7 +42,7 @@ def main() -> None:
     try:
         cvkit.plots.show_predictions(model, mixed, columns=5).savefig(options.out / "cnn_predictions.png")
     except cvkit.errors.MissingDependencyError as missing:
-        print("no picture:", missing)
+        print("no image:", missing)
 
 
 if __name__ == "__main__":

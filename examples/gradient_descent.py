@@ -29,7 +29,7 @@ class Losses:
 def main() -> None:
     """Trains the same line three times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/gradient_descent"), help="where the picture goes")
+    parser.add_argument("--out", type=Path, default=Path("runs/gradient_descent"), help="where the image goes")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -51,7 +51,7 @@ def main() -> None:
     try:
         cvkit.plots.plot_history(curves).savefig(options.out / "gradient_descent.png")
     except cvkit.errors.MissingDependencyError as missing:
-        print("no picture:", missing)
+        print("no image:", missing)
 
 
 if __name__ == "__main__":

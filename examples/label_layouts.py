@@ -1,6 +1,6 @@
-"""The same pictures labelled in four ways: by folder, by a text file each, by file name, by a CSV table.
+"""The same images labelled in four ways: by folder, by a text file each, by file name, by a CSV table.
 
-``--data DIR`` takes any folder of pictures with one folder a class; generated shapes by default. They are copied into the
+``--data DIR`` takes any folder of images with one folder a class; generated shapes by default. They are copied into the
 three other layouts; then all four are read, and hold the same samples with the same targets.
 """
 
@@ -14,7 +14,7 @@ from cvkit.data import FilenameDataset, FolderDataset, Loader, ParallelDataset, 
 
 
 def copy(folder: FolderDataset, out: Path) -> None:
-    """Writes the pictures of a folder once more with a text file each, once more with telling names, and a table."""
+    """Writes the images of a folder once more with a text file each, once more with telling names, and a table."""
     for part in ("images", "labels", "named"):
         (out / part).mkdir(parents=True, exist_ok=True)
     with open(out / "table.csv", "w", encoding="utf-8", newline="") as file:
@@ -31,7 +31,7 @@ def copy(folder: FolderDataset, out: Path) -> None:
 def main() -> None:
     """Reads four layouts, and shows a batch of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="pictures, one folder a class; generated shapes by default")
+    parser.add_argument("--data", type=Path, help="images, one folder a class; generated shapes by default")
     parser.add_argument("--out", type=Path, default=Path("runs/label_layouts"), help="where the layouts are written")
     options = parser.parse_args()
 
@@ -46,12 +46,12 @@ def main() -> None:
     }
     for name, dataset in layouts.items():
         same = dataset.classes == folder.classes and list(dataset.targets) == list(folder.targets)
-        print(f"{name:10}  {len(dataset)} pictures, {dataset.classes}, targets as in the folder: {same}")
+        print(f"{name:10}  {len(dataset)} images, {dataset.classes}, targets as in the folder: {same}")
     try:
         batches = Loader(layouts["table"], 16, transform=cvkit.transforms.small_image_eval(64), shuffle=True)
         cvkit.plots.show_batch(batches, columns=8).savefig(out / "label_layouts.png")
     except cvkit.errors.MissingDependencyError as missing:
-        print("no picture:", missing)
+        print("no image:", missing)
 
 
 if __name__ == "__main__":

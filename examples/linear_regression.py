@@ -20,7 +20,7 @@ Y = [1.7, 2.76, 2.09, 3.19, 1.694, 1.573, 3.366, 2.596, 2.53, 1.221, 2.827, 3.46
 def main() -> None:
     """Finds the line twice, and draws it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/linear_regression"), help="where the picture goes")
+    parser.add_argument("--out", type=Path, default=Path("runs/linear_regression"), help="where the image goes")
     options = parser.parse_args()
     torch.manual_seed(0)
 
@@ -42,7 +42,7 @@ def draw(out: Path, slope: float, intercept: float) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print('no picture: matplotlib is missing, pip install "cvkit[plots]"')
+        print('no image: matplotlib is missing, pip install "cvkit[plots]"')
         return
     figure = Figure(figsize=(6, 4))
     axes = figure.subplots()

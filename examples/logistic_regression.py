@@ -25,7 +25,7 @@ def main() -> None:
     """Trains on points or digits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder with MNIST; two clouds of points by default")
-    parser.add_argument("--out", type=Path, default=Path("runs/logistic_regression"), help="where the picture goes")
+    parser.add_argument("--out", type=Path, default=Path("runs/logistic_regression"), help="where the image goes")
     options = parser.parse_args()
     torch.manual_seed(0)
 
@@ -46,7 +46,7 @@ def draw(out: Path, points: ArrayDataset, slope: list[float], offset: float) -> 
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print('no picture: matplotlib is missing, pip install "cvkit[plots]"')
+        print('no image: matplotlib is missing, pip install "cvkit[plots]"')
         return
     figure = Figure(figsize=(5, 4))
     axes = figure.subplots()

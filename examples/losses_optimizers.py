@@ -30,7 +30,7 @@ def spirals(count: int, seed: int) -> ArrayDataset:
 def main() -> None:
     """Trains once with each optimizer, and twice more with another loss."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/losses_optimizers"), help="where the picture goes")
+    parser.add_argument("--out", type=Path, default=Path("runs/losses_optimizers"), help="where the image goes")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
@@ -52,7 +52,7 @@ def main() -> None:
     try:
         cvkit.plots.plot_history(curves).savefig(options.out / "losses_optimizers.png")
     except cvkit.errors.MissingDependencyError as missing:
-        print("no picture:", missing)
+        print("no image:", missing)
 
 
 if __name__ == "__main__":

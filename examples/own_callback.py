@@ -1,4 +1,4 @@
-"""A callback of one's own: the accuracy of the worst class is logged, and a goal for it ends the run.
+"""A custom callback: the accuracy of the worst class is logged, and a goal for it ends the run.
 
 A callback is any object with methods named after the events of a run. Each is given the state, which knows everything;
 what is put into ``state.logs`` is in the history, and in TensorBoard too.
@@ -32,14 +32,14 @@ class WorstClass:
         """Adds a column to the epoch's row, and ends the run if that is good enough."""
         state.logs["worst_class"] = float((self.right / self.seen).min())
         if state.logs["worst_class"] >= self.goal:
-            state.request_stop(f"every class is right in {self.goal:.0%} of its pictures")
+            state.request_stop(f"every class is right in {self.goal:.0%} of its images")
 
 
 def main() -> None:
     """Trains until it is good enough."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="pictures, one folder a class; generated shapes by default")
-    parser.add_argument("--out", type=Path, default=Path("runs/own_callback"), help="where generated pictures go")
+    parser.add_argument("--data", type=Path, help="images, one folder a class; generated shapes by default")
+    parser.add_argument("--out", type=Path, default=Path("runs/own_callback"), help="where generated images go")
     options = parser.parse_args()
     torch.manual_seed(0)
 

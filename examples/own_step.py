@@ -1,6 +1,6 @@
-"""A ``step`` of one's own: a network learns which way up a picture is, without a single label.
+"""A custom ``step``: a network learns which way up an image is, without a single label.
 
-Each picture of a batch is turned by 0, 90, 180 and 270 degrees, and the network is to say by how much (Gidaris et al.,
+Each image of a batch is turned by 0, 90, 180 and 270 degrees, and the network is to say by how much (Gidaris et al.,
 Unsupervised Representation Learning by Predicting Image Rotations, 2018). The loop is still ``fit``'s, with its
 checkpoints, metrics and precision; only what a batch means is written here.
 """
@@ -16,19 +16,19 @@ import cvkit
 
 def turn(model: nn.Module, batch: tuple[Tensor, Tensor], state: cvkit.TrainState) -> tuple[Tensor, Tensor, Tensor]:
     """Returns loss, outputs and targets of a batch; ``state.loss_fn`` is the loss that ``fit`` was given."""
-    pictures, _ = batch  # the labels are not looked at
-    inputs = torch.cat([torch.rot90(pictures, quarter, (2, 3)) for quarter in range(4)])
-    targets = torch.arange(4, device=inputs.device).repeat_interleave(len(pictures))
+    images, _ = batch  # the labels are not looked at
+    inputs = torch.cat([torch.rot90(images, quarter, (2, 3)) for quarter in range(4)])
+    targets = torch.arange(4, device=inputs.device).repeat_interleave(len(images))
     outputs = model(inputs)
     return state.loss_fn(outputs, targets), outputs, targets
 
 
 def main() -> None:
-    """Trains without labels, and shows pictures the way up that they look right to the network."""
+    """Trains without labels, and shows images the way up that they look right to the network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="pictures, one folder a class; generated shapes by default")
-    parser.add_argument("--epochs", type=int, default=4, help="passes over the pictures")
-    parser.add_argument("--out", type=Path, default=Path("runs/own_step"), help="where generated pictures go")
+    parser.add_argument("--data", type=Path, help="images, one folder a class; generated shapes by default")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over the images")
+    parser.add_argument("--out", type=Path, default=Path("runs/own_step"), help="where generated images go")
     options = parser.parse_args()
     torch.manual_seed(0)
 

@@ -1,4 +1,4 @@
-"""Save, stop, resume: a run in two parts is the whole one, and its saved model judges a picture.
+"""Save, stop, resume: a run in two parts is the whole one, and its saved model judges an image.
 
 A run is stopped in the middle of an epoch, and the same call continues it: in the end its weights are bit for bit those
 of a run that was never stopped. Run the script again, and it finds everything done.
@@ -36,9 +36,9 @@ def train(root: Path, directory: Path, *callbacks: StopAt) -> cvkit.FitResult:
 
 
 def main() -> None:
-    """Trains without and with a break, compares, and asks the saved model about a picture."""
+    """Trains without and with a break, compares, and asks the saved model about an image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="pictures, one folder a class; generated shapes by default")
+    parser.add_argument("--data", type=Path, help="images, one folder a class; generated shapes by default")
     parser.add_argument("--out", type=Path, default=Path("runs/save_resume"), help="where checkpoints go")
     options = parser.parse_args()
 
@@ -51,8 +51,8 @@ def main() -> None:
     print("the same weights, bit for bit:", all(torch.equal(one[name], other[name]) for name in one))
 
     predictor = cvkit.load(options.out / "parts" / "best.pt")  # the file knows model, classes and preprocessing
-    picture = sorted(path for path in root.rglob("*.*g") if path.is_file())[0]
-    print(f"{picture.parent.name}/{picture.name}: {predictor.predict(picture)}")
+    image = sorted(path for path in root.rglob("*.*g") if path.is_file())[0]
+    print(f"{image.parent.name}/{image.name}: {predictor.predict(image)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A tour of TensorBoard: scalars, histograms, the graph, pictures, embeddings, each by one word.
+"""A tour of TensorBoard: scalars, histograms, the graph, images, embeddings, each by one word.
 
 Look at it with ``tensorboard --logdir runs/tensorboard_tour``. Run the script again with more ``--epochs``, and the
 curves go on where they ended; nothing is there twice.
@@ -16,10 +16,8 @@ from cvkit.callbacks import Checkpoint, TensorBoard
 def main() -> None:
     """Trains, and shows everything that TensorBoard can."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="pictures, one folder a class; generated shapes by default")
-    parser.add_argument(
-        "--epochs", type=int, default=4, help="passes over the pictures, those of earlier runs included"
-    )
+    parser.add_argument("--data", type=Path, help="images, one folder a class; generated shapes by default")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over the images, those of earlier runs included")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/tensorboard_tour"), help="where events and checkpoints go"
     )
@@ -37,7 +35,7 @@ def main() -> None:
         graph=True,  # the model as it was run on the first batch: GRAPHS
         images=16,  # what the model saw, and what it says of it: IMAGES
         figures=True,  # a confusion matrix: IMAGES, and precision-recall curves: PR CURVES
-        embeddings=36,  # validation pictures as the last layer sees them: PROJECTOR
+        embeddings=36,  # validation images as the last layer sees them: PROJECTOR
         hparams={"lr": 3e-3, "width": 8},  # to compare runs by: HPARAMS
         text="A tour of TensorBoard on generated shapes.",  # with the settings of the run: TEXT
     )

@@ -1,7 +1,7 @@
-"""U-Net: pictures and masks in two directories, grey TIFF of 8 and 16 bits included.
+"""U-Net: images and masks in two directories, grey TIFF of 8 and 16 bits included.
 
 ``--data DIR`` takes ``DIR/image/<name>.*`` with ``DIR/label/<name>.*``, masks of the levels 0 and 255; by default such
-are made of shapes. Pictures and masks are matched by name, decoded to the same grey whatever they are stored in, and cut
+are made of shapes. Images and masks are matched by name, decoded to the same grey whatever they are stored in, and cut
 and mirrored together.
 """
 
@@ -32,10 +32,10 @@ def write(out: Path) -> Path:
 def main() -> None:
     """Trains, measures, and shows masks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="pictures and masks of one's own; generated ones by default")
-    parser.add_argument("--size", type=int, default=32, help="edge of the pictures that the model sees, in pixels")
-    parser.add_argument("--epochs", type=int, default=7, help="passes over the pictures")
-    parser.add_argument("--out", type=Path, default=Path("runs/unet_masks"), help="where pictures go")
+    parser.add_argument("--data", type=Path, help="images and custom masks; generated ones by default")
+    parser.add_argument("--size", type=int, default=32, help="edge of the images that the model sees, in pixels")
+    parser.add_argument("--epochs", type=int, default=7, help="passes over the images")
+    parser.add_argument("--out", type=Path, default=Path("runs/unet_masks"), help="where images go")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def main() -> None:
     try:
         cvkit.plots.show_masks(batches[1], model).savefig(options.out / "unet_masks.png")
     except cvkit.errors.MissingDependencyError as missing:
-        print("no picture:", missing)
+        print("no image:", missing)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""VGG16 for classes of one's own: a layer appended, or the last one replaced; all the rest is frozen.
+"""VGG16 for custom classes: a layer appended, or the last one replaced; all the rest is frozen.
 
 The two usual ways to change a pretrained network. ``--weights FILE`` takes a state dict of torchvision's, such as
 ``vgg16-397923af.pth``; without it the frozen layers are random, so that nothing is downloaded, and little is learned.
@@ -15,10 +15,10 @@ import cvkit
 def main() -> None:
     """Changes VGG16 in two ways, and trains what is new."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="pictures, one folder a class; generated shapes by default")
+    parser.add_argument("--data", type=Path, help="images, one folder a class; generated shapes by default")
     parser.add_argument("--weights", type=Path, help="a file with weights; random ones by default")
-    parser.add_argument("--size", type=int, default=32, help="edge of the pictures that the model sees, in pixels")
-    parser.add_argument("--out", type=Path, default=Path("runs/vgg16_layers"), help="where generated pictures go")
+    parser.add_argument("--size", type=int, default=32, help="edge of the images that the model sees, in pixels")
+    parser.add_argument("--out", type=Path, default=Path("runs/vgg16_layers"), help="where generated images go")
     options = parser.parse_args()
 
     root = options.data or cvkit.data.write_shapes(options.out / "shapes", per_class=10)

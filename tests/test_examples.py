@@ -124,8 +124,8 @@ def numbers(pattern, text):
     return [float(found.replace(",", "")) for found in re.findall(pattern, text)]
 
 
-def pictures():
-    """The pictures that lie in the directories of the examples, generated data left out, by name with their sizes in bytes."""
+def images():
+    """The images that lie in the directories of the examples, generated data left out, by name with their sizes in bytes."""
     return {path.name: path.stat().st_size for path in Path("runs").glob("*/*.png")}
 
 
@@ -148,7 +148,7 @@ def test_the_quickstart_learns_with_any_seed(seed, run):
     check_the_quickstart(run("quickstart", "--seed", str(seed)))
 
 
-def test_the_quickstart_learns_its_pictures_shows_it_and_has_nothing_left_to_do(run):
+def test_the_quickstart_learns_its_images_shows_it_and_has_nothing_left_to_do(run):
     said = run("quickstart")
     check_the_quickstart(said)
     assert list(Path("runs/quickstart").glob("**/events.out.tfevents.*"))
@@ -166,7 +166,7 @@ def test_the_quickstart_continues_where_it_ended(run):
 
 def test_linear_regression_is_the_closed_form(run):
     assert numbers(r"largest difference: (\S+)", run("linear_regression"))[0] < 1e-4
-    assert pictures()["linear_regression.png"] > 5000
+    assert images()["linear_regression.png"] > 5000
 
 
 def test_gradient_descent_makes_an_update_a_batch_and_the_more_the_nearer(run):
@@ -174,13 +174,13 @@ def test_gradient_descent_makes_an_update_a_batch_and_the_more_the_nearer(run):
     assert numbers(r"(\d+) updates", said) == [2000, 100, 10]
     stochastic, mini, batch = numbers(r"loss (\S+)", said)
     assert max(stochastic, mini) < 0.4 < 1 < batch
-    assert pictures()["gradient_descent.png"] > 5000
+    assert images()["gradient_descent.png"] > 5000
 
 
 def test_logistic_regression_finds_the_border(run):
     said = run("logistic_regression")
     assert numbers(r"accuracy (\S+)", said)[-1] > 0.88
-    assert pictures()["logistic_regression.png"] > 5000
+    assert images()["logistic_regression.png"] > 5000
 
 
 def test_five_ways_give_the_same_losses(run):
@@ -198,8 +198,8 @@ def test_five_ways_give_the_same_losses(run):
 
 def test_lenet_tells_shapes_apart(run):
     said = run("lenet5")
-    assert numbers(r"([\d.]+)% of 240 pictures", said)[0] > 70
-    assert pictures()["lenet5.png"] > 5000
+    assert numbers(r"([\d.]+)% of 240 images", said)[0] > 70
+    assert images()["lenet5.png"] > 5000
 
 
 def test_a_convolutional_network_is_more_accurate_each_epoch(run):
@@ -207,7 +207,7 @@ def test_a_convolutional_network_is_more_accurate_each_epoch(run):
     accuracy = numbers(r"validation (\S+)", said)
     assert len(accuracy) == 6
     assert accuracy[-1] > 0.85 > accuracy[0]
-    assert pictures()["cnn_predictions.png"] > 5000
+    assert images()["cnn_predictions.png"] > 5000
 
 
 @pytest.mark.slow
@@ -232,13 +232,13 @@ def test_of_vgg16_only_the_new_layer_is_trained(run):
 
 def test_transfer_trains_in_three_ways(run):
     said = run("transfer", "--epochs", "1")
-    ways = re.findall(r"^([\w-]+): \S+% of the validation pictures", said, re.MULTILINE)
+    ways = re.findall(r"^([\w-]+): \S+% of the validation images", said, re.MULTILINE)
     assert ways == ["pretraining", "scratch", "frozen", "fine-tuned"]
 
 
 @pytest.mark.slow
 def test_fine_tuning_is_better_than_a_frozen_backbone_and_that_than_from_scratch(run):
-    _, scratch, frozen, tuned = numbers(r": (\S+)% of the validation pictures", run("transfer"))
+    _, scratch, frozen, tuned = numbers(r": (\S+)% of the validation images", run("transfer"))
     assert scratch < frozen < tuned
 
 
@@ -246,18 +246,18 @@ def test_all_layouts_hold_the_same(run):
     said = run("label_layouts")
     assert said.count("True") == 4
     assert "False" not in said
-    assert pictures()["label_layouts.png"] > 5000
+    assert images()["label_layouts.png"] > 5000
 
 
 def test_a_unet_finds_the_shapes_in_tiff(run):
     assert numbers(r"given: (\S+)", run("unet_masks"))[0] > 0.75
-    assert pictures()["unet_masks.png"] > 5000
+    assert images()["unet_masks.png"] > 5000
 
 
 def test_autoencoders_remove_noise_and_convolutions_remove_more(run):
     linear, convolutional = numbers(r"error (\S+),", run("autoencoders"))
     assert convolutional < linear < 0.03
-    assert pictures()["autoencoders.png"] > 5000
+    assert images()["autoencoders.png"] > 5000
 
 
 def test_the_tour_of_tensorboard_writes_all_of_it_and_goes_on(run):
@@ -274,9 +274,9 @@ def test_the_tour_of_tensorboard_writes_all_of_it_and_goes_on(run):
     assert list(Path("runs/tensorboard_tour").rglob("projector_config.pbtxt"))
 
 
-def test_transforms_take_pictures_arrays_and_bgr_alike(run):
+def test_transforms_take_images_arrays_and_bgr_alike(run):
     assert "equal from PIL, array and BGR: True" in run("transforms_tour")
-    assert pictures()["transforms_tour.png"] > 5000
+    assert images()["transforms_tour.png"] > 5000
 
 
 def test_every_optimizer_and_loss_learns(run):
@@ -285,10 +285,10 @@ def test_every_optimizer_and_loss_learns(run):
     assert len(accuracy) == 8
     assert min(accuracy) > 0.55
     assert sorted(accuracy)[4] > 0.95
-    assert pictures()["losses_optimizers.png"] > 5000
+    assert images()["losses_optimizers.png"] > 5000
 
 
-def test_a_continued_run_is_the_whole_one_and_its_model_judges_a_picture(run):
+def test_a_continued_run_is_the_whole_one_and_its_model_judges_an_image(run):
     said = run("save_resume")
     assert "stopped on purpose at step 65 of 120, continued to step 120" in said
     assert "bit for bit: True" in said
@@ -304,7 +304,7 @@ def test_a_step_of_ones_own_learns_without_labels(run):
 def test_a_callback_of_ones_own_ends_the_run(run):
     said = run("own_callback")
     assert "worst_class" in said
-    assert "every class is right in 85% of its pictures" in said
+    assert "every class is right in 85% of its images" in said
 
 
 @pytest.mark.parametrize(("example", "others"), [("linear_regression", "fit: "), ("label_layouts", "folder ")])
@@ -314,9 +314,9 @@ def test_without_matplotlib_an_example_runs_and_says_what_is_missing(example, ot
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = run(example)
     assert said.startswith(others)
-    assert "no picture: " in said
+    assert "no image: " in said
     assert 'pip install "cvkit[plots]"' in said
-    assert pictures() == {}
+    assert images() == {}
 
 
 # --- the gallery
@@ -341,11 +341,11 @@ def test_a_page_of_the_gallery_tells_of_the_script_as_it_is(example, gallery):
 
 
 @each_example
-def test_a_picture_of_the_gallery_is_small(example, gallery):
-    picture = HERE.parent / "docs" / "_static" / "examples" / f"{example.stem}.png"
+def test_an_image_of_the_gallery_is_small(example, gallery):
+    image = HERE.parent / "docs" / "_static" / "examples" / f"{example.stem}.png"
     drawn = f'"{example.stem}.png"' in example.read_text("utf-8")
-    assert picture.is_file() == drawn
-    assert not drawn or picture.stat().st_size < gallery["MOST_BYTES"]
+    assert image.is_file() == drawn
+    assert not drawn or image.stat().st_size < gallery["MOST_BYTES"]
 
 
 def test_every_example_has_its_test():

@@ -1,4 +1,4 @@
-"""One picture of any mode to 8 bits a channel."""
+"""One image of any mode to 8 bits a channel."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cvkit.errors import ImageError
-from cvkit.pixels import WHITE, eight_bit, picture
+from cvkit.pixels import WHITE, as_image, eight_bit
 
 BLUE = (0, 0, 200)
 EVERY_MODE = [
@@ -124,30 +124,30 @@ def test_what_is_had_by_two_conversions_is_not_refused(mode, wanted):
 
 
 @pytest.mark.parametrize("wanted", ["RGB", "L", None])
-@pytest.mark.parametrize(("mode", "kind"), [("F", "floating-point levels"), ("I", "32-bit whole numbers")])
+@pytest.mark.parametrize(("mode", "kind"), [("F", "floating-point levels"), ("I", "32-bit integers")])
 def test_what_has_no_right_answer_is_refused(mode, kind, wanted):
     with pytest.raises(ImageError) as caught:
         eight_bit(Image.new(mode, (3, 2)), wanted, name="of sample 7")
     assert str(caught.value) == (
-        "the picture of sample 7 has no right answer in 8 bits\n"
+        "the image of sample 7 has no right answer in 8 bits\n"
         f"  got: {kind}, 3×2\n"
         "  expected: 8 or 16 bits a channel\n"
         "  fix: scale it yourself and save it as 16-bit grey, or give arrays to ArrayDataset"
     )
 
 
-def test_a_picture_without_a_name_is_the_given_one():
-    with pytest.raises(ImageError, match=r"^the picture given has no right answer in 8 bits\n"):
+def test_an_image_without_a_name_is_the_given_one():
+    with pytest.raises(ImageError, match=r"^the image given has no right answer in 8 bits\n"):
         eight_bit(Image.new("F", (3, 2)))
 
 
 @pytest.mark.parametrize("form", ["PNG", "PPM"])
-def test_whole_numbers_of_32_bits_are_taken_for_16_only_where_the_format_says_so(form):
+def test_integers_of_32_bits_are_taken_for_16_only_where_the_format_says_so(form):
     image = Image.new("I", (3, 2), 32896)
     image.format = form
     assert eight_bit(image).getpixel((0, 0)) == 128
     image.format = "TIFF"
-    with pytest.raises(ImageError, match="32-bit whole numbers"):
+    with pytest.raises(ImageError, match="32-bit integers"):
         eight_bit(image)
 
 
@@ -169,15 +169,15 @@ COLOUR = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
         (torch.from_numpy(COLOUR).movedim(-1, 0), "RGB", COLOUR),
     ],
 )
-def test_arrays_and_tensors_of_levels_are_pictures(given, mode, expected):
-    made = picture(given)
+def test_arrays_and_tensors_of_levels_are_images(given, mode, expected):
+    made = as_image(given)
     assert (made.mode, made.size) == (mode, (4, 3))
     assert (np.asarray(made) == expected).all()
 
 
-def test_a_picture_is_itself():
+def test_an_image_is_itself():
     image = Image.new("P", (3, 2))
-    assert picture(image) is image
+    assert as_image(image) is image
 
 
 @pytest.mark.parametrize(
@@ -193,11 +193,11 @@ def test_a_picture_is_itself():
         (None, "NoneType"),
     ],
 )
-def test_what_is_no_picture_is_refused(given, got):
+def test_what_is_no_image_is_refused(given, got):
     with pytest.raises(ImageError) as caught:
-        picture(given)
+        as_image(given)
     assert str(caught.value) == (
-        f"this is no picture\n  got: {got}\n"
+        f"this is no image\n  got: {got}\n"
         "  expected: a PIL image, a uint8 array (H, W) or (H, W, 3) in the order RGB, or a uint8 tensor (C, H, W)\n"
         "  fix: scale floats from 0 to 1 by (255 * x).round().astype('uint8'), turn OpenCV's BGR round by x[:, :, ::-1]"
     )

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.rst"))]
 
 # The program at the top of README and index is for real photographs, a GPU and a downloaded model. Here it runs on little
-# pictures, with a little model and without the net; nothing else of it is changed.
+# images, with a little model and without the net; nothing else of it is changed.
 SMALLER = {
     "size=224, batch_size=64": "size=32, batch_size=8",
     '"resnet18"': '"resnet9"',
@@ -42,7 +42,7 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """An empty directory with a small data set and a photograph, as the pages assume."""
+    """An empty directory with a small dataset and a photograph, as the pages assume."""
     monkeypatch.chdir(tmp_path)
     cvkit.data.write_shapes("data/train", per_class=8, seed=0)
     cvkit.data.write_shapes("data/val", per_class=4, seed=1)

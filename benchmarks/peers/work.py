@@ -19,7 +19,7 @@ Tracked: TypeAlias = "tuple[float | None, float | None]"
 
 
 class Batches(Dataset["tuple[Tensor, Tensor]"]):
-    """Batches in memory, walked once an epoch: a list would be taken for several loaders by some contenders."""
+    """Batches in memory, iterated once an epoch: a list would be taken for several loaders by some contenders."""
 
     def __init__(self, steps: int, distinct: int = 64) -> None:
         generator = torch.Generator().manual_seed(0)

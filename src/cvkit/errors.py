@@ -65,11 +65,11 @@ class UnknownNameError(ArgumentError):
 
 
 class DataError(CvkitError):
-    """A data set, its labels or its layout on disk are not what was said of them."""
+    """A dataset, its labels or its layout on disk are not what was said of them."""
 
 
 class ImageError(DataError):
-    """One image file cannot be decoded, or has no right answer as an 8-bit picture."""
+    """One image file cannot be decoded, or has no right answer as an 8-bit image."""
 
 
 class ModelError(CvkitError):

@@ -1,6 +1,6 @@
 """Figures without a display, colours that everybody can tell apart, and names that fit: what drawing needs everywhere.
 
-It is a leaf, like ``errors`` and ``pixels``: ``plots`` draws most pictures, ``training.find_lr`` its own.
+It is a leaf, like ``errors`` and ``pixels``: ``plots`` draws most images, ``training.find_lr`` its own.
 """
 
 from __future__ import annotations

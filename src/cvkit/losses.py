@@ -162,7 +162,7 @@ def resolve_loss(loss: str | nn.Module | LossFunction) -> Loss:
             f"the loss {name} does not reduce to one number",
             got=f"reduction={reduction!r}",
             expected='reduction="mean", "batchmean" (of nn.KLDivLoss) or "sum"',
-            fix="leave reduction out, or weigh the samples in a step of your own",
+            fix="leave reduction out, or weigh the samples in your own step",
         )
     probability = isinstance(loss, nn.BCELoss) or inner is F.binary_cross_entropy
     return Loss(

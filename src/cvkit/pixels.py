@@ -1,4 +1,4 @@
-"""One picture of any mode to 8 bits a channel, right or refused: what ``data`` decodes and ``transforms`` is given.
+"""One image of any mode to 8 bits a channel, right or refused: what ``data`` decodes and ``transforms`` is given.
 
 It is a leaf, like ``errors`` and ``registry``: both rooms need it, and neither imports the other.
 """
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from cvkit.errors import ImageError
 
-__all__ = ["WHITE", "eight_bit", "picture", "scaled"]
+__all__ = ["WHITE", "as_image", "eight_bit", "scaled"]
 
 WHITE = (255, 255, 255)
 """What lies behind transparent pixels unless it is said otherwise."""
 
 _SIXTEEN_BIT_AS_32 = ("PNG", "PPM")
-"""Formats whose pictures of mode ``"I"`` hold levels from 0 to 65,535, scaled by Pillow where the file's maximum is another."""
+"""Formats whose images of mode ``"I"`` hold levels from 0 to 65,535, scaled by Pillow where the file's maximum is another."""
 
 _WITH_ALPHA = {"La": "LA", "RGBa": "RGBA"}
 """What modes whose colours are multiplied by their alpha convert to; Pillow does nothing else with some of them."""
@@ -27,8 +27,8 @@ _WITH_ALPHA = {"La": "LA", "RGBa": "RGBA"}
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF 6.0, section 8
 
 
-def picture(given: Any) -> Image.Image:
-    """Returns what is given as a picture.
+def as_image(given: Any) -> Image.Image:
+    """Returns what is given as an image.
 
     Args:
         given: A PIL image; a uint8 array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` (RGB) or ``(H, W, 4)``; a uint16 array
@@ -53,7 +53,7 @@ def picture(given: Any) -> Image.Image:
             return Image.fromarray(np.ascontiguousarray(array))
     shape = getattr(given, "shape", None)
     raise ImageError(
-        "this is no picture",
+        "this is no image",
         got=type(given).__name__ if shape is None else f"{type(given).__name__} {given.dtype} {tuple(shape)}",
         expected="a PIL image, a uint8 array (H, W) or (H, W, 3) in the order RGB, or a uint8 tensor (C, H, W)",
         fix="scale floats from 0 to 1 by (255 * x).round().astype('uint8'), turn OpenCV's BGR round by x[:, :, ::-1]",
@@ -67,22 +67,22 @@ def eight_bit(
     name: str = "given",
     background: tuple[int, int, int] = WHITE,
 ) -> Image.Image:
-    """Returns a picture of 8 bits a channel that looks like the given one.
+    """Returns an image of 8 bits a channel that looks like the given one.
 
     16-bit grey is scaled, not clipped; transparent pixels show the background. (``Image.convert`` alone would saturate the 16
     bits, turn floats black, and show the colour that happens to be hidden in transparent pixels.)
 
     Args:
-        image: A picture of any mode.
+        image: An image of any mode.
         mode: ``"RGB"`` or ``"L"`` (grey); ``None`` leaves grey grey.
-        name: What to call the picture in a message.
+        name: What to call the image in a message.
         background: What lies behind transparent pixels.
 
     Returns:
-        The picture; the same object where nothing is to be done.
+        The image; the same object where nothing is to be done.
 
     Raises:
-        ImageError: A mode that has no right answer in 8 bits: floating point, 32-bit whole numbers, or one that Pillow cannot
+        ImageError: A mode that has no right answer in 8 bits: floating point, 32-bit integers, or one that Pillow cannot
             convert.
     """
     if image.mode == mode and not image.has_transparency_data:
@@ -111,12 +111,12 @@ def scaled(
     """Scales grey of 9 to 16 bits to 8, rounding: the highest level is 255. A transparent level shows the background.
 
     Args:
-        image: A picture of mode ``"I;16"`` or a relative of it, or of mode ``"I"`` with levels up to 65,535.
+        image: An image of mode ``"I;16"`` or a relative of it, or of mode ``"I"`` with levels up to 65,535.
         background: What lies behind the transparent level.
         curve: What becomes of the levels 0 to 255 on the way ``(256,)``; those between are had in proportion.
 
     Returns:
-        A picture of mode ``"L"``, or ``"RGB"`` where a level is transparent.
+        An image of mode ``"L"``, or ``"RGB"`` where a level is transparent.
     """
     tags = getattr(image, "tag_v2", {})  # of a TIFF: Pillow hands over its levels as they are stored
     bits = tags.get(_BITS, (16,))
@@ -138,9 +138,9 @@ def scaled(
 
 
 def _no_answer(image: Image.Image, name: str, fix: str) -> ImageError:
-    kinds = {"I": "32-bit whole numbers", "F": "floating-point levels"}
+    kinds = {"I": "32-bit integers", "F": "floating-point levels"}
     return ImageError(
-        f"the picture {name} has no right answer in 8 bits",
+        f"the image {name} has no right answer in 8 bits",
         got=f"{kinds.get(image.mode, f'mode {image.mode!r}')}, {image.width}×{image.height}",
         expected="8 or 16 bits a channel",
         fix=fix,

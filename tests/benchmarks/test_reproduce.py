@@ -57,7 +57,7 @@ def test_a_unet_goes_through_on_membranes_of_the_same_layout(reproduce, tmp_path
 
 
 @pytest.mark.slow
-def test_digits_and_small_pictures_go_through(reproduce, tmp_path, capsys):
+def test_digits_and_small_images_go_through(reproduce, tmp_path, capsys):
     data = importlib.import_module("data")
     data.write_mnist(tmp_path / "mnist", 200)
     for part in ("train", "test"):

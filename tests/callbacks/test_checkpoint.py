@@ -198,11 +198,11 @@ def test_a_file_describes_itself(tiny, tmp_path):
     tiny.run(Checkpoint(tmp_path))
     content = load_checkpoint(tmp_path / "last.pt")
     assert sorted(content) == ["cvkit", "description", "format", "model", "torch", "training"]
-    pictures = {"batch_size": 2, "kind": None, "whole": True, "background": None, "max_pixels": None, "colour": None}
+    images = {"batch_size": 2, "kind": None, "whole": True, "background": None, "max_pixels": None, "colour": None}
     layers = content["description"].pop("layers")
     assert list(layers.values())[-1].startswith("Linear(in_features=")
     assert content["torch"] == torch.__version__
-    described = {"model": None, "classes": None, "transform": None, "loss": "cross_entropy", "pictures": pictures}
+    described = {"model": None, "classes": None, "transform": None, "loss": "cross_entropy", "images": images}
     assert content["description"] == described
     assert list(content["model"]) == ["weight", "bias"]
 

@@ -231,6 +231,6 @@ def test_a_number_of_steps_that_cannot_work_is_refused(tmp_path, value):
     assert str(caught.value) == (
         "every_steps cannot be used\n"
         f"  got: {value!r}\n"
-        "  expected: a whole number of at least 1, or None\n"
+        "  expected: an integer of at least 1, or None\n"
         "  fix: CSVLogger(path, every_steps=50)"
     )

@@ -242,6 +242,6 @@ def test_numbers_that_cannot_work_are_refused(options, got, expected, fix):
     assert str(caught.value) == (
         f"{next(iter(options))} cannot be used\n"
         f"  got: {got}\n"
-        f"  expected: a whole number of at least {expected}\n"
+        f"  expected: an integer of at least {expected}\n"
         f"  fix: {fix}"
     )

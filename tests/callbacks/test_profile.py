@@ -368,6 +368,6 @@ def test_numbers_that_cannot_work_are_refused(name, value, least, tmp_path):
     assert str(caught.value) == (
         f"{name} cannot be used\n"
         f"  got: {value!r}\n"
-        f"  expected: a whole number of at least {least}\n"
+        f"  expected: an integer of at least {least}\n"
         f"  fix: Profile(directory, {name}=10)"
     )

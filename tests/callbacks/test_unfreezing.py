@@ -94,7 +94,7 @@ OPTIMIZERS = {
     "param_groups, made before": lambda model: torch.optim.SGD(
         models.param_groups(model, lr=0.02, weight_decay=0.1, layer_decay=0.8), momentum=0.9
     ),
-    "fused momentum of one's own": lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, fused=True),
+    "fused custom momentum": lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, fused=True),
 }
 CUTS = [(optimizer, "a block an epoch", batch) for optimizer in OPTIMIZERS for batch in (4, 6, 10)]
 CUTS += [("adamw by name", plan, batch) for plan in ("names", "without the head") for batch in (4, 8)]

@@ -405,7 +405,7 @@ def test_another_colour_is_refused(tmp_path, wrong):
         )
 
 
-# --------------------------------------------------------------------------- data sets, threads, processes
+# --------------------------------------------------------------------------- datasets, threads, processes
 
 
 def folder(tmp_path):

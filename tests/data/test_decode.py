@@ -1,4 +1,4 @@
-"""Pictures of every kind come out right, or are refused by name."""
+"""Images of every kind come out right, or are refused by name."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ COLOURS = np.array([[10, 20, 30], [250, 0, 130], [0, 99, 0], [255, 255, 254]], n
 
 
 def encoded(image, form="PNG", **options):
-    """Bytes of a file, from an array or a picture."""
+    """Bytes of a file, from an array or an image."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
@@ -129,7 +129,7 @@ CASES = {
         ON_BLUE,
     ),
     "RGBA PNG": (encoded(with_alpha(NOISE)), over(NOISE, ALPHA), 1, {}),
-    "RGBA PNG on a background of one's own": (
+    "RGBA PNG on a custom background": (
         encoded(with_alpha(NOISE)),
         over(NOISE, ALPHA, ON_BLUE["background"]),
         1,
@@ -158,7 +158,7 @@ CASES = {
         ON_BLUE,
     ),
     "grey and alpha PNG": (encoded(np.dstack([GREY, ALPHA])), over(GREY, ALPHA), 1, {}),
-    "grey and alpha PNG on a background of one's own": (
+    "grey and alpha PNG on a custom background": (
         encoded(np.dstack([GREY, ALPHA])),
         over(GREY, ALPHA, ON_BLUE["background"]),
         1,
@@ -197,7 +197,7 @@ CASES = {
     "RGB JPEG, progressive": (encoded(SMOOTH, "JPEG", progressive=True, **FINE), SMOOTH, 3, {}),
     "grey JPEG": (encoded(SMOOTH[..., 1], "JPEG", quality=100), SMOOTH[..., 1], 3, {}),
     "CMYK JPEG": (encoded(as_mode(SMOOTH, "CMYK"), "JPEG", **FINE), SMOOTH, 5, {}),
-    "JPEG with a second picture behind the first (MPO)": (
+    "JPEG with a second image behind the first (MPO)": (
         encoded(SMOOTH, "MPO", save_all=True, append_images=[Image.fromarray(255 - SMOOTH)], **FINE),
         SMOOTH,
         3,
@@ -261,7 +261,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_kind_of_picture_comes_out_right(name):
+def test_every_kind_of_image_comes_out_right(name):
     data, expected, allowed, options = CASES[name]
     image = decode(data, **options)
     expected = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, axis=-1)
@@ -327,7 +327,7 @@ def test_of_colours_of_16_bits_only_the_very_one_is_transparent(interlaced):
     assert (shown[1:] == DEEP[0, 0] >> 8).all()
 
 
-def test_a_transparent_colour_of_16_bits_is_turned_with_its_picture():
+def test_a_transparent_colour_of_16_bits_is_turned_with_its_image():
     exif = turned(6).tobytes()[6:]
     data = png(rows(DEEP), 16, 12, 16, 2, (b"tRNS", DEEP[0, 0].astype(">u2").tobytes()), (b"eXIf", exif))
     image = decode(data, background=(1, 2, 3))
@@ -421,8 +421,8 @@ def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
     assert seen == [(16, 12)]
 
 
-def test_a_picture_is_the_same_from_its_path_as_text_as_path_and_from_its_bytes(tmp_path):
-    path = tmp_path / "a picture with spaces and ü.png"
+def test_an_image_is_the_same_from_its_path_as_text_as_path_and_from_its_bytes(tmp_path):
+    path = tmp_path / "an image with spaces and ü.png"
     path.write_bytes(CASES["RGB PNG"][0])
     assert decode(path) == decode(str(path)) == decode(path.read_bytes())
 
@@ -462,7 +462,7 @@ def test_a_jpeg_is_decoded_no_larger_than_is_enough_exactly_as_pillow_drafts_it(
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_a_picture_decoded_smaller_is_near_the_whole_one_averaged(factor):
+def test_an_image_decoded_smaller_is_near_the_whole_one_averaged(factor):
     whole = np.asarray(decode(PHOTO_JPEG).reduce(factor)).astype(float)
     small = decode(PHOTO_JPEG, enough=lambda width, height: (width // factor, height // factor))
     assert np.abs(np.asarray(small) - whole).mean() < 2.5
@@ -484,7 +484,7 @@ def test_enough_is_asked_and_answered_in_upright_sizes(orientation):
     assert np.abs(np.asarray(small).astype(float) - np.asarray(whole.reduce(2))).mean() < 2.5
 
 
-def test_of_two_pictures_in_a_jpeg_the_first_is_scaled():
+def test_of_two_images_in_a_jpeg_the_first_is_scaled():
     data = encoded(PHOTO, "MPO", save_all=True, append_images=[Image.new("RGB", PHOTO.size)])
     small = decode(data, enough=lambda width, height: (width // 4, height // 4))
     assert small.size == (200, 150)
@@ -510,7 +510,7 @@ SIZES = st.tuples(st.integers(1, 150), st.integers(1, 150))
 
 
 @given(size=SIZES, share=st.tuples(st.floats(0, 1), st.floats(0, 1)), orientation=st.sampled_from([1, 3, 6, 7]))
-def test_a_picture_is_never_smaller_than_what_was_enough(size, share, orientation):
+def test_an_image_is_never_smaller_than_what_was_enough(size, share, orientation):
     data = encoded(Image.new("RGB", size, (90, 120, 60)), "JPEG", exif=turned(orientation))
     upright = size[::-1] if orientation >= 5 else size
     wanted = tuple(max(1, round(whole * part)) for whole, part in zip(upright, share, strict=True))
@@ -522,7 +522,7 @@ def test_a_picture_is_never_smaller_than_what_was_enough(size, share, orientatio
 
 
 @given(size=SIZES)
-def test_more_than_there_is_gives_the_whole_picture(size):
+def test_more_than_there_is_gives_the_whole_image(size):
     data = encoded(Image.new("RGB", size), "JPEG")
     assert decode(data, enough=lambda width, height: (width * 3, height + 1)) == decode(data)
 

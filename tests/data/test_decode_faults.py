@@ -1,4 +1,4 @@
-"""What is no whole picture is refused by name; nothing else escapes, and no process dies of it."""
+"""What is no whole image is refused by name; nothing else escapes, and no process dies of it."""
 
 import io
 import os
@@ -41,11 +41,11 @@ def refusal(source, **options):
 def cannot_decode(path, message):
     """Whether this is the message, whatever reason Pillow gave."""
     return re.fullmatch(
-        re.escape(f"cannot decode the picture {path}\n  got: ")
+        re.escape(f"cannot decode the image {path}\n  got: ")
         + r"[\w.]+: .+\n"
         + re.escape(
-            "  expected: a whole picture (JPEG, PNG, WebP, GIF, BMP, TIFF, …)\n"
-            "  fix: replace or delete the file; a data set's verify() lists all such files"
+            "  expected: a whole image (JPEG, PNG, WebP, GIF, BMP, TIFF, …)\n"
+            "  fix: replace or delete the file; a dataset's verify() lists all such files"
         ),
         message,
     )
@@ -55,9 +55,9 @@ def cannot_decode(path, message):
     ("name", "kind", "save"),
     [
         ("float.tiff", "floating-point levels", lambda path: Image.new("F", (6, 4), 0.5).save(path)),
-        ("whole.tiff", "32-bit whole numbers", lambda path: Image.new("I", (6, 4), 100_000).save(path)),
-        ("few.tiff", "32-bit whole numbers", lambda path: Image.new("I", (6, 4), 3).save(path)),
-        ("signed.tiff", "32-bit whole numbers", lambda path: Image.new("I;16", (6, 4)).save(path, tiffinfo={339: 2})),
+        ("whole.tiff", "32-bit integers", lambda path: Image.new("I", (6, 4), 100_000).save(path)),
+        ("few.tiff", "32-bit integers", lambda path: Image.new("I", (6, 4), 3).save(path)),
+        ("signed.tiff", "32-bit integers", lambda path: Image.new("I;16", (6, 4)).save(path, tiffinfo={339: 2})),
         ("float.pfm", "floating-point levels", lambda path: path.write_bytes(b"Pf\n6 4\n-1.0\n" + bytes(96))),
     ],
 )
@@ -68,7 +68,7 @@ def test_what_has_no_right_answer_in_8_bits_is_refused_by_name(tmp_path, name, k
         refusal(path)
         == refusal(path, mode="L")
         == (
-            f"the picture {path} has no right answer in 8 bits\n"
+            f"the image {path} has no right answer in 8 bits\n"
             f"  got: {kind}, 6×4\n"
             "  expected: 8 or 16 bits a channel\n"
             "  fix: scale it yourself and save it as 16-bit grey, or give arrays to ArrayDataset"
@@ -81,7 +81,7 @@ def test_what_has_no_right_answer_in_8_bits_is_refused_by_name(tmp_path, name, k
     [b"", b"label,score\n1,2\n", b"\0" * 1000, b"\x89PNG\r\n\x1a\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>"],
     ids=["empty", "text", "zeros", "a PNG's first bytes", "SVG"],
 )
-def test_what_is_no_picture_is_refused_by_name(tmp_path, content):
+def test_what_is_no_image_is_refused_by_name(tmp_path, content):
     path = tmp_path / "odd.jpg"
     path.write_bytes(content)
     assert cannot_decode(path, refusal(path))
@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path, name, reason):
     (tmp_path / "file.png").write_bytes(b"")
     path = tmp_path / name
     assert refusal(path) == (
-        f"cannot read the picture {path}\n"
+        f"cannot read the image {path}\n"
         f"  got: {reason}\n"
         "  expected: a file that can be read\n"
         "  fix: check the path and its permissions"
@@ -115,7 +115,7 @@ def test_a_file_that_may_not_be_read_is_refused_by_name(tmp_path):
     path = tmp_path / "secret.png"
     path.write_bytes(WHOLE["PNG"])
     path.chmod(0)
-    assert f"cannot read the picture {path}\n  got: PermissionError: Permission denied\n" in refusal(path)
+    assert f"cannot read the image {path}\n  got: PermissionError: Permission denied\n" in refusal(path)
 
 
 def test_another_mode_is_refused():
@@ -146,11 +146,11 @@ def header_of(width, height):
     return b"\x89PNG\r\n\x1a\n" + size + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
 
-def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path):
+def test_an_image_that_is_too_large_is_refused_before_it_is_decoded(tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(header_of(100, 100))
     assert refusal(path, max_pixels=9_999) == (
-        f"the picture {path} is too large\n"
+        f"the image {path} is too large\n"
         "  got: 100×100 pixels\n"
         "  expected: at most 9,999 pixels\n"
         "  fix: make it smaller, or pass a larger max_pixels"
@@ -164,7 +164,7 @@ def test_the_bound_holds_for_every_format(form):
     assert "is too large\n  got: 24×20 pixels\n  expected: at most 479 pixels\n" in refusal(WHOLE[form], max_pixels=479)
 
 
-def test_the_bound_holds_for_the_whole_picture_also_where_less_is_enough():
+def test_the_bound_holds_for_the_whole_image_also_where_less_is_enough():
     assert "is too large" in refusal(WHOLE["JPEG"], max_pixels=479, enough=lambda width, height: (1, 1))
 
 
@@ -173,11 +173,11 @@ def test_the_default_bound_is_where_pillow_begins_to_warn():
     assert "got: 10000×8948 pixels\n  expected: at most 89,478,485 pixels" in refusal(header_of(10_000, 8_948))
 
 
-# beyond 89,478,485 pixels Pillow itself warns before it can be asked how large a picture is: an error follows all the same
+# beyond 89,478,485 pixels Pillow itself warns before it can be asked how large an image is: an error follows all the same
 @pytest.mark.parametrize(
     ("size", "action"), [((100, 100), "always"), ((100, 100), "error"), ((10_000, 10_000), "error")]
 )
-def test_a_picture_that_is_too_large_is_an_error_and_no_warning(size, action):
+def test_an_image_that_is_too_large_is_an_error_and_no_warning(size, action):
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter(action)
         assert "is too large\n  got: " in refusal(header_of(*size), max_pixels=5_000)
@@ -186,7 +186,7 @@ def test_a_picture_that_is_too_large_is_an_error_and_no_warning(size, action):
 
 def test_pillows_own_bound_is_named_where_it_is_the_lower_one():
     assert re.fullmatch(
-        r"the picture \d+ bytes is too large\n"
+        r"the image \d+ bytes is too large\n"
         r"  got: Image size \(400000000 pixels\) exceeds limit of 178956970 pixels, could be decompression bomb DOS attack\.\n"
         r"  expected: no more than twice PIL\.Image\.MAX_IMAGE_PIXELS, whatever max_pixels says\n"
         r"  fix: make it smaller, or raise PIL\.Image\.MAX_IMAGE_PIXELS as well",
@@ -213,7 +213,7 @@ def test_no_global_setting_of_pillow_is_touched():
     assert during
 
 
-def test_a_user_who_wants_truncated_pictures_gets_them(monkeypatch):
+def test_a_user_who_wants_truncated_images_gets_them(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     assert decode(WHOLE["JPEG"][:-200]).size == (24, 20)
 
@@ -232,17 +232,17 @@ def test_a_truncated_file_is_refused_by_name(tmp_path, form):
 def test_wherever_a_file_is_cut_it_is_refused_or_nothing_is_missing(form):
     whole = WHOLE[form]
     places = {*range(0, len(whole), max(1, len(whole) // 60)), *range(max(0, len(whole) - 20), len(whole))}
-    picture = decode(whole).tobytes()
+    image = decode(whole).tobytes()
     for place in sorted(places):
         try:
-            assert decode(whole[:place]).tobytes() == picture, place
+            assert decode(whole[:place]).tobytes() == image, place
         except ImageError as error:
             refused = str(error)
             assert cannot_decode(f"{place} bytes", refused), refused
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_what_follows_a_picture_does_not_change_it(form):
+def test_what_follows_an_image_does_not_change_it(form):
     assert decode(WHOLE[form] + b"and a note") == decode(WHOLE[form])
 
 
@@ -352,12 +352,12 @@ TURNED = (0x0112, 3, 1, 6)
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_good_picture_is_not_refused_for_odd_notes_of_its_camera(exif, size):
+def test_a_good_image_is_not_refused_for_odd_notes_of_its_camera(exif, size):
     data = encoded(Image.fromarray(NOISE), "JPEG", exif=exif)
     assert decode(data).size == decode(data, enough=lambda width, height: (width, height)).size == size
 
 
-def test_no_program_is_run_to_decode_a_picture(tmp_path, monkeypatch):
+def test_no_program_is_run_to_decode_an_image(tmp_path, monkeypatch):
     program, trace, path = tmp_path / "gs", tmp_path / "trace", tmp_path / "photo.jpg"
     program.write_text(f"#!/bin/sh\necho run >> {trace}\n")
     program.chmod(0o755)
@@ -368,7 +368,7 @@ def test_no_program_is_run_to_decode_a_picture(tmp_path, monkeypatch):
     assert not trace.exists()
 
 
-def test_a_file_that_is_no_picture_is_named_without_the_address_of_its_bytes(tmp_path):
+def test_a_file_that_is_no_image_is_named_without_the_address_of_its_bytes(tmp_path):
     (tmp_path / "notes.jpg").write_text("hello")
     with pytest.raises(ImageError) as caught:
         decode(tmp_path / "notes.jpg")

@@ -1,4 +1,4 @@
-"""Decoded pictures kept in memory: fresh crops of the same pictures, in any number of threads, within a stated bound."""
+"""Decoded images kept in memory: fresh crops of the same images, in any number of threads, within a stated bound."""
 
 import random
 import threading
@@ -14,13 +14,13 @@ from torchvision.transforms import v2
 from cvkit import seeding
 from cvkit.data import FolderDataset, Loader, split, write_shapes
 from cvkit.data.datasets import files as reading
-from cvkit.data.image_cache import Pictures, estimate
+from cvkit.data.image_cache import ImageCache, estimate
 from cvkit.errors import ArgumentError, DataError, ImageError
 from cvkit.transforms import classification_eval, classification_train, small_image_train
 
 MIB = 2**20
 SIDE = 24
-KEPT = 3 * SIDE * SIDE  # bytes of a picture of the fixture, which no crop of 16 lets be smaller
+KEPT = 3 * SIDE * SIDE  # bytes of an image of the fixture, which no crop of 16 lets be smaller
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,8 @@ def test_the_second_epoch_decodes_nothing_and_cuts_fresh_crops_bitwise_those_of_
     assert same(later[0], expected[1])
     assert same(later[1], expected[2])
     assert not same(later[0], later[1])
-    pictures = {bytes(picture.numpy().tobytes()) for inputs, _ in later[0] for picture in inputs}
-    assert not pictures & {bytes(picture.numpy().tobytes()) for inputs, _ in later[1] for picture in inputs}
+    images = {bytes(image.numpy().tobytes()) for inputs, _ in later[0] for image in inputs}
+    assert not images & {bytes(image.numpy().tobytes()) for inputs, _ in later[1] for image in inputs}
     assert kept.cached_bytes == 18 * KEPT
 
 
@@ -108,7 +108,7 @@ def test_any_number_of_threads_makes_the_same_batches_entered_anywhere(shapes, t
     assert same(list(again), list(iterator))
 
 
-def test_pictures_larger_than_any_crop_can_use_are_kept_smaller(tmp_path):
+def test_images_larger_than_any_crop_can_use_are_kept_smaller(tmp_path):
     (tmp_path / "a").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (160, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a" / "x.png")
@@ -128,18 +128,18 @@ def test_without_a_cache_nothing_is_kept(shapes, reads):
     assert loader.cached_bytes == 0
 
 
-def test_auto_keeps_pictures_that_take_at_most_a_quarter_of_the_free_memory(shapes, free):
+def test_auto_keeps_images_that_take_at_most_a_quarter_of_the_free_memory(shapes, free):
     needed = estimate(shapes, crops())
     assert needed == 18 * KEPT
     free(4 * needed)
-    assert Loader(shapes, 4, transform=crops())._fetcher.pictures.limit == needed
+    assert Loader(shapes, 4, transform=crops())._fetcher.image_cache.limit == needed
     free(4 * needed - 4)
-    assert Loader(shapes, 4, transform=crops())._fetcher.pictures is None
+    assert Loader(shapes, 4, transform=crops())._fetcher.image_cache is None
     free(None)
-    assert Loader(shapes, 4, transform=crops())._fetcher.pictures is None
+    assert Loader(shapes, 4, transform=crops())._fetcher.image_cache is None
 
 
-@pytest.mark.parametrize("stage", [crops(), small_image_train(SIDE)], ids=["pictures", "samples"])
+@pytest.mark.parametrize("stage", [crops(), small_image_train(SIDE)], ids=["images", "samples"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 1, 2, 3.9, 4, 5, 8, 100])
 def test_auto_never_takes_more_than_a_quarter_of_the_free_memory(shapes, free, stage, share):
     size = int(18 * KEPT * share)
@@ -151,7 +151,7 @@ def test_auto_never_takes_more_than_a_quarter_of_the_free_memory(shapes, free, s
     assert bool(loader.cached_bytes) == (share > 4 or (share == 4 and stage.sample_random))
 
 
-def test_pictures_that_do_not_fit_are_told_before_one_is_decoded(shapes, free, reads):
+def test_images_that_do_not_fit_are_told_before_one_is_decoded(shapes, free, reads):
     free(int(18 * KEPT / 0.8) - 10)
     with pytest.raises(DataError) as caught:
         Loader(shapes, 4, transform=crops(), cache="ram")
@@ -161,7 +161,7 @@ def test_pictures_that_do_not_fit_are_told_before_one_is_decoded(shapes, free, r
     lines = str(caught.value).split("\n")
     assert lines[0] == "the cache would not fit into memory"
     assert lines[2].endswith("which is 80% of what is free")
-    assert lines[3] == '  fix: pass cache="auto" or None, or smaller pictures'
+    assert lines[3] == '  fix: pass cache="auto" or None, or smaller images'
 
 
 def test_the_size_of_what_does_not_fit_is_told(shapes, free, monkeypatch):
@@ -172,11 +172,11 @@ def test_the_size_of_what_does_not_fit_is_told(shapes, free, monkeypatch):
     assert str(caught.value) == (
         f"the cache would not fit into memory\n  got: about {18 * 2000 * 1000 * 3 / MIB:,.0f} MiB of samples\n"
         "  expected: at most 80 MiB, which is 80% of what is free\n"
-        '  fix: pass cache="auto" or None, or smaller pictures'
+        '  fix: pass cache="auto" or None, or smaller images'
     )
 
 
-def test_pictures_for_which_there_is_no_room_after_all_are_decoded_each_time(shapes, free, reads, monkeypatch):
+def test_images_for_which_there_is_no_room_after_all_are_decoded_each_time(shapes, free, reads, monkeypatch):
     monkeypatch.setattr("cvkit.data.loader.estimate", lambda dataset, transform: 10)  # too small
     free(4 * (5 * KEPT + 100))
     loader, plain = (
@@ -185,22 +185,22 @@ def test_pictures_for_which_there_is_no_room_after_all_are_decoded_each_time(sha
     plain._makers.count = 0
     for number in range(3):
         assert same(epoch(loader, number), epoch(plain, number))
-        assert loader.cached_bytes == 5 * KEPT <= loader._fetcher.pictures.limit
-        assert not loader._fetcher.pictures.complete
+        assert loader.cached_bytes == 5 * KEPT <= loader._fetcher.image_cache.limit
+        assert not loader._fetcher.image_cache.complete
     reads.clear()
     epoch(loader, 3)
     assert len(reads) == 18 - 5
 
 
-def test_two_threads_that_decode_one_picture_count_it_once():
-    pictures = Pictures(2, 100)
+def test_two_threads_that_decode_one_image_count_it_once():
+    images = ImageCache(2, 100)
     for _ in range(2):
-        pictures.put(0, torch.zeros(3, 4, 4, dtype=torch.uint8), 1)
-    assert (pictures.bytes, pictures.kept, pictures.complete) == (48, 1, False)
-    pictures.put(1, torch.zeros(3, 5, 5, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))  # 75 + 24
-    assert pictures.get(1) is None
-    pictures.put(1, torch.zeros(1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
-    assert (pictures.bytes, pictures.kept, pictures.complete) == (88, 2, True)
+        images.put(0, torch.zeros(3, 4, 4, dtype=torch.uint8), 1)
+    assert (images.bytes, images.kept, images.complete) == (48, 1, False)
+    images.put(1, torch.zeros(3, 5, 5, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))  # 75 + 24
+    assert images.get(1) is None
+    images.put(1, torch.zeros(1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    assert (images.bytes, images.kept, images.complete) == (88, 2, True)
 
 
 def test_samples_drawn_often_are_kept_once(shapes):
@@ -284,7 +284,7 @@ def _damaged(root):
 def test_an_error_in_a_thread_names_file_and_index_and_the_loader_goes_on_to_work(tmp_path, threads):
     root = _damaged(tmp_path)
     loader = Loader(FolderDataset(root), 3, transform=crops(), cache="ram", workers=threads)
-    with pytest.raises(ImageError, match=r"^sample 5: cannot decode the picture .*square.0001\.png"):
+    with pytest.raises(ImageError, match=r"^sample 5: cannot decode the image .*square.0001\.png"):
         epoch(loader)
     write_shapes(root, 4, SIDE)
     assert len(epoch(loader)) == 4
@@ -366,12 +366,12 @@ def test_what_may_differ_each_time_is_not_kept_and_asked_for_it_is_told(shapes):
             return image.rotate(random.randrange(360)), target
 
     data = Turning(shapes.root)
-    assert Loader(data, 4, transform=crops())._fetcher.pictures is None
+    assert Loader(data, 4, transform=crops())._fetcher.image_cache is None
     with pytest.raises(ArgumentError) as caught:
         Loader(data, 4, transform=crops(), cache="ram")
     assert str(caught.value) == (
         'cache="ram" cannot keep what is different each time\n'
-        "  got: a data set that may give another sample each time (Turning)\n"
+        "  got: a dataset that may give another sample each time (Turning)\n"
         "  expected: one that is known to give the same\n"
         '  fix: give its random transform to the loader instead, or pass cache="auto" or None'
     )
@@ -388,5 +388,5 @@ def test_a_torchvision_folder_is_kept_where_asked_and_cut_as_a_folder_of_ours(sh
 def test_where_the_stage_is_the_same_each_time_its_results_are_kept_instead(shapes):
     loader = Loader(shapes, 4, transform=classification_eval(16), cache="ram", workers=0)
     epoch(loader)
-    assert loader._fetcher.pictures is None
+    assert loader._fetcher.image_cache is None
     assert loader.cached_bytes == 18 * (3 * 16 * 16 + 8)

@@ -1,4 +1,4 @@
-"""Arrays that are in memory are used where they are: the same batches as through pictures, without making one."""
+"""Arrays that are in memory are used where they are: the same batches as through images, without making one."""
 
 import multiprocessing
 import pickle
@@ -74,7 +74,7 @@ def sets(tmp_path_factory):
 
 
 NAMES = ["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "grey", "colour", "channels first", "features", "many targets"]
-PICTURES = NAMES[:7]
+IMAGES = NAMES[:7]
 
 
 def epoch(loader, number=0, start=0):
@@ -107,7 +107,7 @@ def stage(data):
 @pytest.mark.parametrize("part", ["whole", "part", "torch's part", "part of a part"])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("staged", [False, True])
-def test_the_batches_are_those_made_of_pictures_one_by_one(sets, monkeypatch, name, part, staged):
+def test_the_batches_are_those_made_of_images_one_by_one(sets, monkeypatch, name, part, staged):
     whole = sets[name]
     chosen = [7, 3, 29, 3, 0, 12]
     data = {
@@ -116,7 +116,7 @@ def test_the_batches_are_those_made_of_pictures_one_by_one(sets, monkeypatch, na
         "torch's part": TorchSubset(whole, chosen),
         "part of a part": Subset(TorchSubset(whole, chosen), [5, 1, 0]),
     }[part]
-    transform = stage(whole) if staged and name in PICTURES else None
+    transform = stage(whole) if staged and name in IMAGES else None
     plain = Loader(data, 4, transform=transform, shuffle=True, workers=0, cache=None)
     expected = [epoch(plain, number) for number in (0, 1)]
     loader = Loader(data, 4, transform=transform, shuffle=True, workers=2, cache="auto")
@@ -155,7 +155,7 @@ def test_a_batch_that_is_changed_in_place_leaves_the_data_alone(sets, name):
     assert bool(targets.any())
 
 
-def test_the_cache_need_not_be_filled_again_after_a_stage_that_changes_the_pictures(sets):
+def test_the_cache_need_not_be_filled_again_after_a_stage_that_changes_the_images(sets):
     for name in ("MNIST", "colour"):
         loader, plain = (
             Loader(sets[name], 4, transform=small_image_eval(20), shuffle=True, workers=0, cache=cache)
@@ -306,7 +306,7 @@ def test_targets_that_are_no_numbers_are_told_of_by_a_batch(sets):
         list(Loader(data, 2))
 
 
-def test_pictures_chosen_from_a_set_of_torchvisions_count(sets):
+def test_images_chosen_from_a_set_of_torchvisions_count(sets):
     data = copied(sets["MNIST"], torchvision.datasets.MNIST)
     keep = data.targets < 3
     data.data, data.targets = data.data[keep], data.targets[keep]
@@ -323,5 +323,5 @@ def test_a_part_is_split_off_and_kept_apart(sets):
     assert sorted(map(_bytes, seen)) == sorted(map(_bytes, whole))
 
 
-def _bytes(picture):
-    return picture.numpy().tobytes()
+def _bytes(image):
+    return image.numpy().tobytes()

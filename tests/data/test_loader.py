@@ -197,9 +197,9 @@ def test_a_position_in_mid_epoch_is_saved_and_found_again(shapes):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_file_is_named_from_a_worker_too(tmp_path, workers):
     root = write_shapes(tmp_path, 3, 16)
-    (root / "circle" / "0002.png").write_bytes(b"no picture")
+    (root / "circle" / "0002.png").write_bytes(b"no image")
     loader = Loader(FolderDataset(root), 2, workers=workers)
-    with pytest.raises(ImageError, match=r"sample 2: cannot decode the picture .*0002\.png"):
+    with pytest.raises(ImageError, match=r"sample 2: cannot decode the image .*0002\.png"):
         list(loader)
     skipping = Loader(FolderDataset(root, on_error="skip"), 2, workers=workers)
     assert sum(len(targets) for _, targets in skipping) == 8
@@ -215,7 +215,7 @@ def test_a_transform_that_fails_is_named_with_its_sample_and_file(shapes, worker
         list(Loader(shapes, 4, transform=failing, workers=workers))
     assert str(caught.value) == (
         "the transform fails on sample 0 (circle/0000.png)\n  got: ZeroDivisionError: boom\n"
-        "  expected: a tensor or a picture\n"
+        "  expected: a tensor or an image\n"
         "  fix: see its own traceback with this one; transform(dataset[0][0]) shows it alone"
     )
     shown = "".join(traceback.format_exception(caught.value))
@@ -251,7 +251,7 @@ def test_a_worker_that_dies_is_told_and_the_next_iteration_starts_afresh(shapes,
 def test_a_cache_keeps_what_was_left_out_and_loads_nothing_twice(tmp_path, monkeypatch):
     root = write_shapes(tmp_path, 3, 16)
     for name in ("circle/0001.png", "circle/0002.png", "triangle/0000.png"):
-        (root / name).write_bytes(b"no picture")
+        (root / name).write_bytes(b"no image")
     data = FolderDataset(root, on_error="skip")
     loader = Loader(data, 1, workers=0, cache="ram")
     first = epoch(loader)
@@ -321,7 +321,7 @@ def test_a_two_stage_transform_of_the_users_own_may_draw_from_any_generator(shap
     assert random.getstate() == before
 
 
-def test_pictures_of_16_bits_are_scaled_without_a_transform_too():
+def test_images_of_16_bits_are_scaled_without_a_transform_too():
     grey = Image.fromarray(np.full((2, 2), 32896, np.uint16))
     inputs, _ = next(iter(Loader([(grey, 0)], 1)))
     assert torch.equal(inputs, torch.full((1, 1, 2, 2), 128 / 255))
@@ -368,11 +368,11 @@ def test_torchvisions_own_data_sets_and_transforms_go_straight_in(tmp_path):
     assert Loader(outside, 5).classes == ["circle", "square", "triangle"]
 
 
-def test_arrays_of_pictures_and_of_features():
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
-    loader = Loader(ArrayDataset(pictures, [0, 1, 0, 1, 2]), 5)
+def test_arrays_of_images_and_of_features():
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
+    loader = Loader(ArrayDataset(images, [0, 1, 0, 1, 2]), 5)
     inputs, targets = next(iter(loader))
-    assert torch.equal(inputs, torch.from_numpy(pictures) / 255)
+    assert torch.equal(inputs, torch.from_numpy(images) / 255)
     assert targets.tolist() == [0, 1, 0, 1, 2]
     assert loader.classes == ["0", "1", "2"]
     for shape in ((5, 8, 8), (5, 8, 8, 3), (5, 1, 8, 8), (5, 8, 8, 1)):
@@ -388,8 +388,8 @@ def test_arrays_of_pictures_and_of_features():
     ("images", "targets", "message"),
     [
         (np.zeros((3, 4), np.float32), [0, 1], "images and targets do not belong together\n  got: 3 images, 2 targets"),
-        (np.zeros((2, 4), np.int32), [0, 1], "whole numbers of another type than uint8\n  got: torch.int32"),
-        (np.zeros((2, 4), np.uint8), [0, 1], r"images have no shape of pictures\n  got: uint8 \(2, 4\)"),
+        (np.zeros((2, 4), np.int32), [0, 1], "integers of another type than uint8\n  got: torch.int32"),
+        (np.zeros((2, 4), np.uint8), [0, 1], r"images have no shape of images\n  got: uint8 \(2, 4\)"),
         (np.zeros((2, 4), np.float32), [0, -1], "a target is no class\n  got: targets from -1 to 0"),
         (np.zeros((2, 4), np.float32), ["cat", "dog"], "targets cannot be used\n  got: ndarray: "),
         (np.zeros((2, 4), np.float32), torch.tensor(1), "targets cannot be used\n  got: one number"),
@@ -421,7 +421,7 @@ def test_a_split_groups_names_and_leaves_no_part_empty():
     assert (len(train), sorted(val.targets)) == (8, ["a", "b"])
     pairs = ArrayDataset(np.zeros((6, 4), np.float32), np.zeros((6, 2), np.int64))
     assert [len(part) for part in split(pairs, 0.5)] == [3, 3]
-    with pytest.raises(ArgumentError, match="this data set cannot be split\n  got: 3 samples in 3 classes"):
+    with pytest.raises(ArgumentError, match="this dataset cannot be split\n  got: 3 samples in 3 classes"):
         split(ArrayDataset(np.zeros((3, 4), np.float32), [0, 1, 2]), 0.5)
     with pytest.raises(ArgumentError, match="cannot be split by class\n  got: list of 1 samples without targets"):
         split([(0, 0)], 0.5)
@@ -495,13 +495,13 @@ def test_a_loader_pickles_and_shows_itself(shapes):
     assert repr(copy).startswith("Loader(FolderDataset(")
     cached = Loader(shapes, 4, transform=small_image_train(16), cache="ram")
     epoch(cached)
-    assert len(pickle.dumps(cached)) < 5_000  # without the pictures that it keeps
+    assert len(pickle.dumps(cached)) < 5_000  # without the images that it keeps
     assert same(epoch(pickle.loads(pickle.dumps(cached))), first)
     assert copy.fingerprint == loader.fingerprint != Loader(shapes, 5).fingerprint
 
 
 class Levels:
-    """Pictures as a data set of one's own may give them."""
+    """Images as a custom dataset may give them."""
 
     deterministic = True
 
@@ -514,7 +514,7 @@ class Levels:
     def __getitem__(self, index):
         array = np.random.default_rng(index).integers(0, 256, (40, 50, 3), dtype=np.uint8)
         made = {
-            "picture": Image.fromarray(array),
+            "image": Image.fromarray(array),
             "array": array,
             "tensor": torch.from_numpy(array).movedim(-1, 0),
             "floats": array / 255,
@@ -524,19 +524,19 @@ class Levels:
 
 @pytest.mark.parametrize("kind", ["array", "tensor"])
 @pytest.mark.parametrize("cache", [None, "ram"])
-def test_arrays_and_tensors_are_cut_as_pictures_are(kind, cache):
+def test_arrays_and_tensors_are_cut_as_images_are(kind, cache):
     transform = classification_train(24)
 
     def batches(kind, workers):
         loader = Loader(Levels(kind), 4, transform=transform, shuffle=True, cache=cache, workers=workers)
         return [inputs for _ in range(2) for inputs, _ in loader]
 
-    expected = batches("picture", 0)
+    expected = batches("image", 0)
     for workers in (0, 1):
         got = batches(kind, workers)
         assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
 
 
-def test_floats_are_no_pictures_and_the_sample_is_named():
-    with pytest.raises(ImageError, match=r"^sample 0: this is no picture\n  got: ndarray float64 \(40, 50, 3\)"):
+def test_floats_are_no_images_and_the_sample_is_named():
+    with pytest.raises(ImageError, match=r"^sample 0: this is no image\n  got: ndarray float64 \(40, 50, 3\)"):
         next(iter(Loader(Levels("floats"), 4, transform=classification_train(24), workers=0)))

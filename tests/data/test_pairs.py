@@ -1,4 +1,4 @@
-"""Pictures whose target is a mask or a picture: both go through the loader together, however it loads."""
+"""Images whose target is a mask or an image: both go through the loader together, however it loads."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def masks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
-    """Each mask is the red channel of its picture, so that what belongs together can be seen of every pixel."""
+    """Each mask is the red channel of its image, so that what belongs together can be seen of every pixel."""
     root = tmp_path_factory.mktemp("data") / "twins"
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
@@ -40,7 +40,7 @@ def twins(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     root = write_shapes(tmp_path_factory.mktemp("data") / "masks", 3, SIDE, layout="mask")
     return ParallelDataset(root / "images", root / "images", "image")
 
@@ -96,13 +96,13 @@ def test_the_same_pairs_however_they_are_loaded(masks, transform, way):
 
 
 @pytest.mark.parametrize("way", [{"workers": 0, "cache": None}, *WAYS], ids=str)
-def test_a_mask_moves_with_its_picture_and_no_value_is_blended(twins, way):
+def test_a_mask_moves_with_its_image_and_no_value_is_blended(twins, way):
     whole = Loader(twins, 4, shuffle=True, transform=segmentation_train(20, interpolation="nearest"), **way)
     for number in (0, 1):
         for inputs, targets in epoch(whole, number):
             levels = (whole.transform.denormalize(inputs)[:, 0] * 255).round()
             assert float((levels != targets).float().mean()) < 0.02, (
-                "nearest pixels of picture and mask may differ by one"
+                "nearest pixels of image and mask may differ by one"
             )
     cropped = v2.Compose([v2.RandomCrop(16), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), v2.PILToTensor()])
     for inputs, targets in epoch(Loader(twins, 4, transform=cropped, **way)):
@@ -137,9 +137,9 @@ def _with_targets(masks):
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("transform", [denoise(SIDE), denoise(16), denoise(16, noise=0.0, flip=0.0)], ids=repr)
-def test_pictures_as_targets_go_with_theirs(pictures, transform, way):
-    plain = Loader(pictures, 4, transform=transform, shuffle=True, workers=0, cache=None)
-    loader = Loader(pictures, 4, transform=transform, shuffle=True, **way)
+def test_images_as_targets_go_with_theirs(images, transform, way):
+    plain = Loader(images, 4, transform=transform, shuffle=True, workers=0, cache=None)
+    loader = Loader(images, 4, transform=transform, shuffle=True, **way)
     for number in (0, 1):
         expected = epoch(plain, number)
         assert same(epoch(loader, number), expected)
@@ -149,14 +149,14 @@ def test_pictures_as_targets_go_with_theirs(pictures, transform, way):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pictures_as_targets_without_a_transform_are_floats_from_0_to_1(pictures, workers):
-    for inputs, targets in Loader(pictures, 4, workers=workers):
+def test_images_as_targets_without_a_transform_are_floats_from_0_to_1(images, workers):
+    for inputs, targets in Loader(images, 4, workers=workers):
         assert torch.equal(inputs, targets)
         assert targets.dtype == torch.float32
         assert 0.5 < float(targets.max()) <= 1
 
 
-REFUSED = "leaves a target that is a picture behind"
+REFUSED = "leaves a target that is an image behind"
 
 
 @pytest.mark.parametrize("way", [{"workers": 0, "cache": None}, *WAYS], ids=str)
@@ -167,19 +167,19 @@ def test_a_mask_with_a_preset_for_classes_is_a_clear_error(masks, transform, way
     with pytest.raises(DataError) as caught:
         list(Loader(masks, 4, transform=transform, **way))
     assert str(caught.value) == (
-        f"sample 0 (0000.png): {transform.name} leaves a target that is a picture behind\n"
+        f"sample 0 (0000.png): {transform.name} leaves a target that is an image behind\n"
         f"  got: a target of mode 'L', {SIDE}×{SIDE}\n"
         "  expected: targets that are classes or numbers\n"
-        "  fix: take segmentation_train and segmentation_eval for masks, denoise for pictures"
+        "  fix: take segmentation_train and segmentation_eval for masks, denoise for images"
     )
 
 
-def test_a_picture_as_target_where_a_mask_belongs_is_named(pictures):
+def test_an_image_as_target_where_a_mask_belongs_is_named(images):
     with pytest.raises(DataError, match=r"^sample 0 \(0000\.png\): "):
-        list(Loader(pictures, 4, transform=segmentation_train(16), workers=0))
+        list(Loader(images, 4, transform=segmentation_train(16), workers=0))
 
 
-def test_a_transform_that_takes_one_picture_only_is_named(masks):
+def test_a_transform_that_takes_one_image_only_is_named(masks):
     with pytest.raises(DataError, match=r"^the transform fails on sample 0 \(0000\.png\)\n  got: TypeError: "):
         list(Loader(masks, 4, transform=lambda image: v2.functional.pil_to_tensor(image), workers=0))
 

@@ -57,10 +57,10 @@ def refused(data, reason):
     with pytest.raises(ImageError) as caught:
         decode(data)
     assert str(caught.value) == (
-        f"cannot decode the picture {len(data)} bytes\n"
+        f"cannot decode the image {len(data)} bytes\n"
         f"  got: OSError: {reason}\n"
-        "  expected: a whole picture (JPEG, PNG, WebP, GIF, BMP, TIFF, …)\n"
-        "  fix: replace or delete the file; a data set's verify() lists all such files"
+        "  expected: a whole image (JPEG, PNG, WebP, GIF, BMP, TIFF, …)\n"
+        "  fix: replace or delete the file; a dataset's verify() lists all such files"
     )
     return True
 
@@ -134,7 +134,7 @@ def test_masks_lack_no_rows_either(tmp_path):
     Image.fromarray(NOISE).save(tmp_path / "images" / "1.png")
     (tmp_path / "masks" / "1.png").write_bytes(png(rows(NOISE[:30, :, 0] % 3), 50, 40, colour=0))
     with pytest.raises(
-        ImageError, match=r"cannot decode the picture .*masks.1\.png\n  got: OSError: 1,530 of 2,040 bytes"
+        ImageError, match=r"cannot decode the image .*masks.1\.png\n  got: OSError: 1,530 of 2,040 bytes"
     ):
         ParallelDataset(tmp_path / "images", tmp_path / "masks", "mask", classes=["a", "b", "c"])[0]
 
@@ -170,7 +170,7 @@ def test_a_jpeg_that_is_cut_and_closed_is_refused(options, mode, size):
             decode(cut, enough=lambda width, height: (width // 8, height // 8))
 
 
-def test_a_jpeg_that_is_cut_and_closed_before_a_second_picture_is_refused():
+def test_a_jpeg_that_is_cut_and_closed_before_a_second_image_is_refused():
     data = encoded(photo(160, 120), "MPO", save_all=True, append_images=[photo(160, 120, "L")], quality=90)
     assert decode(data).size == (160, 120)
     begin = data.index(b"\xff\xda") + 14
@@ -223,7 +223,7 @@ def test_a_file_is_decoded_once_more_only_where_it_ends_in_middle_grey(monkeypat
     assert len(seen) == 1
 
 
-def test_a_user_who_wants_truncated_pictures_gets_these_too(monkeypatch):
+def test_a_user_who_wants_truncated_images_gets_these_too(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     data = encoded(photo(160, 120), quality=90)
     assert decode(data[: len(data) // 2] + b"\xff\xd9").size == (160, 120)
@@ -279,7 +279,7 @@ def test_strictly_the_last_scan_of_a_progressive_jpeg_is_looked_at(tmp_path):
     assert list(found.verify(strict=True).bad) == ["a/1.jpg"]
 
 
-def test_strictly_labels_that_are_pictures_are_looked_at(tmp_path):
+def test_strictly_labels_that_are_images_are_looked_at(tmp_path):
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
     data = encoded(photo(160, 120), quality=90)

@@ -130,7 +130,7 @@ def test_an_epoch_that_is_kept_has_no_worker_processes(shapes):
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_pictures_that_are_kept_need_no_worker_process(shapes):
+def test_images_that_are_kept_need_no_worker_process(shapes):
     before = set(multiprocessing.active_children())
     loader = Loader(shapes, 4, transform=STAGES["random"], workers=2, cache="ram")
     for _ in range(2):
@@ -139,7 +139,7 @@ def test_pictures_that_are_kept_need_no_worker_process(shapes):
 
 
 CRASH = "native code crashed, most often a decoder on a damaged file: workers=0 shows at which sample"
-OTHER = "memory ran out, shared memory is full (--shm-size), or code of the data set ended it: try workers=0"
+OTHER = "memory ran out, shared memory is full (--shm-size), or code of the dataset ended it: try workers=0"
 ENDS = {
     "kill": (
         lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -384,7 +384,7 @@ def test_what_does_not_pickle_is_told_before_a_process_is_there(shapes, method):
     with pytest.raises(DataError) as caught:
         list(loader)
     lines = str(caught.value).split("\n")
-    assert lines[0] == "a worker process cannot be given the data set and the transform"
+    assert lines[0] == "a worker process cannot be given the dataset and the transform"
     assert lines[1].startswith("  got: ")
     assert "pickle" in lines[1]
     assert lines[2:] == [
@@ -413,7 +413,7 @@ def test_tensors_of_a_graph_come_without_it(workers):
     assert targets.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("transform", [None, classification_eval(16)], ids=["floats", "pictures"])
+@pytest.mark.parametrize("transform", [None, classification_eval(16)], ids=["floats", "images"])
 def test_batches_that_are_kept_hold_no_shared_memory(shapes, transform):
     samples = Fixed([(torch.full((2,), float(i)), i) for i in range(40)]) if transform is None else shapes
     kept = list(Loader(samples, 1, transform=transform, workers=1, cache=None))

@@ -1,4 +1,4 @@
-"""Folders of pictures of every kind, two small models, and runs of a moment that leave a checkpoint."""
+"""Folders of images of every kind, two small models, and runs of a moment that leave a checkpoint."""
 
 import warnings
 from pathlib import Path
@@ -46,15 +46,15 @@ def segmenter(*, num_classes, in_channels=3):
     )
 
 
-def picture(generator, width, height, mode="RGB"):
-    """A picture of smooth noise, as photos are rather smooth."""
+def image(generator, width, height, mode="RGB"):
+    """An image of smooth noise, as photos are rather smooth."""
     shape = (height // 8 + 2, width // 8 + 2, 3)
     coarse = Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
 
 def write_photos(root: Path, seed: int) -> Path:
-    """Writes five pictures a class: JPEG large and small, lying on its side, grey; PNG with transparency and palette."""
+    """Writes five images a class: JPEG large and small, lying on its side, grey; PNG with transparency and palette."""
     generator = np.random.default_rng(seed)
     for name in CLASSES:
         inside = root / name / "deeper"
@@ -62,16 +62,16 @@ def write_photos(root: Path, seed: int) -> Path:
         folder = root / name
         sideways = Image.Exif()
         sideways[0x0112] = 6
-        picture(generator, 400, 300).save(folder / "large.jpg")
-        picture(generator, 320, 200).save(folder / "turned.JPG", exif=sideways)
-        picture(generator, 48, 40, "L").save(folder / "grey.jpg")
-        clear = picture(generator, 50, 60, "RGBA")
-        clear.putalpha(picture(generator, 50, 60, "L"))
+        image(generator, 400, 300).save(folder / "large.jpg")
+        image(generator, 320, 200).save(folder / "turned.JPG", exif=sideways)
+        image(generator, 48, 40, "L").save(folder / "grey.jpg")
+        clear = image(generator, 50, 60, "RGBA")
+        clear.putalpha(image(generator, 50, 60, "L"))
         clear.save(folder / "clear.png")
-        picture(generator, 45, 45, "P").save(inside / "palette.png")
+        image(generator, 45, 45, "P").save(inside / "palette.png")
     (root / ".hidden").mkdir()
-    picture(generator, 40, 40).save(root / ".hidden" / "x.png")
-    (root / "notes.txt").write_text("no picture")
+    image(generator, 40, 40).save(root / ".hidden" / "x.png")
+    (root / "notes.txt").write_text("no image")
     return root
 
 
@@ -118,12 +118,12 @@ def trained():
 
 @pytest.fixture(scope="session")
 def drawn():
-    """The function that draws a picture."""
-    return picture
+    """The function that draws an image."""
+    return image
 
 
 class Fixed(nn.Module):
-    """Gives the same outputs for every picture, or what a function makes of the inputs."""
+    """Gives the same outputs for every image, or what a function makes of the inputs."""
 
     def __init__(self, outputs):
         super().__init__()

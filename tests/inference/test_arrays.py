@@ -1,4 +1,4 @@
-"""Arrays and tensors: the same picture gives the same prediction in every form, and what is unclear is refused."""
+"""Arrays and tensors: the same image gives the same prediction in every form, and what is unclear is refused."""
 
 import re
 
@@ -15,7 +15,7 @@ from cvkit.errors import ArgumentError, ImageError
 
 @pytest.fixture(scope="module")
 def levels(drawn):
-    """A picture as levels ``(H, W, 3)``."""
+    """An image as levels ``(H, W, 3)``."""
     return np.asarray(drawn(np.random.default_rng(7), 50, 40))
 
 
@@ -39,7 +39,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_picture_gives_the_same_in_every_form(predictor, levels, form):
+def test_an_image_gives_the_same_in_every_form(predictor, levels, form):
     same(predictor.predict(FORMS[form](levels)), predictor.predict(Image.fromarray(levels)))
 
 
@@ -54,7 +54,7 @@ GREY = {
 
 
 @pytest.mark.parametrize("form", GREY)
-def test_a_grey_picture_gives_the_same_in_every_form(predictor, levels, form):
+def test_a_grey_image_gives_the_same_in_every_form(predictor, levels, form):
     grey = np.ascontiguousarray(levels[:, :, 0])
     same(predictor.predict(GREY[form](grey)), predictor.predict(Image.fromarray(grey).convert("RGB")))
 
@@ -72,25 +72,25 @@ def test_transparent_pixels_show_the_background(predictor, levels):
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_a_batch_gives_predictions_in_order(predictor, levels, kind):
-    pictures = np.stack([levels, 255 - levels, levels // 2])
-    batch = kind(pictures) if kind is np.array else kind(pictures).movedim(-1, 1)
+    images = np.stack([levels, 255 - levels, levels // 2])
+    batch = kind(images) if kind is np.array else kind(images).movedim(-1, 1)
     found = predictor.predict(batch)
     assert isinstance(found, cvkit.Predictions)
-    assert torch.equal(found.outputs, predictor.predict([Image.fromarray(one) for one in pictures]).outputs)
+    assert torch.equal(found.outputs, predictor.predict([Image.fromarray(one) for one in images]).outputs)
 
 
-def test_pictures_of_different_sizes_go_into_one_list(predictor, levels):
+def test_images_of_different_sizes_go_into_one_list(predictor, levels):
     found = predictor.predict([levels, levels[:20], torch.zeros(40, 30, dtype=torch.uint8)])
     assert [one.size for one in found] == [(40, 50), (20, 50), (40, 30)]
 
 
 @given(level=st.integers(0, 255), side=st.integers(5, 40))
 def test_a_float_becomes_the_nearest_level(level, side):
-    from cvkit.inference.sources import _picture
+    from cvkit.inference.sources import _image
 
     for nudge in (-0.4, 0.0, 0.4):
         value = min(max((level + nudge) / 255, 0.0), 1.0)
-        made = np.asarray(_picture(np.full((side, 3), value), "x"))
+        made = np.asarray(_image(np.full((side, 3), value), "x"))
         assert made.dtype == np.uint8
         assert (made == level).all()
 
@@ -108,7 +108,7 @@ def test_floats_outside_of_0_to_1_are_refused(predictor, array, shown):
     with pytest.raises(ArgumentError) as caught:
         predictor.predict(array)
     assert str(caught.value) == (
-        "the picture number 0 of those given holds floats outside of 0 to 1\n"
+        "the image number 0 of those given holds floats outside of 0 to 1\n"
         f"  got: values from {shown}\n"
         "  expected: floats from 0 to 1, or uint8 levels from 0 to 255\n"
         "  fix: divide levels by 255; inputs that are normalised already go straight to the model: "
@@ -129,7 +129,7 @@ def test_numbers_that_are_no_levels_are_refused(predictor, array, got):
     with pytest.raises(ArgumentError) as caught:
         predictor.predict([array])
     assert str(caught.value) == (
-        "the numbers of number 0 of the list are no picture's\n"
+        "the numbers of number 0 of the list are no image's\n"
         f"  got: {got}\n"
         "  expected: uint8 levels from 0 to 255, or floats from 0 to 1\n"
         "  fix: levels of 0 to 255: array.astype('uint8') or tensor.to(torch.uint8); levels of 16 bits: array / 65535"
@@ -139,15 +139,15 @@ def test_numbers_that_are_no_levels_are_refused(predictor, array, got):
 @pytest.mark.parametrize(
     ("shape", "what"),
     [
-        ((3, 9, 3), "the shape of the picture can be read in two ways"),
-        ((1, 9, 4), "the shape of the picture can be read in two ways"),
-        ((5, 3, 9, 1), "the shape of the picture can be read in two ways"),
-        ((3, 9, 9), "the picture has its channels first"),
-        ((9, 9, 2), "the shape of the picture is no picture's"),
-        ((9,), "the shape of the picture is no picture's"),
-        ((0, 9), "the shape of the picture is no picture's"),
-        ((9, 0, 3), "the shape of the picture is no picture's"),
-        ((1, 1, 9, 9, 3), "the shape of the picture is no picture's"),
+        ((3, 9, 3), "the shape of the image can be read in two ways"),
+        ((1, 9, 4), "the shape of the image can be read in two ways"),
+        ((5, 3, 9, 1), "the shape of the image can be read in two ways"),
+        ((3, 9, 9), "the image has its channels first"),
+        ((9, 9, 2), "the shape of the image is no image's"),
+        ((9,), "the shape of the image is no image's"),
+        ((0, 9), "the shape of the image is no image's"),
+        ((9, 0, 3), "the shape of the image is no image's"),
+        ((1, 1, 9, 9, 3), "the shape of the image is no image's"),
     ],
 )
 def test_arrays_of_another_shape_are_refused(predictor, shape, what):
@@ -158,14 +158,14 @@ def test_arrays_of_another_shape_are_refused(predictor, shape, what):
 @pytest.mark.parametrize(
     ("shape", "what"),
     [
-        ((3, 9, 3), "the shape of the picture can be read in two ways"),
-        ((2, 1, 9, 4), "the shape of the picture can be read in two ways"),
-        ((9, 9, 3), "the shape of the picture is no picture's"),
-        ((5, 9, 9), "the shape of the picture is no picture's"),
-        ((2, 3, 9, 0), "the shape of the picture is no picture's"),
-        ((9,), "the shape of the picture is no picture's"),
-        ((), "the shape of the picture is no picture's"),
-        ((0, 9), "the shape of the picture is no picture's"),
+        ((3, 9, 3), "the shape of the image can be read in two ways"),
+        ((2, 1, 9, 4), "the shape of the image can be read in two ways"),
+        ((9, 9, 3), "the shape of the image is no image's"),
+        ((5, 9, 9), "the shape of the image is no image's"),
+        ((2, 3, 9, 0), "the shape of the image is no image's"),
+        ((9,), "the shape of the image is no image's"),
+        ((), "the shape of the image is no image's"),
+        ((0, 9), "the shape of the image is no image's"),
     ],
 )
 def test_tensors_of_another_shape_are_refused(predictor, shape, what):
@@ -179,7 +179,7 @@ def test_images_of_every_mode_with_an_answer_are_looked_at(predictor, mode):
 
 
 def test_images_without_an_answer_in_8_bits_are_refused(predictor):
-    with pytest.raises(ImageError, match="the picture number 1 of those given has no right answer in 8 bits"):
+    with pytest.raises(ImageError, match="the image number 1 of those given has no right answer in 8 bits"):
         predictor.predict([Image.new("L", (40, 40)), Image.new("F", (40, 40))])
 
 
@@ -188,6 +188,6 @@ def test_an_image_whose_file_is_cut_off_is_refused(predictor, run, tmp_path):
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     with (
         Image.open(tmp_path / "cut.jpg") as image,
-        pytest.raises(ImageError, match="cannot decode the picture number 0"),
+        pytest.raises(ImageError, match="cannot decode the image number 0"),
     ):
         predictor.predict(image)

@@ -1,4 +1,4 @@
-"""Exported programs: they give the predictor's results elsewhere, say how to prepare a picture, and are whole or not there."""
+"""Exported programs: they give the predictor's results elsewhere, say how to prepare an image, and are whole or not there."""
 
 import importlib.util
 import json
@@ -48,7 +48,7 @@ def _quiet():
 
 
 def built(case):
-    """A predictor with weights of its own, batch norms that have seen something, and pictures."""
+    """A predictor with weights of its own, batch norms that have seen something, and images."""
     name, options, transform = case if isinstance(case, tuple) else (CASES | SLOW)[case]
     torch.manual_seed(0)
     model = cvkit.models.create(name, num_classes=3, **({"in_channels": transform.channels} | options))
@@ -59,7 +59,7 @@ def built(case):
     return cvkit.Predictor(model, ["a", "b", "c"], transform, device="cpu")
 
 
-def pictures(count=5):
+def photos(count=5):
     generator = np.random.default_rng(0)
     coarse = [Image.fromarray(generator.integers(0, 256, (9, 12, 3), dtype=np.uint8)) for _ in range(count)]
     return [one.resize((80, 70), Image.Resampling.BICUBIC) for one in coarse]
@@ -93,7 +93,7 @@ RUNNERS = {".onnx": run_onnx, ".pt2": run_pt2}
 
 @each_case
 def test_an_exported_program_gives_what_the_predictor_says(case, tmp_path):
-    predictor, images = built(case), pictures()
+    predictor, images = built(case), photos()
     path = predictor.export(tmp_path / "model.onnx")
     wanted = scores(predictor, images)
     for some in (images, images[:1], images[:3]):
@@ -114,11 +114,11 @@ def exported(predictor, tmp_path_factory):
     return {ending: predictor.export(tmp_path_factory.mktemp("exported") / f"model{ending}") for ending in RUNNERS}
 
 
-def test_so_do_both_kinds_of_file_for_any_number_of_pictures(predictor, exported):
-    wanted = scores(predictor, pictures(7))
+def test_so_do_both_kinds_of_file_for_any_number_of_images(predictor, exported):
+    wanted = scores(predictor, photos(7))
     for ending, run in RUNNERS.items():
         for count in (1, 2, 7):
-            found = run(exported[ending], pixels_of(predictor, pictures(7)[:count]))
+            found = run(exported[ending], pixels_of(predictor, photos(7)[:count]))
             assert torch.allclose(found, wanted[:count], atol=1e-4)
         assert [one.name for one in exported[ending].parent.iterdir()] == [f"model{ending}"]
 
@@ -126,7 +126,7 @@ def test_so_do_both_kinds_of_file_for_any_number_of_pictures(predictor, exported
 def test_inputs_can_be_normalised_already(tmp_path):
     model = cvkit.models.create("mlp", num_classes=3, size=16)
     predictor = cvkit.Predictor(model, ["a", "b", "c"], T.small_image_eval(16), device="cpu")
-    images = pictures(3)
+    images = photos(3)
     inputs, _ = predictor.transform.batch(pixels_of(predictor, images), torch.zeros(3), torch.Generator())
     for ending, run in RUNNERS.items():
         path = predictor.export(tmp_path / f"x{ending}", inputs="normalized")
@@ -137,7 +137,7 @@ def test_inputs_can_be_normalised_already(tmp_path):
 def test_a_graph_of_one_channel_takes_grey_pixels(tmp_path):
     model = cvkit.models.create("mlp", num_classes=3, in_channels=1, size=16)
     predictor = cvkit.Predictor(model, ["a", "b", "c"], T.small_image_eval(16, channels=1), device="cpu")
-    images = pictures(3)
+    images = photos(3)
     for ending, run in RUNNERS.items():
         path = predictor.export(tmp_path / f"grey{ending}")
         found = run(path, pixels_of(predictor, images))
@@ -164,7 +164,7 @@ def test_the_file_says_what_is_needed_to_use_it(exported):
         assert T.Transform.from_config(found["preset"]) == T.small_image_eval(16)
         assert found["preprocessing"] == [
             "decode to 8-bit RGB, converted to sRGB by its colour profile, upright by its EXIF tag, transparent pixels showing (255, 255, 255)",
-            "resize the whole picture to 16×16 (bilinear, antialiased)",
+            "resize the whole image to 16×16 (bilinear, antialiased)",
         ]
     assert export.read_metadata(exported[".onnx"]) == export.read_metadata(exported[".pt2"])
 
@@ -178,7 +178,7 @@ def test_onnx_has_it_under_keys_that_any_tool_can_read(exported):
     (entry,), (exit_,) = session.get_inputs(), session.get_outputs()
     assert (entry.name, entry.type, entry.shape[1:]) == ("pixels", "tensor(uint8)", [3, 16, 16])
     assert (exit_.name, exit_.type, exit_.shape[1:]) == ("probabilities", "tensor(float)", [3])
-    assert isinstance(entry.shape[0], str), "any number of pictures"
+    assert isinstance(entry.shape[0], str), "any number of images"
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_who_follows_the_file_gets_the_pixels(transform):
     from cvkit.inference.sources import Decoding
 
     said = metadata_of(nn.Identity(), transform, Reader("auto", None), "regression", Decoding(), "pixels")
-    image = pictures(1)[0].convert(said["channels"])
+    image = photos(1)[0].convert(said["channels"])
     how = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[said["interpolation"]]
     size, shorter = said["size"], said["resize"]
-    if f"resize the whole picture to {size}×{size}" in said["preprocessing"][1]:
+    if f"resize the whole image to {size}×{size}" in said["preprocessing"][1]:
         image = image.resize((size, size), how)
     else:
         assert said["preprocessing"][1].startswith(f"resize the shorter side to {shorter}, ")
@@ -208,15 +208,15 @@ def test_who_follows_the_file_gets_the_pixels(transform):
         assert said["preprocessing"][2] == f"cut {size}×{size} from the middle"
         left, top = round((image.width - size) / 2), round((image.height - size) / 2)
         image = image.crop((left, top, left + size, top + size))
-    wanted = transform.sample(pictures(1)[0]).movedim(0, -1).numpy().astype(int)
+    wanted = transform.sample(photos(1)[0]).movedim(0, -1).numpy().astype(int)
     assert np.abs(np.asarray(image).reshape(wanted.shape).astype(int) - wanted).max() <= 2, "levels of 255"
 
 
-def test_values_and_pictures_are_exported_too(tmp_path):
+def test_values_and_images_are_exported_too(tmp_path):
     transform = T.denoise(16)
     model = cvkit.models.create("linear", num_classes=2, size=16)
     path = cvkit.Predictor(model, None, transform, device="cpu").export(tmp_path / "values.onnx")
-    inputs = pixels_of(cvkit.Predictor(model, None, transform, device="cpu"), pictures(3))
+    inputs = pixels_of(cvkit.Predictor(model, None, transform, device="cpu"), photos(3))
     assert torch.allclose(run_onnx(path, inputs), cvkit.predict(model, inputs.float() / 255, device="cpu"), atol=1e-4)
     found = export.read_metadata(path)
     assert (found["task"], found["classes"], found["outputs"]) == ("regression", None, "the model's values")
@@ -234,7 +234,7 @@ def test_the_model_stays_as_it_is(predictor, tmp_path):
 
 
 def test_a_program_runs_without_cvkit(predictor, exported, tmp_path):
-    pixels = pixels_of(predictor, pictures(2))
+    pixels = pixels_of(predictor, photos(2))
     np.save(tmp_path / "pixels.npy", pixels.numpy())
     code = f"""
 import sys
@@ -244,7 +244,7 @@ print(session.run(["probabilities"], {{"pixels": numpy.load({str(tmp_path / "pix
 assert "cvkit" not in sys.modules and "torch" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert np.allclose(json.loads(done.stdout), scores(predictor, pictures(2)), atol=1e-4)
+    assert np.allclose(json.loads(done.stdout), scores(predictor, photos(2)), atol=1e-4)
 
 
 # --- any module
@@ -332,7 +332,7 @@ def test_what_onnx_does_not_have_is_said(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_number_of_pictures_that_is_built_in_is_refused(tmp_path):
+def test_a_number_of_images_that_is_built_in_is_refused(tmp_path):
     class Two(nn.Module):
         def forward(self, inputs):
             return inputs.reshape(2, -1)

@@ -81,7 +81,7 @@ def test_background_and_pixel_limit_of_the_data_set_are_taken_over(photos, train
     white = cvkit.Predictor(model, found[0].classes, loader.transform, batch_size=4, device="cpu").predict(
         photos / "val"
     )
-    assert not torch.equal(found.outputs, white.outputs), "some pictures are transparent"
+    assert not torch.equal(found.outputs, white.outputs), "some images are transparent"
     Image.new("RGB", (500, 500)).save(tmp_path / "large.png")
     with pytest.raises(ImageError, match=r"at most 200,000 pixels"):
         predictor.predict(tmp_path / "large.png")
@@ -123,7 +123,7 @@ def test_colours_are_converted_as_the_run_did_it(photos, trained, tmp_path, colo
     assert torch.equal(by_hand.outputs, found.outputs)
     assert not torch.equal(otherwise.outputs, found.outputs)
     content = cvkit.load_checkpoint(path)
-    del content["description"]["pictures"]["colour"]  # as a version wrote it that took all levels for sRGB
+    del content["description"]["images"]["colour"]  # as a version wrote it that took all levels for sRGB
     older = cvkit.load(cvkit.save_checkpoint(tmp_path / "older.pt", content), device="cpu").predict(tmp_path / "val")
     assert torch.equal(older.outputs, (found if colour == "ignore" else otherwise).outputs)
 
@@ -170,12 +170,12 @@ def test_a_list_keeps_its_order_whatever_is_in_it(run, predictor):
     assert isinstance(predictor.predict(path for path in [first]), cvkit.Predictions)
 
 
-def test_a_picture_opened_by_pillow_is_turned_upright_as_its_file_is(run, predictor):
+def test_an_image_opened_by_pillow_is_turned_upright_as_its_file_is(run, predictor):
     path = run.folder / "a" / "turned.JPG"
     with Image.open(path) as image:
         opened = predictor.predict(image)
     assert opened.size == (320, 200)
-    # a file is decoded no larger than needed, an opened picture is whole: one or two grey levels
+    # a file is decoded no larger than needed, an opened image is whole: one or two grey levels
     assert opened.scores.tolist() == pytest.approx(predictor.predict(path).scores.tolist(), abs=0.02)
 
 
@@ -215,14 +215,14 @@ def test_a_callable_of_the_users_own_is_a_preprocessing_too(run):
 def broken(run, tmp_path):
     root = tmp_path / "broken"
     shutil.copytree(run.folder, root)
-    (root / "a" / "bad.jpg").write_bytes(b"no picture at all")
+    (root / "a" / "bad.jpg").write_bytes(b"no image at all")
     whole = (root / "d" / "large.jpg").read_bytes()
     (root / "d" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     return root
 
 
 def test_a_file_that_cannot_be_decoded_is_named(broken, predictor):
-    with pytest.raises(ImageError, match=re.escape(f"cannot decode the picture {broken / 'a' / 'bad.jpg'}")):
+    with pytest.raises(ImageError, match=re.escape(f"cannot decode the image {broken / 'a' / 'bad.jpg'}")):
         predictor.predict(broken)
 
 
@@ -231,7 +231,7 @@ def test_those_that_are_skipped_are_counted_and_told(run, broken, predictor):
         found = predictor.predict(broken, on_error="skip")
     bad = str(broken / "a" / "bad.jpg")
     assert str(caught[0].message) == (
-        f"2 of 17 pictures were left out because they cannot be read, e.g. cannot decode the picture {bad}"
+        f"2 of 17 images were left out because they cannot be read, e.g. cannot decode the image {bad}"
     )
     assert caught[0].filename == __file__
     assert list(found.skipped) == [bad, str(broken / "d" / "cut.jpg")]
@@ -248,14 +248,14 @@ def test_where_none_can_be_read_skipping_is_an_error(tmp_path, predictor):
     with pytest.raises(DataError) as caught:
         predictor.predict(tmp_path, on_error="skip")
     assert str(caught.value) == (
-        "none of the pictures can be read\n"
-        f"  got: 2 that were left out, e.g. cannot decode the picture {tmp_path / '1.png'}\n"
+        "none of the images can be read\n"
+        f"  got: 2 that were left out, e.g. cannot decode the image {tmp_path / '1.png'}\n"
         "  expected: at least one that can\n"
         "  fix: see what they are"
     )
 
 
-def test_one_picture_that_cannot_be_read_is_an_error_whatever_on_error_says(broken, predictor):
+def test_one_image_that_cannot_be_read_is_an_error_whatever_on_error_says(broken, predictor):
     with pytest.raises(ImageError, match="cannot decode"):
         predictor.predict(broken / "a" / "bad.jpg", on_error="skip")
 
@@ -264,20 +264,20 @@ def test_a_missing_file_is_named(tmp_path, predictor):
     with pytest.raises(ImageError) as caught:
         predictor.predict(tmp_path / "no.jpg")
     assert str(caught.value) == (
-        f"cannot read the picture {tmp_path / 'no.jpg'}\n"
+        f"cannot read the image {tmp_path / 'no.jpg'}\n"
         "  got: FileNotFoundError: No such file or directory\n"
         "  expected: a file that can be read\n"
         "  fix: check the path and its permissions"
     )
 
 
-def test_a_folder_without_pictures_says_what_it_holds(tmp_path, predictor):
+def test_a_folder_without_images_says_what_it_holds(tmp_path, predictor):
     (tmp_path / "notes.txt").write_text("?")
     (tmp_path / ".hidden.png").write_bytes(b"?")
     with pytest.raises(DataError) as caught:
         predictor.predict(tmp_path)
     assert str(caught.value) == (
-        f"no picture in {tmp_path}\n"
+        f"no image in {tmp_path}\n"
         "  got: 2 entries, e.g. .hidden.png, notes.txt\n"
         "  expected: files ending in .bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp\n"
         "  fix: check the path; files of other names can be given as a list"
@@ -285,8 +285,8 @@ def test_a_folder_without_pictures_says_what_it_holds(tmp_path, predictor):
 
 
 def test_a_file_of_another_ending_can_be_named(run, predictor, tmp_path):
-    shutil.copy(run.folder / "a" / "grey.jpg", tmp_path / "picture")
-    assert predictor.predict(tmp_path / "picture").label in "ab cd"
+    shutil.copy(run.folder / "a" / "grey.jpg", tmp_path / "image")
+    assert predictor.predict(tmp_path / "image").label in "ab cd"
 
 
 def test_links_that_lead_outside_are_told(run, predictor, tmp_path):
@@ -306,7 +306,7 @@ def test_streaming_gives_the_same_one_by_one_and_tells_at_its_end(run, broken, p
     streamed = predictor.stream(run.folder)
     assert next(streamed).path == whole[0].path
     assert torch.equal(torch.stack([one.outputs for one in streamed]), whole.outputs[1:])
-    with pytest.warns(CvkitWarning, match="2 of 17 pictures were left out"):
+    with pytest.warns(CvkitWarning, match="2 of 17 images were left out"):
         assert len(list(predictor.stream(broken, on_error="skip"))) == 15
 
 
@@ -330,7 +330,7 @@ def test_streaming_leaves_gradients_to_who_takes_it(run, predictor):
         ([["x.png"]], "a list inside a list"),
     ],
 )
-def test_what_is_no_picture_is_refused(predictor, given, got):
+def test_what_is_no_image_is_refused(predictor, given, got):
     name = "number 0 of the list" if isinstance(given, list) else "this"
     with pytest.raises(ArgumentError) as caught:
         predictor.predict(given)
@@ -390,13 +390,13 @@ def test_outputs_that_do_not_fit_the_classes_are_refused(fixed, run):
         fixed([0.0, 1.0]).predict(run.folder)
     assert str(caught.value) == (
         "the model's outputs do not fit its classes\n"
-        "  got: outputs of shape (2,) a picture\n"
+        "  got: outputs of shape (2,) an image\n"
         "  expected: one output for each of the 3 classes\n"
         "  fix: predict(model, data) gives the outputs of any model"
     )
 
 
-def test_outputs_that_are_not_finite_are_refused_by_the_first_picture(fixed, run):
+def test_outputs_that_are_not_finite_are_refused_by_the_first_image(fixed, run):
     calls = []
 
     def outputs(inputs):
@@ -411,7 +411,7 @@ def test_outputs_that_are_not_finite_are_refused_by_the_first_picture(fixed, run
     path = [run.folder / one for one in cvkit.data.FolderDataset(run.folder).paths][5]
     assert str(caught.value).splitlines()[:2] == [
         f"the model's outputs for {path} are not finite",
-        "  got: NaN or infinity for 2 of the 4 pictures in its batch",
+        "  got: NaN or infinity for 2 of the 4 images in its batch",
     ]
 
 
@@ -423,7 +423,7 @@ def test_a_model_that_loses_the_batch_is_told_so(fixed, run):
     with pytest.raises(ModelError) as caught:
         fixed(lambda inputs: torch.zeros(len(inputs), 3).squeeze()).predict(run.folder / "a" / "grey.jpg")
     assert str(caught.value) == (
-        "the model's outputs are not one row a picture\n"
+        "the model's outputs are not one row an image\n"
         "  got: shape (3,) from a batch of 1\n"
         "  expected: (1, …)\n"
         "  fix: take squeeze() without a dimension, reshape and mean over dimension 0 out of its forward()"

@@ -68,7 +68,7 @@ def content(model=None, state=None, **description):
         "transform": TRANSFORM,
         "loss": "cross_entropy",
         "layers": None,
-        "pictures": {"batch_size": 4, "kind": None, "whole": False, "background": [0, 0, 0], "max_pixels": 10**6},
+        "images": {"batch_size": 4, "kind": None, "whole": False, "background": [0, 0, 0], "max_pixels": 10**6},
     }
     return {"format": 1, "cvkit": "0", "torch": "0", "model": dict(weights), "description": described | description}
 
@@ -104,7 +104,7 @@ def preset(**changes):
 
 
 def images(**changes):
-    return lambda: content(pictures=content()["description"]["pictures"] | changes)
+    return lambda: content(sources=content()["description"]["images"] | changes)
 
 
 def top(**changes):
@@ -217,7 +217,7 @@ PARTS = {
     "a loss that is a list": (part(loss=["mse"]), MALFORMED % "loss"),
     "a loss that is a number": (part(loss=3), MALFORMED % "loss"),
     "layers that are a list": (part(layers=["x"]), MALFORMED % "layers"),
-    "images that are a list": (part(pictures=[4]), MALFORMED % "pictures"),
+    "images that are a list": (part(sources=[4]), MALFORMED % "images"),
     "no image in a batch": (images(batch_size=0), MALFORMED % "batch_size"),
     "a batch of 10**9 images": (images(batch_size=10**9), MALFORMED % "batch_size"),
     "a batch size that is a text": (images(batch_size="4"), MALFORMED % "batch_size"),

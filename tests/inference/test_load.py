@@ -179,7 +179,7 @@ def test_a_file_of_a_newer_format_is_refused(run, tmp_path):
 
 def test_a_file_of_a_version_that_told_less_still_loads(run, predictor, tmp_path):
     content = cvkit.load_checkpoint(run.path)
-    del content["description"]["pictures"]
+    del content["description"]["images"]
     older = cvkit.load(cvkit.save_checkpoint(tmp_path / "x.pt", content), device="cpu")
     assert older.batch_size == 32
     assert torch.equal(older.predict(run.folder, batch_size=4).outputs, predictor.predict(run.folder).outputs)
@@ -195,8 +195,8 @@ def test_a_device_that_is_not_there_is_refused(run):
         cvkit.load(run.path, device="cuda:99")
 
 
-def test_what_a_checkpoint_says_of_its_pictures_is_plain(run):
-    assert cvkit.load_checkpoint(run.path)["description"]["pictures"] == {
+def test_what_a_checkpoint_says_of_its_images_is_plain(run):
+    assert cvkit.load_checkpoint(run.path)["description"]["images"] == {
         "batch_size": 4,
         "kind": None,
         "whole": False,

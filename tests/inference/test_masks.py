@@ -1,4 +1,4 @@
-"""Segmentation: masks in the size of the pictures, and what validation says of them."""
+"""Segmentation: masks in the size of the images, and what validation says of them."""
 
 from types import SimpleNamespace
 
@@ -51,7 +51,7 @@ def test_masks_are_those_of_validation(segmentation, segmenter):
 
 
 @pytest.mark.parametrize(("width", "height"), [(50, 20), (32, 32), (7, 90), (200, 150)])
-def test_a_mask_is_as_large_as_its_picture(segmenter, width, height, drawn):
+def test_a_mask_is_as_large_as_its_image(segmenter, width, height, drawn):
     one = segmenter.predict(drawn(np.random.default_rng(0), width, height), probability_maps=True)
     assert one.mask.shape == (height, width) == one.size
     assert one.probability_maps.shape == (3, height, width)
@@ -66,7 +66,7 @@ def test_of_a_file_lying_on_its_side_the_mask_stands_upright(segmenter, drawn, t
     assert segmenter.predict(tmp_path / "x.jpg").mask.shape == (60, 40)
 
 
-def test_a_large_jpeg_is_decoded_whole_as_the_pictures_of_masks_are(segmentation, segmenter, drawn, tmp_path):
+def test_a_large_jpeg_is_decoded_whole_as_the_images_of_masks_are(segmentation, segmenter, drawn, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     drawn(np.random.default_rng(0), 400, 300).save(tmp_path / "images" / "x.jpg")
@@ -114,7 +114,7 @@ def test_outputs_of_another_number_of_maps_are_refused(fixed):
         predictor.predict(np.zeros((8, 8, 3), np.uint8))
     assert str(caught.value) == (
         "the model's outputs do not fit its classes\n"
-        "  got: outputs of shape (3, 8, 8) a picture\n"
+        "  got: outputs of shape (3, 8, 8) an image\n"
         "  expected: maps (N, 2, H, W), one for each of the 2 classes\n"
         "  fix: predict(model, data) gives the outputs of any model"
     )
@@ -125,10 +125,10 @@ def test_a_preprocessing_that_looks_at_a_part_makes_no_masks(fixed):
     with pytest.raises(ArgumentError) as caught:
         predictor.predict(np.zeros((8, 8, 3), np.uint8))
     assert str(caught.value).startswith(
-        "masks cannot be brought back to the pictures' size\n  got: the preprocessing classification_eval(size=8"
+        "masks cannot be brought back to the images' size\n  got: the preprocessing classification_eval(size=8"
     )
     own = fixed(lambda inputs: inputs, transform=lambda image: torch.zeros(3, 8, 8))
-    with pytest.raises(ArgumentError, match="which may look at a part of each picture"):
+    with pytest.raises(ArgumentError, match="which may look at a part of each image"):
         own.predict(np.zeros((8, 8, 3), np.uint8))
 
 

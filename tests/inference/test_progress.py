@@ -1,4 +1,4 @@
-"""The bar over many pictures: in a terminal, ten refreshes a second at most, gone at the end."""
+"""The bar over many images: in a terminal, ten refreshes a second at most, gone at the end."""
 
 import io
 import sys
@@ -52,7 +52,7 @@ def test_nothing_is_shown_where_there_is_no_terminal(run, predictor, monkeypatch
     assert out.getvalue() == ""
 
 
-def test_the_bar_is_closed_when_a_picture_fails(run, predictor, terminal, tmp_path):
+def test_the_bar_is_closed_when_an_image_fails(run, predictor, terminal, tmp_path):
     files = [run.folder / "a" / "grey.jpg"] * 8 + [tmp_path / "no.jpg"]
     with pytest.raises(ImageError):
         predictor.predict(files)

@@ -96,7 +96,7 @@ def test_data_that_gives_nothing_is_refused():
     [
         (nn.Linear, INPUTS, "model cannot be used\n  got: the class Linear"),
         ("best.pt", INPUTS, "model cannot be used\n  got: str"),
-        (MODEL, 3, "data cannot be walked"),
+        (MODEL, 3, "data cannot be iterated"),
         (MODEL, [], "data has no batches"),
         (MODEL, iter([INPUTS]), "data is an iterator"),
     ],

@@ -1,4 +1,4 @@
-"""What a model's outputs are, as its run tells: classes, several at a time, values, pictures."""
+"""What a model's outputs are, as its run tells: classes, several at a time, values, images."""
 
 import numpy as np
 import pytest
@@ -103,14 +103,14 @@ def test_probabilities_are_taken_as_they_are_where_it_is_said(fixed):
     assert one.scores.tolist() == [0.25, 0.25, 0.5]
 
 
-def test_pictures_come_back_as_pictures(trained, tmp_path, photos):
+def test_images_come_back_as_images(trained, tmp_path, photos):
     transform = cvkit.transforms.denoise(16, noise=0.2)
     loader = cvkit.data.Loader(cvkit.data.FolderDataset(photos / "val"), 4, transform=transform)
     model = cvkit.models.create("test_segmenter", num_classes=3)
     predictor = cvkit.load(trained(tmp_path, model, loader, loader, loss="mse"), device="cpu")
-    assert predictor.transform.noise == 0, "pictures to be restored are noisy as they are"
+    assert predictor.transform.noise == 0, "images to be restored are noisy as they are"
     one = predictor.predict(photos / "val")[0]
-    assert (one.task, one.image.size, one.image.mode) == ("pictures", (16, 16), "RGB")
+    assert (one.task, one.image.size, one.image.mode) == ("images", (16, 16), "RGB")
     assert one.outputs.shape == (3, 16, 16)
     levels = (one.outputs.clamp(0, 1) * 255).round().to(torch.uint8)
     assert torch.equal(torch.from_numpy(np.array(one.image)).movedim(-1, 0), levels)
@@ -118,16 +118,16 @@ def test_pictures_come_back_as_pictures(trained, tmp_path, photos):
     assert one.row() == {"path": str(one.path), "height": one.size[0], "width": one.size[1]}
 
 
-def test_a_grey_picture_from_flat_outputs_is_one_too(fixed):
+def test_a_grey_image_from_flat_outputs_is_one_too(fixed):
     transform = cvkit.transforms.denoise(8, mean=(0,), std=(1,))
-    one = fixed(lambda inputs: inputs.flatten(1), classes=None, transform=transform, task="pictures").predict(
+    one = fixed(lambda inputs: inputs.flatten(1), classes=None, transform=transform, task="images").predict(
         PIXELS + 255
     )
     assert (one.image.size, one.image.mode) == ((8, 8), "L")
     assert np.asarray(one.image).min() == 255
 
 
-def test_what_is_no_picture_has_none(fixed):
+def test_what_is_no_image_has_none(fixed):
     one = fixed(lambda inputs: inputs[:, :, :4], classes=None).predict(PIXELS)
     assert one.outputs.shape == (3, 4, 8)
     assert not hasattr(one, "image")
@@ -153,8 +153,8 @@ def test_grey_models_get_grey(trained, tmp_path, drawn):
         ("cross_entropy", None, "small_image_eval", ["a"], "auto"),
         ("cross_entropy", "text", "small_image_eval", ["a"], "auto"),
         ("cross_entropy", "mask", "segmentation_eval", ["a"], "segmentation"),
-        ("mse", "image", "denoise", None, "pictures"),
-        ("mse", None, "denoise", ["a"], "pictures"),
+        ("mse", "image", "denoise", None, "images"),
+        ("mse", None, "denoise", ["a"], "images"),
         ("mse", None, "small_image_eval", ["a"], "regression"),
         ("SmoothL1Loss", None, "small_image_eval", ["a"], "regression"),
         ("huber_loss", None, None, None, "auto"),
@@ -173,7 +173,7 @@ def test_the_task_is_told_from_what_a_checkpoint_knows(loss, kind, preset, class
     [
         (None, (2, 3), "regression"),
         (None, (2,), "regression"),
-        (None, (2, 3, 4, 4), "pictures"),
+        (None, (2, 3, 4, 4), "images"),
         ("abc", (2, 3), "classification"),
         ("abc", (2, 3, 1, 1), "classification"),
         ("abc", (2, 3, 4, 4), "segmentation"),
@@ -224,6 +224,6 @@ def test_a_classification_without_class_names_asks_for_them(trained, tmp_path):
 def test_a_preprocessing_of_another_size_than_the_models_is_told(use, tmp_path):
     model = cvkit.models.create("lenet5", num_classes=3, in_channels=1)
     other = cvkit.Predictor(model, ["a", "b", "c"], cvkit.transforms.digits_eval(20), device="cpu")
-    said = r"^the model fails on what the preprocessing makes of a picture\n  got: RuntimeError: .*; inputs float32 \(\d, 1, 20, 20\)\n"
+    said = r"^the model fails on what the preprocessing makes of an image\n  got: RuntimeError: .*; inputs float32 \(\d, 1, 20, 20\)\n"
     with pytest.raises(ModelError, match=said):
         other.predict(Image.new("L", (9, 9))) if use == "predict" else other.export(tmp_path / "a.pt2")

@@ -11,11 +11,11 @@ import cvkit
 from cvkit.errors import ArgumentError, UnknownNameError
 from cvkit.inference.outputs import VIEWS, views_of
 
-PICTURES = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_views_are_what_their_names_say():
-    x = PICTURES
+    x = IMAGES
     wanted = {
         "original": x,
         "flip": x.flip(3),
@@ -33,12 +33,12 @@ def test_the_views_are_what_their_names_say():
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_each_view_is_undone(name):
-    assert torch.equal(VIEWS[name].undo(VIEWS[name].of(PICTURES)), PICTURES)
+    assert torch.equal(VIEWS[name].undo(VIEWS[name].of(IMAGES)), IMAGES)
 
 
 def test_no_two_views_are_the_same():
     for one, other in itertools.combinations(VIEWS.values(), 2):
-        assert not torch.equal(one.of(PICTURES), other.of(PICTURES))
+        assert not torch.equal(one.of(IMAGES), other.of(IMAGES))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_probabilities_are_the_mean_over_the_views(run, predictor):
     assert not torch.allclose(found.probabilities, predictor.predict(run.folder).probabilities, atol=1e-6)
 
 
-def test_a_mirror_image_is_predicted_as_the_picture_is(run, drawn):
+def test_a_mirror_image_is_predicted_as_the_image_is(run, drawn):
     predictor = cvkit.Predictor(run.model, ["a", "b", "c"], cvkit.transforms.small_image_eval(32), device="cpu")
     image = drawn(np.random.default_rng(3), 32, 32)
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,4 +1,4 @@
-"""Dice and IoU: counted over all pixels, as whole numbers."""
+"""Dice and IoU: counted over all pixels, as integers."""
 
 import math
 

@@ -47,7 +47,7 @@ def theirs(name, **options):
         return torchvision.models.get_model(name, **options)
 
 
-def pictures(name, channels=3):
+def sources(name, channels=3):
     side = SIDES.get(name, 64)
     return torch.empty(2, channels, side, side, device="meta")
 
@@ -70,14 +70,14 @@ def test_every_family_takes_another_head_and_other_channels(name):
     model = theirs(name)
     assert find_head(model)[0] == FAMILIES[name]
     assert models.adapt_input(models.replace_head(model, 7), 4) is model
-    assert model.eval()(pictures(name, 4)).shape == (2, 7)
+    assert model.eval()(sources(name, 4)).shape == (2, 7)
     assert outputs_of(find_head(model)[1]) == 7
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_takes_a_layer_behind_its_head(name):
     model = models.append_head(theirs(name), 10)
-    assert model.eval()(pictures(name)).shape == (2, 10)
+    assert model.eval()(sources(name)).shape == (2, 10)
     assert find_head(model)[0] == f"{FAMILIES[name]}.appended"
     assert outputs_of(model.get_submodule(f"{FAMILIES[name]}.pretrained")) == 1000
 
@@ -184,7 +184,7 @@ def test_a_change_that_the_builder_has_no_argument_for_ends_the_description_and_
         change(model, 4)
 
 
-def test_a_grey_picture_gives_what_it_gave_as_rgb():
+def test_a_grey_image_gives_what_it_gave_as_rgb():
     model = small().eval()
     grey = torch.randn(2, 1, 9, 9)
     before = model(grey.expand(2, 3, 9, 9))
@@ -193,7 +193,7 @@ def test_a_grey_picture_gives_what_it_gave_as_rgb():
 
 @settings(max_examples=40)
 @given(before=st.integers(1, 5), after=st.integers(1, 9), dimensions=st.integers(1, 3))
-def test_adapted_weights_give_what_they_gave_for_a_picture_alike_in_all_channels(before, after, dimensions):
+def test_adapted_weights_give_what_they_gave_for_an_image_alike_in_all_channels(before, after, dimensions):
     weight = torch.randn(2, before, *[3] * dimensions, generator=torch.Generator().manual_seed(before))
     made = adapted(weight, after)
     assert made.shape == (2, after, *[3] * dimensions)
@@ -287,7 +287,7 @@ def test_counts_below_one_are_refused(count):
     for change, label, fix in [
         (models.replace_head, "num_classes", "count the classes"),
         (models.append_head, "num_classes", "count the classes"),
-        (models.adapt_input, "in_channels", "count the channels of the pictures"),
+        (models.adapt_input, "in_channels", "count the channels of the images"),
     ]:
         with pytest.raises(ArgumentError) as caught:
             change(small(), count)

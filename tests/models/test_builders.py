@@ -55,7 +55,7 @@ def test_a_width_that_is_none_is_refused(hidden, shown):
         models.create("mlp", num_classes=2, hidden=hidden)
     assert str(caught.value) == (
         f"mlp: hidden cannot be used\n  got: {shown}\n"
-        "  expected: whole numbers of 1 or more, one a layer\n  fix: pass e.g. hidden=(64, 32)"
+        "  expected: integers of 1 or more, one a layer\n  fix: pass e.g. hidden=(64, 32)"
     )
 
 
@@ -91,11 +91,11 @@ def test_dense_layers_fit_any_size_down_to_the_least(name, least):
     assert models.create(name, num_classes=2, size=(24, 17))(torch.randn(1, 3, 24, 17)).shape == (1, 2)
 
 
-def test_pictures_that_are_too_small_are_refused():
+def test_images_that_are_too_small_are_refused():
     with pytest.raises(ArgumentError) as caught:
         models.create("lenet5", num_classes=2, size=5)
     assert str(caught.value) == (
-        "size is too small for this model\n  got: 5\n  expected: the side of its pictures in pixels\n  fix: size=32"
+        "size is too small for this model\n  got: 5\n  expected: the side of its images in pixels\n  fix: size=32"
     )
 
 
@@ -108,7 +108,7 @@ def test_a_size_that_is_none_is_refused(size):
 @pytest.mark.parametrize(
     ("depth", "weights"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)]
 )
-def test_resnets_for_small_pictures_are_as_large_as_in_the_paper(depth, weights):
+def test_resnets_for_small_images_are_as_large_as_in_the_paper(depth, weights):
     with torch.device("meta"):
         model = models.create("resnet", num_classes=10, depth=depth)
     assert count(model) == weights
@@ -148,7 +148,7 @@ def test_a_unet_of_the_papers_size_has_31_million_parameters():
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 4), st.integers(1, 3))
-def test_a_unet_answers_for_each_pixel_of_a_picture_of_any_size(height, width, depth, classes):
+def test_a_unet_answers_for_each_pixel_of_an_image_of_any_size(height, width, depth, classes):
     model = models.create("unet", num_classes=classes, in_channels=1, width=1, depth=depth).eval()
     assert model(torch.zeros(1, 1, height, width)).shape == (1, classes, height, width)
 
@@ -156,10 +156,10 @@ def test_a_unet_answers_for_each_pixel_of_a_picture_of_any_size(height, width, d
 def test_what_a_unet_says_of_a_pixel_stays_where_the_pixel_is():
     torch.manual_seed(0)
     model = models.create("unet", num_classes=1, in_channels=1, width=4, depth=2).eval()
-    picture = torch.zeros(1, 1, 37, 41)
-    changed = picture.clone()
+    image = torch.zeros(1, 1, 37, 41)
+    changed = image.clone()
     changed[..., 20, 30] = 5.0
-    difference = (model(changed) - model(picture)).detach().abs()[0, 0]
+    difference = (model(changed) - model(image)).detach().abs()[0, 0]
     centre = (difference.sum(1) @ torch.arange(37.0), difference.sum(0) @ torch.arange(41.0))
     assert [float(one / difference.sum()) for one in centre] == pytest.approx([20, 30], abs=1.5)
 
@@ -189,7 +189,7 @@ def test_the_linear_autoencoder_goes_from_784_to_32_and_back():
 
 
 @given(st.integers(1, 21), st.integers(1, 21), st.integers(1, 4), st.lists(st.integers(1, 3), min_size=1, max_size=4))
-def test_a_convolutional_autoencoder_gives_back_the_shape_of_any_picture(height, width, channels, widths):
+def test_a_convolutional_autoencoder_gives_back_the_shape_of_any_image(height, width, channels, widths):
     model = models.create("autoencoder_conv", in_channels=channels, widths=widths)
     assert model(torch.rand(1, channels, height, width)).shape == (1, channels, height, width)
 

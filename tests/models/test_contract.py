@@ -1,6 +1,6 @@
 """What holds for every model by name: it builds, learns, freezes, and is rebuilt from its configuration.
 
-Each name has a line here, with a small side of a picture; a name without one fails. On the meta device the shapes of all of
+Each name has a line here, with a small side of an image; a name without one fails. On the meta device the shapes of all of
 them are traced; with values the small ones go through always, those up to a few hundred megabytes in the slow run.
 """
 
@@ -80,7 +80,7 @@ with_values = pytest.mark.parametrize(
 )
 
 
-def pictures(name, channels, device="cpu"):
+def sources(name, channels, device="cpu"):
     size = EVERY[name]
     return torch.rand(2, channels, size, size, device=device)
 
@@ -124,10 +124,10 @@ def _regnets_on_meta(monkeypatch):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_grey_pictures_and_three_classes_go_through_and_the_configuration_builds_the_same(name):
+def test_grey_images_and_three_classes_go_through_and_the_configuration_builds_the_same(name):
     with torch.device("meta"):
         model = models.create(name, **classes_of(name, 3), in_channels=1)
-        outputs = model(pictures(name, 1, "meta"))
+        outputs = model(sources(name, 1, "meta"))
         assert isinstance(outputs, torch.Tensor)
         assert outputs.shape == expected_shape(name, 1, 3)
         config = json.loads(json.dumps(model.cvkit_config))
@@ -141,7 +141,7 @@ def test_grey_pictures_and_three_classes_go_through_and_the_configuration_builds
 def test_four_channels_go_through_and_freezing_leaves_the_heads_alone_trainable(name):
     with torch.device("meta"):
         model = models.create(name, **classes_of(name, 3), in_channels=4, freeze=True)
-        assert model(pictures(name, 4, "meta")).shape == expected_shape(name, 4, 3)
+        assert model(sources(name, 4, "meta")).shape == expected_shape(name, 4, 3)
     heads = find_heads(model)
     if classes_of(name, 3):
         assert {outputs_of(head) for _, head in heads} == {3}
@@ -157,7 +157,7 @@ def test_four_channels_go_through_and_freezing_leaves_the_heads_alone_trainable(
 def test_gradients_reach_every_parameter_of_a_huge_model(name):
     with torch.device("meta"):
         model = models.create(name, num_classes=3)
-        model(pictures(name, 3, "meta")).sum().backward()
+        model(sources(name, 3, "meta")).sum().backward()
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
@@ -169,7 +169,7 @@ def test_a_frozen_step_moves_the_head_and_nothing_else(name):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
     for _ in range(2):
         train_mode(model)
-        (model(pictures(name, 3)) - 1).square().sum().backward()  # some heads begin as zeros
+        (model(sources(name, 3)) - 1).square().sum().backward()  # some heads begin as zeros
         optimizer.step()
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {key for key in before if key.startswith(heads)}
@@ -179,7 +179,7 @@ def test_a_frozen_step_moves_the_head_and_nothing_else(name):
 def test_gradients_reach_every_parameter_and_weights_round_trip(name):
     torch.manual_seed(0)
     model = models.create(name, **classes_of(name, 5), **SMALLER.get(name, {}))
-    outputs = model(pictures(name, 3))
+    outputs = model(sources(name, 3))
     assert outputs.shape == expected_shape(name, 3, 5)
     outputs.square().mean().backward()
     for key, parameter in model.named_parameters():
@@ -187,6 +187,6 @@ def test_gradients_reach_every_parameter_and_weights_round_trip(name):
         assert math.isfinite(float(parameter.grad.sum())), key
     again = models.from_config(model.cvkit_config)
     again.load_state_dict(dict(model.state_dict()))  # plain, as a checkpoint holds it
-    images = pictures(name, 3)
+    images = sources(name, 3)
     with torch.no_grad():
         assert torch.equal(again.eval()(images), model.eval()(images))

@@ -41,7 +41,7 @@ def test_a_count_below_one_is_refused(argument, value):
         models.create("linear", **{"num_classes": 2, argument: value})
     assert str(caught.value) == (
         f"create('linear'): {argument} cannot be used\n"
-        f"  got: {value}\n  expected: a whole number of 1 or more\n  fix: pass e.g. {argument}=3"
+        f"  got: {value}\n  expected: an integer of 1 or more\n  fix: pass e.g. {argument}=3"
     )
 
 

@@ -25,7 +25,7 @@ PUBLISHED = {
     "vgg16": 224,
     "vit_b_16": 224,
 }
-"""Models of torchvision's and the side of the pictures that their operations are published for."""
+"""Models of torchvision's and the side of the images that their operations are published for."""
 
 
 def theirs(name):

@@ -56,7 +56,7 @@ def test_resnet18_takes_three_classes_any_channels_and_a_small_stem(channels, st
 
 
 def sides(model):
-    """The width of what each convolution makes of a picture of 64×64."""
+    """The width of what each convolution makes of an image of 64×64."""
     seen = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -81,7 +81,7 @@ STEMS = {
 
 
 @pytest.mark.parametrize("name", STEMS)
-def test_a_small_stem_leaves_more_of_a_small_picture(name):
+def test_a_small_stem_leaves_more_of_a_small_image(name):
     sizes = {}
     for stem in ("auto", "small"):
         with torch.device("cpu" if name.startswith("regnet") else "meta"):  # torchvision builds no RegNet on meta
@@ -99,7 +99,7 @@ def test_a_stem_that_a_model_does_not_have_is_an_error_that_says_which_have():
             f"the model '{name}' has no small stem\n  got: stem='small'\n"
             "  expected: torchvision's ResNet, ResNeXt, Wide ResNet, DenseNet, GoogLeNet, ShuffleNet, SqueezeNet, RegNet, "
             "MobileNet, MNASNet, EfficientNet or a segmentation network on one of these; resnet and resnet9 are made for small "
-            "pictures\n  fix: leave stem out"
+            "images\n  fix: leave stem out"
         )
 
 

@@ -11,12 +11,12 @@ pytest.importorskip("matplotlib")
 
 
 class Read:
-    """What is on a figure made of pictures."""
+    """What is on a figure made of images."""
 
     def __init__(self, figure):
         self.figure = figure
         self.titles = [axes.get_title() for axes in figure.axes]
-        self.pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+        self.images = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
         self.colours = [axes.title.get_color() for axes in figure.axes]
         self.frames = [axes.spines["left"].get_edgecolor() for axes in figure.axes]
         self.heading = figure.get_suptitle()
@@ -51,7 +51,7 @@ def fixed():
 
 
 class Squares:
-    """A data set of grey squares: sample i is a picture of level 10 i, of class i % 3."""
+    """A dataset of grey squares: sample i is an image of level 10 i, of class i % 3."""
 
     classes = ("ants", "bees", "cats")
 

@@ -1,4 +1,4 @@
-"""What is written over a picture."""
+"""What is written over an image."""
 
 import pytest
 import torch
@@ -77,7 +77,7 @@ def test_a_long_name_keeps_its_ends():
     assert truth(torch.tensor(0), ["an_uncommonly_long_name_of_a_class"]) == "an_uncommon…of_a_class"
 
 
-def test_classes_are_those_given_or_the_loaders_or_its_data_sets():
+def test_classes_are_those_given_or_the_loaders_or_its_datasets():
     class Holder:
         def __init__(self, dataset):
             self.dataset = dataset

@@ -17,15 +17,15 @@ from cvkit import plots
 from cvkit.errors import MissingDependencyError
 from cvkit.figures import new_figure
 
-PICTURES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 CURVE = cvkit.LRCurve([0.1, 0.2, 0.3, 0.4], [1.0, 0.5, 0.2, 0.1], 1.0, diverged=False)
 MODEL = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
-LABELLED = PICTURES, torch.tensor([0, 1, 0, 1])
+LABELLED = IMAGES, torch.tensor([0, 1, 0, 1])
 MAKERS = {
     "show_batch": lambda: plots.show_batch(LABELLED),
     "show_predictions": lambda: plots.show_predictions(MODEL, LABELLED),
     "top_losses": lambda: plots.top_losses(MODEL, [LABELLED]),
-    "show_masks": lambda: plots.show_masks((PICTURES, torch.ones(4, 8, 8, dtype=torch.long))),
+    "show_masks": lambda: plots.show_masks((IMAGES, torch.ones(4, 8, 8, dtype=torch.long))),
     "plot_history": lambda: plots.plot_history(cvkit.History([{"loss": 1.0}])),
     "confusion_matrix": lambda: plots.confusion_matrix([[1, 0], [0, 1]]),
     "find_lr": lambda: CURVE.plot(),
@@ -46,7 +46,7 @@ def test_it_is_a_figure_that_can_be_written(make):
 
 
 @each
-def test_a_notebook_asks_it_for_a_picture_and_gets_one(make):
+def test_a_notebook_asks_it_for_an_image_and_gets_one(make):
     """IPython calls ``_repr_png_`` of an object for which no formatter is registered; matplotlib registers one with pyplot only."""
     assert make()._repr_png_().startswith(b"\x89PNG")
 

@@ -27,14 +27,14 @@ def logits(*classes, of=3, height=4.0):
 # --- show_batch
 
 
-def test_each_picture_has_an_axes_of_its_own_with_its_pixels_and_its_class(loader, read):
+def test_each_image_has_an_axes_of_its_own_with_its_pixels_and_its_class(loader, read):
     shown = read(show_batch(loader))
     assert shown.titles == ["ants", "bees", "cats", "ants"]
-    assert [picture.shape for picture in shown.pictures] == [(4, 4, 3)] * 4
-    assert [round(float(picture[0, 0, 0]) * 255) for picture in shown.pictures] == [0, 10, 20, 30]
+    assert [image.shape for image in shown.images] == [(4, 4, 3)] * 4
+    assert [round(float(image[0, 0, 0]) * 255) for image in shown.images] == [0, 10, 20, 30]
     assert (shown.heading, shown.note) == ("", "")
     assert all(axes.get_xticks().size == axes.get_yticks().size == 0 for axes in shown.figure.axes)
-    assert all(axes.images[0].get_clim() == (0, 1) for axes in shown.figure.axes), "no picture is stretched by itself"
+    assert all(axes.images[0].get_clim() == (0, 1) for axes in shown.figure.axes), "no image is stretched by itself"
 
 
 def test_a_normalised_batch_is_shown_as_it_was(read):
@@ -45,8 +45,8 @@ def test_a_normalised_batch_is_shown_as_it_was(read):
     inputs, _ = next(iter(loader))
     assert inputs.min() < -1, "normalised"
     shown = read(show_batch(loader))
-    assert shown.pictures[0][3, 3] * 255 == pytest.approx([200, 20, 100], abs=0.01)
-    assert shown.pictures[1][3, 3] * 255 == pytest.approx([0, 255, 50], abs=0.01)
+    assert shown.images[0][3, 3] * 255 == pytest.approx([200, 20, 100], abs=0.01)
+    assert shown.images[1][3, 3] * 255 == pytest.approx([0, 255, 50], abs=0.01)
 
 
 def test_an_unknown_range_is_noted_and_can_be_denormalised_by_hand(read):
@@ -54,7 +54,7 @@ def test_an_unknown_range_is_noted_and_can_be_denormalised_by_hand(read):
     assert read(show_batch(batch)).note == "values from -1 to 1 are shown as 0 to 1"
     shown = read(show_batch(batch, denormalize=lambda images: images / 4 + 0.5))
     assert shown.note == ""
-    assert [float(picture[0, 0, 0]) for picture in shown.pictures] == [0.25, 0.75]
+    assert [float(image[0, 0, 0]) for image in shown.images] == [0.25, 0.75]
 
 
 def test_count_and_columns_say_how_many(loader, read):
@@ -75,10 +75,10 @@ def test_counts_that_cannot_be_are_refused(loader, options):
     assert str(caught.value).splitlines()[:2] == [f"{name} cannot be used", f"  got: {value!r}"]
 
 
-def test_no_picture_is_an_error_and_features_are_none():
+def test_no_image_is_an_error_and_features_are_none():
     with pytest.raises(ArgumentError, match="there is nothing to show"):
         show_batch(torch.zeros(0, 1, 4, 4))
-    with pytest.raises(ArgumentError, match="these are no pictures"):
+    with pytest.raises(ArgumentError, match="these are no images"):
         show_batch((torch.zeros(4, 8), torch.zeros(4)))
 
 
@@ -88,17 +88,17 @@ def test_a_name_may_hold_what_matplotlib_takes_for_a_formula(read):
     assert shown.figure.savefig("/dev/null", format="png") is None
 
 
-def test_a_target_that_is_a_picture_stands_beside_its_input(read):
+def test_a_target_that_is_an_image_stands_beside_its_input(read):
     images = np.full((2, 1, 8, 8), 100, dtype=np.uint8)
     loader = Loader(ArrayDataset(images, np.array([0, 0])), 2, transform=denoise(8, noise=0.2, flip=0.0), workers=0)
     shown = read(show_batch(loader))
     assert shown.parts[0] == ["input", "target"]
     assert shown.note == ""
-    picture = shown.pictures[0]
-    assert picture.shape == (8, 17, 3), "with a line between"
-    assert picture[0, 8].tolist() == [1, 1, 1]
-    assert picture[:, 9:] == pytest.approx(100 / 255, abs=1e-3)
-    assert picture[:, :8].std() > 0.05
+    image = shown.images[0]
+    assert image.shape == (8, 17, 3), "with a line between"
+    assert image[0, 8].tolist() == [1, 1, 1]
+    assert image[:, 9:] == pytest.approx(100 / 255, abs=1e-3)
+    assert image[:, :8].std() > 0.05
 
 
 def foreign():
@@ -195,7 +195,7 @@ def test_a_predictor_knows_its_classes_and_what_its_outputs_are(read):
     assert shown.titles == ["✗ yes 75 %\nis no", "✓ yes 75 %", "✓ yes 75 %"]
 
 
-def test_a_model_that_gives_pictures_is_shown_by_its_pictures(read):
+def test_a_model_that_gives_images_is_shown_by_its_images(read):
     class Darker(nn.Module):
         def forward(self, inputs):
             return inputs / 2
@@ -203,10 +203,10 @@ def test_a_model_that_gives_pictures_is_shown_by_its_pictures(read):
     inputs = torch.full((2, 3, 4, 4), 0.5)
     shown = read(show_predictions(Darker(), (inputs, torch.tensor([0, 1]))))
     assert (shown.parts, shown.note) == ([["input", "output"], []], "")
-    assert shown.pictures[0][0, :, 0].tolist() == [0.5] * 4 + [1] + [0.25] * 4
+    assert shown.images[0][0, :, 0].tolist() == [0.5] * 4 + [1] + [0.25] * 4
     shown = read(show_predictions(Darker(), (inputs, inputs)))
     assert (shown.parts, shown.note) == ([["input", "output", "target"], []], "")
-    assert shown.pictures[0][0, :, 0].tolist() == [0.5] * 4 + [1] + [0.25] * 4 + [1] + [0.5] * 4
+    assert shown.images[0][0, :, 0].tolist() == [0.5] * 4 + [1] + [0.25] * 4 + [1] + [0.5] * 4
     shown = read(show_predictions(Darker(), (inputs.repeat(3, 1, 1, 1), inputs.repeat(3, 1, 1, 1)), columns=2))
     assert shown.parts == [["input", "output", "target"]] * 2 + [[]] * 4, "over the first row only"
     strip = shown.figure.axes[0]
@@ -226,12 +226,12 @@ def test_the_highest_losses_come_first_with_their_files(loader, fixed, read):
         f"ants/picture_3.png\nloss {losses[3]:.3g}\n✗ bees 96 %\nis ants",
         f"ants/picture_6.png\nloss {losses[6]:.3g}\n✗ cats 96 %\nis ants",
     ]
-    assert [round(float(picture[0, 0, 0]) * 255) for picture in shown.pictures] == [50, 30, 60]
+    assert [round(float(image[0, 0, 0]) * 255) for image in shown.images] == [50, 30, 60]
     assert shown.colours == [WRONG] * 3
 
 
 class Levels(nn.Module):
-    """Finds of a picture of level 10 i the class that is wrong for i = 3 only."""
+    """Finds of an image of level 10 i the class that is wrong for i = 3 only."""
 
     def forward(self, inputs):
         sample = (inputs[:, 0, 0, 0] * 25.5).round().long()
@@ -247,7 +247,7 @@ def test_the_file_is_the_right_one_whatever_the_order_and_whatever_could_not_be_
         assert shown.titles[0].startswith("ants/picture_3.png\n")
 
 
-def test_a_shuffled_torch_loader_is_walked_in_the_order_of_its_data_set(read):
+def test_a_shuffled_torch_loader_is_walked_in_the_order_of_its_dataset(read):
     inputs = torch.arange(7.0).reshape(7, 1, 1, 1).expand(7, 1, 4, 4) / 25.5
     loader = DataLoader(TensorDataset(inputs, torch.arange(7) % 3), 2, shuffle=True)
     random = torch.get_rng_state()
@@ -283,12 +283,12 @@ def test_there_is_no_loss_without_targets(fixed):
 
 
 def test_of_a_loader_in_order_predictions_are_from_all_over_its_data(read):
-    pictures = np.repeat(np.arange(40, dtype=np.uint8) * 6, 36 * 3).reshape(40, 6, 6, 3)
-    data = ArrayDataset(pictures, np.repeat(np.arange(4), 10), classes=["a", "b", "c", "d"])
+    images = np.repeat(np.arange(40, dtype=np.uint8) * 6, 36 * 3).reshape(40, 6, 6, 3)
+    data = ArrayDataset(images, np.repeat(np.arange(4), 10), classes=["a", "b", "c", "d"])
     model, transform = nn.Sequential(nn.Flatten(), nn.Linear(108, 4)), classification_eval(6, resize=6)
 
     def levels(loader, **how):
-        return [round(float(one.flat[0]) * 255 / 6) for one in read(show_predictions(model, loader, **how)).pictures]
+        return [round(float(one.flat[0]) * 255 / 6) for one in read(show_predictions(model, loader, **how)).images]
 
     assert levels(Loader(data, 8, transform=transform), count=8) == [2, 7, 12, 17, 22, 27, 32, 37]
     shuffled = Loader(data, 8, transform=transform, shuffle=True, seed=1)

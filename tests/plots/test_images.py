@@ -1,4 +1,4 @@
-"""Pixels that can be shown: every kind of picture, every range, and what is no picture."""
+"""Pixels that can be shown: every kind of image, every range, and what is no image."""
 
 import numpy as np
 import pytest
@@ -25,21 +25,21 @@ def test_grey_is_shown_grey():
     assert notes == []
 
 
-def test_a_picture_without_a_channel_is_grey():
+def test_an_image_without_a_channel_is_grey():
     assert to_pixels(one(255)[:, 0])[0][0, 1, 2].tolist() == [1, 1, 1]
 
 
 def test_colours_stay_where_they_are_in_either_layout():
-    picture = torch.tensor([255, 0, 51], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 8, 5)
-    for given_ in (picture, picture.permute(0, 2, 3, 1)):
+    image = torch.tensor([255, 0, 51], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 8, 5)
+    for given_ in (image, image.permute(0, 2, 3, 1)):
         pixels, _ = to_pixels(given_)
         assert pixels.shape == (1, 8, 5, 3)
         assert pixels[0, 7, 4].tolist() == pytest.approx([1.0, 0.0, 0.2])
 
 
 def test_what_is_transparent_is_white():
-    picture = torch.tensor([255, 0, 0, 51], dtype=torch.uint8).reshape(1, 4, 1, 1).expand(1, 4, 2, 2)
-    assert to_pixels(picture)[0][0, 0, 0].tolist() == pytest.approx([1.0, 0.8, 0.8])
+    image = torch.tensor([255, 0, 0, 51], dtype=torch.uint8).reshape(1, 4, 1, 1).expand(1, 4, 2, 2)
+    assert to_pixels(image)[0][0, 0, 0].tolist() == pytest.approx([1.0, 0.8, 0.8])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_one_scale_holds_for_the_whole_batch():
     assert pixels[:, 0, 0, 0].tolist() == [0, 0.25, 0.5, 1]
 
 
-def test_normalised_pictures_are_denormalised():
+def test_normalised_images_are_denormalised():
     transform = classification_eval(4)
     raw = torch.tensor([200, 20, 100], dtype=torch.uint8).reshape(1, 3, 1, 1).repeat(1, 1, 4, 4)
     normalised, _ = transform.batch(raw, torch.zeros(1), torch.Generator())
@@ -76,7 +76,7 @@ def test_normalised_pictures_are_denormalised():
     assert notes == []
 
 
-def test_pictures_of_whole_numbers_are_not_denormalised():
+def test_images_of_integers_are_not_denormalised():
     assert to_pixels(one(255), lambda images: images * 0)[0].max() == 1
 
 
@@ -88,16 +88,16 @@ def test_pixels_that_are_not_finite_are_magenta_and_counted():
         assert pixels[0, 0, 0].tolist() == pixels[2, 1, 1].tolist() == MAGENTA
         assert (pixels == np.array(MAGENTA, dtype=np.float32)).all(-1).sum() == 2
         assert pixels[1].max() == 0.5
-        assert notes == ["pixels that are not finite are magenta (2 of 3 pictures)"]
+        assert notes == ["pixels that are not finite are magenta (2 of 3 images)"]
     pixels, _ = to_pixels(torch.full((1, 1, 2, 2), float("nan")))
     assert pixels[0, 0, 0].tolist() == MAGENTA
 
 
 @pytest.mark.parametrize("shape", [(4, 8), (4, 2, 8, 8), (4, 5, 8, 8), (4,), (2, 3, 4, 5, 6)])
-def test_what_is_no_picture_is_refused(shape):
+def test_what_is_no_image_is_refused(shape):
     with pytest.raises(ArgumentError) as caught:
         to_pixels(torch.zeros(shape))
-    assert str(caught.value).splitlines()[:2] == ["these are no pictures", f"  got: float32 {shape}"]
+    assert str(caught.value).splitlines()[:2] == ["these are no images", f"  got: float32 {shape}"]
 
 
 def test_of_other_channels_three_can_be_chosen():
@@ -105,7 +105,7 @@ def test_of_other_channels_three_can_be_chosen():
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 1, 0, 4)])
-def test_no_pictures_at_all_are_an_error(shape):
+def test_no_images_at_all_are_an_error(shape):
     with pytest.raises(ArgumentError, match="there is nothing to show"):
         to_pixels(torch.zeros(shape))
 
@@ -132,7 +132,7 @@ def test_a_batch_can_be_given_itself():
     [
         (iter([]), ArgumentError, "the loader is an iterator, which is used up after one epoch"),
         ([], ArgumentError, "the loader has no batches"),
-        (7, ArgumentError, "the loader cannot be walked"),
+        (7, ArgumentError, "the loader cannot be iterated"),
         ([{"image": 1}], ArgumentError, "this batch cannot be shown\n  got: dict with the keys image"),
         ([(torch.zeros(1, 1, 2, 2), ["a"])], ArgumentError, "these targets cannot be shown\n  got: list"),
     ],

@@ -1,4 +1,4 @@
-"""``show_masks``: the colours over the pictures, the legend, and how far a model agrees."""
+"""``show_masks``: the colours over the images, the legend, and how far a model agrees."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from cvkit.transforms import segmentation_eval
 
 
 def batch():
-    """Two grey pictures whose masks have a class in each quarter."""
+    """Two grey images whose masks have a class in each quarter."""
     mask = torch.zeros(2, 4, 4, dtype=torch.long)
     mask[:, :2, 2:], mask[:, 2:, :2] = 1, 2
     mask[1, 2:, 2:] = 255
@@ -26,22 +26,22 @@ def over(colour):
     return [0.25 + 0.5 * part for part in to_rgb(colour)]
 
 
-def test_each_class_lies_over_the_picture_in_its_colour_and_the_ground_does_not(read):
+def test_each_class_lies_over_the_image_in_its_colour_and_the_ground_does_not(read):
     shown = read(show_masks(batch(), classes=["ground", "road", "sky"]))
-    assert shown.titles == ["picture", "truth"] * 2
-    picture, truth = shown.pictures[:2]
-    assert picture == pytest.approx(0.5)
+    assert shown.titles == ["image", "truth"] * 2
+    image, truth = shown.images[:2]
+    assert image == pytest.approx(0.5)
     assert truth[0, 0].tolist() == [0.5, 0.5, 0.5]
     assert truth[0, 3] == pytest.approx(over(PALETTE[0]))
     assert truth[3, 0] == pytest.approx(over(PALETTE[1]))
-    assert shown.pictures[3][3, 3] == pytest.approx(over(FAINT))
+    assert shown.images[3][3, 3] == pytest.approx(over(FAINT))
     assert shown.legend == ["road", "sky", "255: does not count"]
 
 
 def test_every_class_is_coloured_where_there_is_no_ground(read):
     shown = read(show_masks(batch(), ground=None, ignore=None, opacity=1.0))
     assert shown.legend == ["0", "1", "2", "255"]
-    assert shown.pictures[1][0, 0].tolist() == pytest.approx(list(_class_colour(0)), abs=1e-6)
+    assert shown.images[1][0, 0].tolist() == pytest.approx(list(_class_colour(0)), abs=1e-6)
 
 
 def test_a_class_has_the_same_colour_whatever_else_is_there_and_hundreds_have_different_ones():
@@ -64,11 +64,11 @@ def test_what_a_model_finds_is_compared_where_it_counts(read):
     found[0, :2, 2:] = 0  # a quarter is wrong in the first, only what does not count in the second
     shown = read(show_masks((inputs, mask), Found(found)))
     assert shown.titles == [
-        *("picture", "truth", "found: 75 % right, IoU 0.56"),
-        *("picture", "truth", "found: 100 % right, IoU 1.00"),
+        *("image", "truth", "found: 75 % right, IoU 0.56"),
+        *("image", "truth", "found: 100 % right, IoU 1.00"),
     ]
-    assert shown.pictures[2][0, 3].tolist() == [0.5, 0.5, 0.5]
-    assert shown.pictures[5][3, 3] == pytest.approx(over(PALETTE[1]))
+    assert shown.images[2][0, 3].tolist() == [0.5, 0.5, 0.5]
+    assert shown.images[5][3, 3] == pytest.approx(over(PALETTE[1]))
 
 
 def test_one_channel_is_a_logit_and_a_dict_of_torchvisions_will_do(read):
@@ -90,12 +90,12 @@ def test_outputs_that_are_not_finite_are_magenta_and_wrong(read):
     model = Found(mask.clamp(max=2))
     model.scores[0, 1, 0, 0] = float("nan")
     shown = read(show_masks((inputs, mask), model, opacity=1.0))
-    assert shown.pictures[2][0, 0].tolist() == [1, 0, 1]
+    assert shown.images[2][0, 0].tolist() == [1, 0, 1]
     assert shown.titles[2].startswith("found: 94 % right")
     assert shown.legend[0] == "not finite"
 
 
-def test_many_classes_leave_room_for_the_pictures(read):
+def test_many_classes_leave_room_for_the_images(read):
     mask = torch.arange(64).reshape(1, 8, 8)
     shown = read(show_masks((torch.zeros(1, 1, 8, 8), mask)))
     assert len(shown.legend) == 21
@@ -105,9 +105,9 @@ def test_many_classes_leave_room_for_the_pictures(read):
 @pytest.mark.parametrize(
     ("targets", "got"),
     [
-        (torch.tensor([0, 1]), "int64 (2,) for pictures of 4×4"),
-        (torch.zeros(2, 5, 4, dtype=torch.long), "int64 (2, 5, 4) for pictures of 4×4"),
-        (torch.full((2, 4, 4), 0.5), "float32 (2, 4, 4) for pictures of 4×4"),
+        (torch.tensor([0, 1]), "int64 (2,) for images of 4×4"),
+        (torch.zeros(2, 5, 4, dtype=torch.long), "int64 (2, 5, 4) for images of 4×4"),
+        (torch.full((2, 4, 4), 0.5), "float32 (2, 4, 4) for images of 4×4"),
         (None, "no targets"),
     ],
 )
@@ -115,7 +115,7 @@ def test_what_are_no_masks_is_refused(targets, got):
     given = torch.zeros(2, 1, 4, 4) if targets is None else (torch.zeros(2, 1, 4, 4), targets)
     with pytest.raises(ArgumentError) as caught:
         show_masks(given)
-    assert str(caught.value).splitlines()[:2] == ["the targets are no masks of these pictures", f"  got: {got}"]
+    assert str(caught.value).splitlines()[:2] == ["the targets are no masks of these images", f"  got: {got}"]
 
 
 def test_outputs_of_another_size_and_an_opacity_that_cannot_be_are_refused():

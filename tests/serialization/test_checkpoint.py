@@ -501,7 +501,7 @@ def test_old_protocols_are_no_way_in(tmp_path):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize(("value", "shown"), [(b"", "empty bytes"), (2**2001, "a whole number of 2002 bits")])
+@pytest.mark.parametrize(("value", "shown"), [(b"", "empty bytes"), (2**2001, "an integer of 2002 bits")])
 def test_what_could_not_be_read_back_is_refused_before_it_is_written(tmp_path, value, shown):
     with pytest.raises(CheckpointError, match=rf"content\['a'\] cannot be read back from a checkpoint\n  got: {shown}"):
         save_checkpoint(tmp_path / "a.pt", {"a": value})

@@ -20,7 +20,7 @@ def _remarked() -> torch.Tensor:
 
 KEPT = {
     "a subclass": lambda: torch.arange(3.0).as_subclass(Named),
-    "a picture of torchvision's": lambda: tv_tensors.Image(torch.arange(12.0).reshape(3, 2, 2)),
+    "an image of torchvision's": lambda: tv_tensors.Image(torch.arange(12.0).reshape(3, 2, 2)),
     "a tensor with an attribute": _remarked,
     "a parameter": lambda: torch.nn.Parameter(torch.arange(3.0)),
     "a buffer": lambda: torch.nn.Buffer(torch.arange(3.0)),

@@ -70,7 +70,7 @@ class UsedUp:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"epochs": 0}, ArgumentError, "epochs cannot be used\n  got: 0\n  expected: a whole number of at least 1"),
+        ({"epochs": 0}, ArgumentError, "epochs cannot be used\n  got: 0\n  expected: an integer of at least 1"),
         ({"epochs": True}, ArgumentError, "epochs cannot be used\n  got: True"),
         ({"epochs": "3"}, ArgumentError, "epochs cannot be used\n  got: '3'"),
         ({"accumulate": 0}, ArgumentError, "accumulate cannot be used\n  got: 0"),
@@ -81,10 +81,10 @@ class UsedUp:
         ({"val": []}, ArgumentError, "val has no batches"),
         ({"train": iter(BATCHES)}, ArgumentError, "train is an iterator, which is used up after one epoch"),
         ({"train": (batch for batch in BATCHES)}, ArgumentError, "train is an iterator"),
-        ({"train": 3}, ArgumentError, "train cannot be walked\n  got: int"),
-        ({"train": {1, 2}.__iter__}, ArgumentError, "train cannot be walked"),
-        ({"train": "data/train"}, ArgumentError, "(?s)train cannot be walked.*'data/train'.*from_folder"),
-        ({"train": Pair()}, ArgumentError, "(?s)train cannot be walked.*got: Pair.*data.train, data.val"),
+        ({"train": 3}, ArgumentError, "train cannot be iterated\n  got: int"),
+        ({"train": {1, 2}.__iter__}, ArgumentError, "train cannot be iterated"),
+        ({"train": "data/train"}, ArgumentError, "(?s)train cannot be iterated.*'data/train'.*from_folder"),
+        ({"train": Pair()}, ArgumentError, "(?s)train cannot be iterated.*got: Pair.*data.train, data.val"),
         ({"model": nn.Linear}, ArgumentError, "model cannot be trained\n  got: the class Linear"),
         (
             {"loss": "cross_entropie"},
@@ -155,7 +155,7 @@ class UsedUp:
         (
             {"train": [(torch.ones(4, 3, 8, 8, dtype=torch.uint8), BATCHES[0][1])]},
             PreflightError,
-            "the inputs of train are whole numbers",
+            "the inputs of train are integers",
         ),
         ({"train": [BATCHES[0][0]]}, PreflightError, r"a batch of train is not \(inputs, targets\)\n  got: Tensor"),
         ({"train": BATCHES[0]}, PreflightError, r"(?s)got: Tensor, float32 \(4, 3, 8, 8\).*TensorDataset\(inputs"),
@@ -348,7 +348,7 @@ def test_training_samples_that_come_class_by_class_are_noted(tmp_path):
     data = FolderDataset(write_shapes(tmp_path, per_class=6, size=16))
     transform = small_image_train(16)
     said = (
-        "the training samples come class by class: the data set is in the order of its classes, and the loader does not "
+        "the training samples come class by class: the dataset is in the order of its classes, and the loader does not "
         "shuffle; pass shuffle=True to the loader"
     )
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
@@ -377,7 +377,7 @@ def _four_turns(model, batch, state):
 
 
 class Listed:
-    """Samples with a list of their targets, as torchvision's data sets have it."""
+    """Samples with a list of their targets, as torchvision's datasets have it."""
 
     def __init__(self, inputs, targets):
         self.inputs, self.targets = inputs, list(targets)
@@ -460,7 +460,7 @@ def test_a_mean_over_the_batch_goes_in_and_outputs_that_would_be_broadcast_do_no
         "the loss KLDivLoss does not reduce to one number\n"
         "  got: reduction='none'\n"
         '  expected: reduction="mean", "batchmean" (of nn.KLDivLoss) or "sum"\n'
-        "  fix: leave reduction out, or weigh the samples in a step of your own"
+        "  fix: leave reduction out, or weigh the samples in your own step"
     )
 
 

@@ -415,7 +415,7 @@ def test_a_name_of_an_optimizer_and_a_factory_will_do_and_a_compiled_model_is_te
         ({"low": 1.0, "high": 0.1}, "got: low=1.0, high=0.1"),
         ({"high": math.inf}, "got: low=1e-07, high=inf"),
         ({"low": "1"}, "got: low='1', high=10.0"),
-        ({"steps": 5}, "steps cannot be used\n  got: 5\n  expected: a whole number of at least 10"),
+        ({"steps": 5}, "steps cannot be used\n  got: 5\n  expected: an integer of at least 10"),
         ({"steps": 20.0}, "steps cannot be used\n  got: 20.0"),
         ({"stop_factor": 1}, "stop_factor cannot be used\n  got: 1\n  expected: a number above 1"),
         ({"accumulate": 0}, "accumulate cannot be used\n  got: 0"),

@@ -181,7 +181,7 @@ def test_where_tensorboards_events_cannot_be_made(tmp_path, monkeypatch):
         train(TensorBoard())
 
 
-def test_a_full_disk_is_no_picture_that_could_not_be_drawn(tmp_path, monkeypatch):
+def test_a_full_disk_is_no_image_that_could_not_be_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(projector, "write", full)
     torch.manual_seed(0)
     batches = [(torch.randn(4, 3), torch.randint(0, 2, (4,))) for _ in range(3)]

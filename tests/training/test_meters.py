@@ -46,7 +46,7 @@ def test_a_tally_names_the_first_value_that_is_not_finite():
     ],
     ids=["classes", "soft targets", "one logit"],
 )
-def test_accuracy_counts_whole_numbers(outputs, targets, expected):
+def test_accuracy_counts_integers(outputs, targets, expected):
     metric = Accuracy()
     metric.update(torch.tensor(outputs), torch.tensor(targets))
     assert metric.compute() == expected

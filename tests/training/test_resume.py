@@ -51,7 +51,7 @@ class Keeps(Callback):
 
 
 class Drawing(Callback):
-    """Draws random numbers whenever something starts, as a callback that shows a random picture does."""
+    """Draws random numbers whenever something starts, as a callback that shows a random image does."""
 
     def on_fit_start(self, state):
         torch.rand(3), random.random(), np.random.rand()
@@ -778,7 +778,7 @@ def test_a_batch_that_is_left_out_whole_does_not_shift_the_place_to_go_on_from(t
 
     root = write_shapes(tmp_path / "data", 6, 16)
     for number in (2, 3):
-        (root / "circle" / f"{number:04d}.png").write_bytes(b"no picture")
+        (root / "circle" / f"{number:04d}.png").write_bytes(b"no image")
 
     class Stop:
         def on_batch_end(self, state):

@@ -245,7 +245,7 @@ CHANGES = {
         r"the schedule's lr_lambdas\[0\].base: 0.9 then, 0.8 now; the schedule factory's base: 0.9 then, 0.8 now",
         "schedule",
     ),
-    "a scheduler of one's own": (
+    "a custom scheduler": (
         scheduled,
         functools.partial(scheduled, make=lambda o: lr_scheduler.StepLR(o, 3)),
         "LRSchedule's step_size: 2 then, 3 now",

@@ -27,7 +27,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def picture(width=50, height=40, mode="RGB", seed=0):
+def source(width=50, height=40, mode="RGB", seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
 
@@ -164,7 +164,7 @@ def test_erased_boxes_keep_their_bounds_and_lie_inside():
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32))
-def test_an_erased_box_lies_inside_a_picture_of_any_size(size, seed):
+def test_an_erased_box_lies_inside_an_image_of_any_size(size, seed):
     top, left, high, wide = draw_erased(16, size, 1.0, seeded(seed)).unbind(1)
     assert (top >= 0).all()
     assert (left >= 0).all()
@@ -238,9 +238,9 @@ def test_an_extreme_parameter_gives_no_nan(alpha):
 @pytest.mark.parametrize("fields", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize("size", [1, 15])
-def test_pictures_and_classes_are_mixed_in_the_same_share(fields, count, size):
+def test_images_and_classes_are_mixed_in_the_same_share(fields, count, size):
     transform = small_image_train(size, flip=0, padding=0, num_classes=5, mean=(0.0,), std=(1.0,), **fields)
-    values = torch.arange(count)  # the level of a picture is its class
+    values = torch.arange(count)  # the level of an image is its class
     images = (values * 30)[:, None, None, None].expand(count, 1, size, size).to(torch.uint8)
     made, soft = transform.batch(images, values % 5, seeded(count))
     draws = transform.draw(count, seeded(count))
@@ -262,7 +262,7 @@ def test_a_policy_is_torchvisions_from_the_same_seed(name, policy, channels):
     statistics = {"mean": (0.5,) * channels, "std": (0.5,) * channels}
     transform = presets.get(name)(20, augment=policy, **statistics)
     theirs = POLICIES[policy](interpolation=v2.InterpolationMode.BILINEAR)
-    image = picture(mode="L" if channels == 1 else "RGB")
+    image = source(mode="L" if channels == 1 else "RGB")
     plain = presets.get(name)(20, **statistics)
     changed = 0
     for seed in range(12):
@@ -289,9 +289,9 @@ def test_an_empty_batch_stays_empty():
     assert targets.shape == (0, 5)
 
 
-def test_one_picture_goes_through_mixup_alone():
+def test_one_image_goes_through_mixup_alone():
     transform = small_image_train(24, mixup=0.2, cutmix=1.0, num_classes=3, flip=0, padding=0)
-    assert torch.equal(transform(picture()), transform.evaluation()(picture()))
+    assert torch.equal(transform(source()), transform.evaluation()(source()))
 
 
 def test_mixing_what_are_no_classes_is_refused():

@@ -16,21 +16,21 @@ STATISTICS = [
 ]
 
 
-def pictures(count=6, channels=3, height=9, width=7, dtype=torch.uint8):
+def sources(count=6, channels=3, height=9, width=7, dtype=torch.uint8):
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, channels, height, width), generator=generator).to(dtype)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.sampled_from([1, 3]))
 def test_a_flip_is_bitwise_that_of_torchvision(flags, channels):
-    images = pictures(len(flags), channels)
+    images = sources(len(flags), channels)
     expected = torch.stack([reference.hflip(one) if flag else one for one, flag in zip(images, flags, strict=True)])
     assert torch.equal(batch.horizontal_flip(images, torch.tensor(flags)), expected)
 
 
 @given(st.data(), st.integers(0, 4), st.integers(1, 7), st.sampled_from([1, 3, 4]), st.booleans())
 def test_a_padded_crop_is_bitwise_that_of_torchvision(data, padding, size, channels, mirrored):
-    images = pictures(5, channels)
+    images = sources(5, channels)
     tops = data.draw(st.lists(st.integers(0, 9 + 2 * padding - size), min_size=5, max_size=5))
     lefts = data.draw(st.lists(st.integers(0, 7 + 2 * padding - size), min_size=5, max_size=5))
     flags = data.draw(st.lists(st.booleans(), min_size=5, max_size=5))
@@ -65,7 +65,7 @@ def test_denormalising_gives_every_level_back(mean, std):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
 def test_no_operation_changes_what_it_is_given(dtype):
-    images = pictures(dtype=dtype)
+    images = sources(dtype=dtype)
     before = images.clone()
     places, flags = torch.zeros(6, dtype=torch.long), torch.ones(6, dtype=torch.bool)
     assert batch.horizontal_flip(images, flags).dtype == dtype
@@ -75,7 +75,7 @@ def test_no_operation_changes_what_it_is_given(dtype):
 
 
 def test_an_empty_batch_stays_empty():
-    nothing = pictures(0)
+    nothing = sources(0)
     none = torch.zeros(0, dtype=torch.long)
     assert batch.crop(nothing, none, none, 5, flip=none.bool()).shape == (0, 3, 5, 5)
     assert batch.horizontal_flip(nothing, none.bool()).shape == (0, 3, 9, 7)
@@ -83,7 +83,7 @@ def test_an_empty_batch_stays_empty():
 
 @given(st.data(), st.integers(1, 5), st.sampled_from([1, 3]))
 def test_erasing_is_bitwise_that_of_torchvision(data, count, channels):
-    images = pictures(count, channels, dtype=torch.float32)
+    images = sources(count, channels, dtype=torch.float32)
     before = images.clone()
     place = st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(0, 9), st.integers(1, 7))
     places = [
@@ -114,7 +114,7 @@ def mixed_by_hand(images, shares, places):
 
 @given(st.data(), st.integers(1, 6), st.sampled_from([1, 3]), st.booleans())
 def test_mixtures_are_those_done_by_hand(data, count, channels, boxed):
-    images = pictures(count, channels, dtype=torch.float32) / 255
+    images = sources(count, channels, dtype=torch.float32) / 255
     before = images.clone()
     shares = data.draw(st.lists(st.floats(0, 1, width=32), min_size=count, max_size=count))
     place = st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(0, 9), st.integers(1, 7))
@@ -130,7 +130,7 @@ def test_mixtures_are_those_done_by_hand(data, count, channels, boxed):
 
 
 def test_a_share_of_all_or_nothing_is_exact_and_a_batch_of_one_stays_itself():
-    images = pictures(4, dtype=torch.float32) / 7
+    images = sources(4, dtype=torch.float32) / 7
     assert torch.equal(batch.mix(images, torch.ones(4)), images)
     assert torch.equal(batch.mix(images, torch.zeros(4)), images.roll(1, 0))
     assert torch.equal(batch.mix(images[:1], torch.tensor([0.3])), images[:1])
@@ -165,7 +165,7 @@ def test_noise_is_the_same_whatever_the_memory_format():
 
 
 def test_no_operation_draws_from_the_global_generator():
-    images, state = pictures(dtype=torch.float32), torch.get_rng_state()
+    images, state = sources(dtype=torch.float32), torch.get_rng_state()
     batch.add_noise(images, 0.1, 0)
     batch.mix(images, torch.rand(6, generator=torch.Generator()))
     assert torch.equal(torch.get_rng_state(), state)
@@ -173,14 +173,14 @@ def test_no_operation_draws_from_the_global_generator():
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_a_vertical_flip_is_bitwise_that_of_torchvision(dtype):
-    images, flags = pictures(dtype=dtype), [True, False, True, True, False, False]
+    images, flags = sources(dtype=dtype), [True, False, True, True, False, False]
     expected = [reference.vertical_flip(one) if flag else one for one, flag in zip(images, flags, strict=True)]
     assert torch.equal(batch.vertical_flip(images, torch.tensor(flags)), torch.stack(expected))
 
 
 @pytest.mark.parametrize("side", [9, 190])
 def test_a_default_type_of_the_users_does_not_change_the_result(side):
-    images = pictures(2, 3, side, side)
+    images = sources(2, 3, side, side)
     expected = batch.normalize(images, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     batch._constants.cache_clear()
     torch.set_default_dtype(torch.float64)
@@ -192,11 +192,11 @@ def test_a_default_type_of_the_users_does_not_change_the_result(side):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("side", [16, 190])  # small pictures are normalised together, large ones one by one
+@pytest.mark.parametrize("side", [16, 190])  # small images are normalised together, large ones one by one
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
 def test_normalising_and_mirroring_at_once_is_one_after_the_other(channels, side, form):
     mean, std = (0.1, 0.2, 0.3)[:channels], (0.4, 0.5, 0.6)[:channels]
-    images = pictures(5, channels, side, side + 1).contiguous(memory_format=form)
+    images = sources(5, channels, side, side + 1).contiguous(memory_format=form)
     before, threads = images.clone(), torch.get_num_threads()
     flags = torch.tensor([True, False, False, True, True])
     expected = torch.stack([batch.normalize(one, mean, std) for one in batch.horizontal_flip(images, flags)])
@@ -210,7 +210,7 @@ def test_normalising_and_mirroring_at_once_is_one_after_the_other(channels, side
 
 
 def test_the_number_of_threads_is_as_before_and_changes_no_value():
-    images = pictures(3, 3, 190, 190)
+    images = sources(3, 3, 190, 190)
     expected = batch.normalize(images, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

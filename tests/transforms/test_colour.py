@@ -13,8 +13,8 @@ shifts = st.lists(st.floats(-0.5, 0.5, width=32), min_size=1, max_size=6)
 kinds = st.sampled_from(["noise", "levels", "grey", "black", "white", "pure", "dark"])
 
 
-def pictures(kind, count, channels=3):
-    """Float pictures of one kind; ``pure`` are all mixtures of channels that are full or empty."""
+def sources(kind, count, channels=3):
+    """Float images of one kind; ``pure`` are all mixtures of channels that are full or empty."""
     generator = torch.Generator().manual_seed(2)
     noise = torch.rand(count, channels, 5, 7, generator=generator)
     corners = torch.tensor([[r, g, b] for r in (0, 1) for g in (0, 1) for b in (0, 1)]).T.float()
@@ -38,7 +38,7 @@ def one_by_one(operation, images, numbers):
 @pytest.mark.parametrize("channels", [1, 3])
 @given(kind=kinds, numbers=factors)
 def test_a_factor_of_its_own_for_each_sample_is_as_torchvision_one_by_one(name, channels, kind, numbers):
-    images = pictures(kind, len(numbers), channels)
+    images = sources(kind, len(numbers), channels)
     before = images.clone()
     made = getattr(colour, name)(images, torch.tensor(numbers))
     expected = one_by_one(getattr(reference, f"adjust_{name}"), images, numbers)
@@ -50,7 +50,7 @@ def test_a_factor_of_its_own_for_each_sample_is_as_torchvision_one_by_one(name, 
 @pytest.mark.parametrize("channels", [1, 3])
 @given(kind=kinds, numbers=shifts)
 def test_a_turn_of_its_own_for_each_sample_is_as_torchvision_one_by_one(channels, kind, numbers):
-    images = pictures(kind, len(numbers), channels)
+    images = sources(kind, len(numbers), channels)
     before = images.clone()
     made = colour.hue(images, torch.tensor(numbers))
     assert (made - one_by_one(reference.adjust_hue, images, numbers)).abs().max() <= 1e-5
@@ -59,14 +59,14 @@ def test_a_turn_of_its_own_for_each_sample_is_as_torchvision_one_by_one(channels
 
 @pytest.mark.parametrize("kind", ["noise", "levels", "grey", "black", "white", "pure", "dark"])
 def test_factor_one_and_no_turn_change_nothing(kind):
-    images = pictures(kind, 2)
+    images = sources(kind, 2)
     for name in ("brightness", "contrast", "saturation"):
         assert (getattr(colour, name)(images, torch.ones(2)) - images).abs().max() <= 1e-6
     assert (colour.hue(images, torch.zeros(2)) - images).abs().max() <= 1e-6
 
 
 def test_factor_zero_is_black_grey_and_the_mean_grey():
-    images = pictures("noise", 3)
+    images = sources("noise", 3)
     none = torch.zeros(3)
     assert not colour.brightness(images, none).any()
     luma = colour.grey(images)
@@ -85,12 +85,12 @@ def test_half_a_turn_either_way_is_the_opposite_colour():
 
 @given(shifts)
 def test_grey_pixels_keep_their_grey_whatever_the_turn(numbers):
-    images = pictures("grey", len(numbers))
+    images = sources("grey", len(numbers))
     assert torch.allclose(colour.hue(images, torch.tensor(numbers)), images, atol=1e-6)
 
 
 def test_each_sample_is_its_own_whatever_stands_beside_it():
-    images, numbers = pictures("noise", 4), torch.tensor([0.0, 0.4, 1.3, 2.5])
+    images, numbers = sources("noise", 4), torch.tensor([0.0, 0.4, 1.3, 2.5])
     for name in ("brightness", "contrast", "saturation", "hue"):
         given_numbers = numbers / 5 if name == "hue" else numbers
         operation = getattr(colour, name)

@@ -1,4 +1,4 @@
-"""Noisy pictures as input, clean ones as target."""
+"""Noisy images as input, clean ones as target."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def picture(width=50, height=40, mode="RGB", seed=0):
+def photo(width=50, height=40, mode="RGB", seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
 
@@ -69,11 +69,10 @@ def test_input_and_target_are_mirrored_alike():
         assert torch.allclose(one * 255, (image.flip(-1) if flag else image).float(), atol=1e-3)
 
 
-def test_a_target_that_is_a_picture_stays_the_target_and_is_mirrored_with_its_input():
+def test_a_target_that_is_an_image_stays_the_target_and_is_mirrored_with_its_input():
     transform = denoise(24, noise=0, flip=0.5)
     pairs = [
-        transform.sample_pair(picture(seed=k), picture(60, 60, seed=k).point(lambda level: 255 - level))
-        for k in range(20)
+        transform.sample_pair(photo(seed=k), photo(60, 60, seed=k).point(lambda level: 255 - level)) for k in range(20)
     ]
     given, clean = (torch.stack(part) for part in zip(*pairs, strict=True))
     flags = transform.draw(20, seeded())["flip"]

@@ -26,14 +26,14 @@ CROPPED = ["classification_train", "segmentation_train"]
 each = pytest.mark.parametrize("name", NAMES)
 
 
-def picture(width=50, height=40, mode="RGB", seed=0):
+def source(width=50, height=40, mode="RGB", seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
 
 
 def ready(transform, count=4):
-    """A batch of different pictures after the first stage, and their targets."""
-    return torch.stack([transform.sample(picture(seed=k)) for k in range(count)]), torch.arange(count)
+    """A batch of different images after the first stage, and their targets."""
+    return torch.stack([transform.sample(source(seed=k)) for k in range(count)]), torch.arange(count)
 
 
 def seeded(seed=0):
@@ -58,7 +58,7 @@ def test_arguments_after_the_size_are_keyword_only(name):
 @pytest.mark.parametrize("size", [1, 24, 33])
 def test_both_stages_keep_their_types_and_shapes(name, mode, size):
     transform = presets.get(name)(size)
-    sample = transform.sample(picture(mode=mode))
+    sample = transform.sample(source(mode=mode))
     assert (sample.dtype, sample.shape) == (torch.uint8, (transform.channels, size, size))
     images, targets = transform.batch(sample[None], torch.tensor([3]), seeded())
     assert (images.dtype, images.shape) == (torch.float32, (1, transform.channels, size, size))
@@ -66,7 +66,7 @@ def test_both_stages_keep_their_types_and_shapes(name, mode, size):
         assert (targets.dtype, targets.shape) == (torch.float32, images.shape)
     else:
         assert targets.tolist() == [3]
-    assert transform(picture(mode=mode)).shape == (transform.channels, size, size)
+    assert transform(source(mode=mode)).shape == (transform.channels, size, size)
 
 
 @each
@@ -104,19 +104,19 @@ def test_the_evaluation_twin_is_deterministic_and_its_own_twin(name):
     assert twin.evaluation() == twin
     assert not twin.sample_random
     state = torch.get_rng_state()
-    first = twin.sample(picture())
-    assert torch.equal(twin.sample(picture()), first)
+    first = twin.sample(source())
+    assert torch.equal(twin.sample(source()), first)
     assert torch.equal(torch.get_rng_state(), state)
     once, again = (twin.batch(first[None], torch.zeros(1), seeded(k))[0] for k in (1, 2))
     assert torch.equal(once, again)
-    assert torch.equal(twin(picture()), once[0])
+    assert torch.equal(twin(source()), once[0])
 
 
 @each
 def test_a_first_stage_that_says_it_is_not_random_draws_nothing(name):
     transform = presets.get(name)(24)
     state = torch.get_rng_state()
-    transform.sample(picture())
+    transform.sample(source())
     assert torch.equal(torch.get_rng_state(), state) is not transform.sample_random
 
 
@@ -124,9 +124,9 @@ def test_a_first_stage_that_says_it_is_not_random_draws_nothing(name):
 def test_a_first_stage_is_a_function_of_the_global_generator(name):
     transform = presets.get(name)(24)
     torch.manual_seed(5)
-    first = transform.sample(picture())
+    first = transform.sample(source())
     torch.manual_seed(5)
-    assert torch.equal(transform.sample(picture()), first)
+    assert torch.equal(transform.sample(source()), first)
 
 
 @each
@@ -145,7 +145,7 @@ def test_a_batch_stage_is_a_function_of_its_generator_alone(name):
 @pytest.mark.parametrize("name", TRAIN)
 def test_samples_of_a_batch_get_draws_of_their_own(name):
     transform = presets.get(name)(24)
-    same = transform.sample(picture())[None].repeat(64, 1, 1, 1)
+    same = transform.sample(source())[None].repeat(64, 1, 1, 1)
     images, _ = transform.batch(same, torch.zeros(64), seeded())
     different = len({one.numpy().tobytes() for one in images})
     assert different == 2 if name in CROPPED else different > 15
@@ -178,9 +178,9 @@ def test_classification_train_mirrors_and_normalises_as_torchvision_does(size):
 
 @pytest.mark.parametrize("size", [(50, 40), (40, 50), (31, 31), (300, 224)])
 def test_classification_eval_is_that_of_torchvisions_weights(size):
-    ours = transforms.classification_eval(28)(picture(*size))
+    ours = transforms.classification_eval(28)(source(*size))
     recipe = ImageClassification(crop_size=28, resize_size=32)
-    for theirs in (recipe(picture(*size)), recipe(to_tensor(picture(*size)))):  # by Pillow, and by floats: each rounds
+    for theirs in (recipe(source(*size)), recipe(to_tensor(source(*size)))):  # by Pillow, and by floats: each rounds
         assert (ours - theirs).abs().max() <= 1 / 255 / 0.224 + 1e-6
 
 
@@ -223,7 +223,7 @@ def test_denormalising_undoes_the_second_stage(name):
             "small_image_eval",
             {"size": 0},
             "small_image_eval: size cannot be used\n  got: 0\n"
-            "  expected: the side of the result in pixels, a whole number of 1 or more\n  fix: pass e.g. size=32",
+            "  expected: the side of the result in pixels, an integer of 1 or more\n  fix: pass e.g. size=32",
         ),
         (
             "classification_train",
@@ -247,13 +247,13 @@ def test_denormalising_undoes_the_second_stage(name):
             "small_image_train",
             {"padding": -1},
             "small_image_train: padding cannot be used\n  got: -1\n"
-            "  expected: zeros on each side in pixels, a whole number of 0 or more\n  fix: pass e.g. padding=4",
+            "  expected: zeros on each side in pixels, an integer of 0 or more\n  fix: pass e.g. padding=4",
         ),
         (
             "classification_eval",
             {"size": 64, "resize": 32},
             "classification_eval: resize cannot be used\n  got: 32\n"
-            "  expected: the shorter side in pixels before the cut, a whole number of size=64 or more\n"
+            "  expected: the shorter side in pixels before the cut, an integer of size=64 or more\n"
             "  fix: leave resize out",
         ),
         (
@@ -363,7 +363,7 @@ def test_what_is_no_number_is_answered(arguments, got):
         {"mean": (0.1, 0.2), "std": (0.1, 0.2)},
     ],
 )
-def test_statistics_that_make_no_picture_are_refused(statistics):
+def test_statistics_that_make_no_image_are_refused(statistics):
     with pytest.raises(ArgumentError, match="classification_eval: mean and std cannot be used"):
         transforms.classification_eval(**statistics)
 
@@ -412,8 +412,8 @@ GREY = {
 def test_one_channel_makes_grey_images_with_statistics_of_one(name):
     transform = presets.get(name)(24, channels=1)
     assert (transform.channels, transform.mean, transform.std) == (1, *GREY[name])
-    assert transform.sample(picture()).shape == (1, 24, 24)
-    assert transform(picture()).shape == (1, 24, 24)
+    assert transform.sample(source()).shape == (1, 24, 24)
+    assert transform(source()).shape == (1, 24, 24)
     assert transform.evaluation().channels == 1
     assert (transform.evaluation().mean, transform.evaluation().std) == GREY[name]
     config = json.loads(json.dumps(transform.to_config()))
@@ -472,12 +472,12 @@ def test_weights_of_a_classifier_give_their_preprocessing():
 
 @pytest.mark.parametrize("name", ["ResNet50_Weights.IMAGENET1K_V2", "AlexNet_Weights.DEFAULT"])
 def test_the_preprocessing_of_weights_is_torchvisions(name):
-    image = picture(300, 260)
+    image = source(300, 260)
     theirs = get_weight(name).transforms()(to_tensor(image))
     assert (transforms.from_weights(name)(image) - theirs).abs().max() <= 1 / 255 / 0.224 + 1e-6
 
 
-def test_weights_of_a_segmentation_take_the_whole_picture():
+def test_weights_of_a_segmentation_take_the_whole_image():
     transform = transforms.from_weights("FCN_ResNet50_Weights.DEFAULT")
     assert transform == transforms.segmentation_eval(520)
     assert transform.takes_pairs

@@ -1,4 +1,4 @@
-"""Per-image operations against torchvision's and Pillow's, and pictures of every mode."""
+"""Per-image operations against torchvision's and Pillow's, and images of every mode."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from cvkit.transforms.sample import Frame
 NATIVE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
-def picture(width=40, height=30, mode="RGB", seed=0):
+def photo(width=40, height=30, mode="RGB", seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
 
@@ -29,7 +29,7 @@ def far(one, other):
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV"])
 @pytest.mark.parametrize(("channels", "made"), [(1, "L"), (3, "RGB")])
 def test_every_mode_gets_the_channels_asked_for(mode, channels, made):
-    source = picture(mode="L").convert("LA") if mode == "LA" else picture(mode=mode)
+    source = photo(mode="L").convert("LA") if mode == "LA" else photo(mode=mode)
     image = sample.to_channels(source, channels)
     assert image.mode == made
     assert sample.to_tensor(image).shape == (channels, 30, 40)
@@ -37,8 +37,8 @@ def test_every_mode_gets_the_channels_asked_for(mode, channels, made):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_picture_that_fits_is_not_copied(mode):
-    image = picture(mode=mode)
+def test_an_image_that_fits_is_not_copied(mode):
+    image = photo(mode=mode)
     assert sample.to_channels(image, len(image.getbands())) is image
     pixels = sample.to_tensor(image)
     assert sample.resize(pixels, 40, 30) is pixels
@@ -63,12 +63,12 @@ def test_sixteen_bits_are_scaled_and_rounded_instead_of_saturating():
     assert sample.to_tensor(sample.to_channels(image, 1)).tolist() == [[[0, 0, 1, 1, 128, 255]]]
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("I", "32-bit whole numbers"), ("F", "floating-point levels")])
+@pytest.mark.parametrize(("mode", "kind"), [("I", "32-bit integers"), ("F", "floating-point levels")])
 def test_a_mode_without_a_fixed_range_is_refused(mode, kind):
     with pytest.raises(ImageError) as caught:
         sample.to_channels(Image.new(mode, (2, 3)), 3)
     assert str(caught.value) == (
-        "the picture given has no right answer in 8 bits\n"
+        "the image given has no right answer in 8 bits\n"
         f"  got: {kind}, 2×3\n"
         "  expected: 8 or 16 bits a channel\n"
         "  fix: scale it yourself and save it as 16-bit grey, or give arrays to ArrayDataset"
@@ -83,7 +83,7 @@ def test_the_shorter_side_is_resized_as_torchvision_does(width, height, length):
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24), st.integers(0, 9), st.sampled_from(["L", "RGB"]))
 def test_the_middle_is_bitwise_that_of_torchvision(width, height, size, margin, mode):
-    image = picture(width, height, mode)
+    image = photo(width, height, mode)
     made = sample.cut(image, sample.centre_frame(width, height, size + margin, size))
     resized = reference.resize(sample.to_tensor(image), [size + margin], antialias=True)
     expected = reference.center_crop(resized, [size, size])
@@ -100,7 +100,7 @@ boxes = st.tuples(st.integers(0, 39), st.integers(0, 29), st.integers(1, 40), st
 @given(box=boxes, wide=st.integers(1, 60), high=st.integers(1, 60))
 @settings(max_examples=40)
 def test_a_box_is_cut_and_resized_bitwise_as_torchvision_does_on_tensors(interpolation, mode, box, wide, high):
-    image, (left, top, right, bottom) = picture(mode=mode), box
+    image, (left, top, right, bottom) = photo(mode=mode), box
     pixels = sample.to_tensor(image)
     ours = sample.cut(image, Frame((40, 30), box, (wide, high)), interpolation)
     theirs = reference.resized_crop(
@@ -115,7 +115,7 @@ def test_a_box_is_cut_and_resized_bitwise_as_torchvision_does_on_tensors(interpo
 @given(box=boxes, wide=st.integers(1, 60), high=st.integers(1, 60))
 @settings(max_examples=60)
 def test_bilinear_is_pillows_to_a_level(box, wide, high):
-    image = picture()
+    image = photo()
     ours = sample.cut(image, Frame((40, 30), box, (wide, high)))
     theirs = sample.to_tensor(image.crop(box).resize((wide, high), Image.Resampling.BILINEAR))
     assert far(ours, theirs) <= 1
@@ -126,7 +126,7 @@ def test_bilinear_is_pillows_to_a_level(box, wide, high):
 @given(box=boxes, wide=st.integers(1, 60), high=st.integers(1, 60))
 @settings(max_examples=25)
 def test_the_other_filters_are_bitwise_pillows(interpolation, mode, box, wide, high):
-    image = picture(mode=mode)
+    image = photo(mode=mode)
     frame = Frame((40, 30), box, (wide, high))
     theirs = sample.to_tensor(image.crop(box).resize((wide, high), sample.INTERPOLATIONS[interpolation]))
     assert torch.equal(sample.cut(image, frame, interpolation), theirs)
@@ -158,7 +158,7 @@ ratios = st.tuples(st.floats(0.2, 5), st.floats(0.2, 5)).map(sorted)
 
 
 @given(sides, sides, shares, ratios, st.integers(0, 2**32))
-def test_a_random_box_lies_inside_its_picture(width, height, scale, ratio, seed):
+def test_a_random_box_lies_inside_its_image(width, height, scale, ratio, seed):
     torch.manual_seed(seed)
     left, top, right, bottom = sample.random_box(width, height, scale, ratio)
     assert 0 <= left < right <= width
@@ -166,7 +166,7 @@ def test_a_random_box_lies_inside_its_picture(width, height, scale, ratio, seed)
 
 
 @given(shares, ratios, st.integers(0, 2**32))
-def test_a_random_box_keeps_its_bounds_in_a_picture_that_has_room(scale, ratio, seed):
+def test_a_random_box_keeps_its_bounds_in_an_image_that_has_room(scale, ratio, seed):
     torch.manual_seed(seed)
     side = 2000
     left, top, right, bottom = sample.random_box(side, side, (scale[0] / 6, scale[1] / 6), ratio)

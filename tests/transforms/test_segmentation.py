@@ -1,4 +1,4 @@
-"""Pictures and masks move together, and no value of a mask is blended."""
+"""Images and masks move together, and no value of a mask is blended."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def seeded(seed=0):
 
 
 def pair(width, height, seed, block=32):
-    """A mask of large blocks, and a picture whose red is the mask's values."""
+    """A mask of large blocks, and an image whose red is the mask's values."""
     grid = np.random.default_rng(seed).integers(0, 5, (-(-height // block), -(-width // block)))
     values = LEVELS[np.kron(grid, np.ones((block, block), dtype=int))[:height, :width]].astype(np.uint8)
     pixels = np.stack([values, np.zeros_like(values), 255 - values], -1)
@@ -39,7 +39,7 @@ def check_agreement(images, masks, interpolation):
 
 @given(st.integers(60, 200), st.integers(60, 200), st.integers(0, 2**32), st.sampled_from(["nearest", "bilinear"]))
 @settings(max_examples=25)
-def test_pictures_and_masks_still_agree_after_both_stages(width, height, seed, interpolation):
+def test_images_and_masks_still_agree_after_both_stages(width, height, seed, interpolation):
     transform = segmentation_train(48, vertical_flip=0.5, interpolation=interpolation, **PLAIN)
     torch.manual_seed(seed)
     made = [transform.sample_pair(*pair(width, height, seed % 1000 + k)) for k in range(6)]
@@ -62,7 +62,7 @@ def test_in_evaluation_they_agree_as_well(size, interpolation):
     check_agreement(images, masks, interpolation)
 
 
-def test_a_picture_and_its_mask_are_cut_by_one_draw_and_mirrored_by_one_flag():
+def test_an_image_and_its_mask_are_cut_by_one_draw_and_mirrored_by_one_flag():
     transform = segmentation_train(32, vertical_flip=0.5, interpolation="nearest", **PLAIN)
     torch.manual_seed(0)
     image, mask = transform.sample_pair(*pair(100, 80, 1))
@@ -76,7 +76,7 @@ def test_a_picture_and_its_mask_are_cut_by_one_draw_and_mirrored_by_one_flag():
     check_agreement(images, masks, "nearest")
 
 
-def test_colours_change_pictures_and_leave_masks_alone():
+def test_colours_change_images_and_leave_masks_alone():
     transform = segmentation_train(32, flip=0, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.3, **PLAIN)
     image, mask = transform.sample_pair(*pair(100, 80, 1))
     images, masks = transform.batch(image.repeat(8, 1, 1, 1), mask.repeat(8, 1, 1), seeded())
@@ -124,13 +124,13 @@ def test_a_target_that_is_no_mask_is_refused(build, mode):
     assert str(caught.value) == (
         "a target is no mask\n"
         f"  got: mode {mode!r}, 50×40\n"
-        "  expected: one whole number a pixel (mode 1, L, P, I or 16-bit grey)\n"
-        "  fix: save masks as class indices; for pictures as targets take the preset denoise"
+        "  expected: one integer a pixel (mode 1, L, P, I or 16-bit grey)\n"
+        "  fix: save masks as class indices; for images as targets take the preset denoise"
     )
 
 
 @pytest.mark.parametrize("build", [segmentation_train, segmentation_eval])
-def test_float_targets_of_a_pixel_each_are_moved_and_not_cut_to_whole_numbers(build):
+def test_float_targets_of_a_pixel_each_are_moved_and_not_cut_to_integers(build):
     transform = build(8, **PLAIN)
     depth = torch.rand(6, 8, 8, generator=seeded())
     images = (depth * 255).round().to(torch.uint8)[:, None].repeat(1, 3, 1, 1)

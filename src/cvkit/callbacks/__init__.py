@@ -6,7 +6,7 @@
 ``LRSchedule``         steps a scheduler that you have built
 ``GradualUnfreezing``  trains the head first, and more of the model as the epochs go by
 ``EMA``                an average of the weights, which is validated and saved
-``TensorBoard``        curves, pictures, histograms, the graph and more for TensorBoard
+``TensorBoard``        curves, images, histograms, the graph and more for TensorBoard
 ``CSVLogger``          one line an epoch
 ``Progress``           a bar, or one line an epoch; ``fit`` adds it by itself
 ``GradientNorm``       how large the gradients are

@@ -47,7 +47,7 @@ class CSVLogger(Callback):
             raise ArgumentError(
                 "every_steps cannot be used",
                 got=repr(every_steps),
-                expected="a whole number of at least 1, or None",
+                expected="an integer of at least 1, or None",
                 fix="CSVLogger(path, every_steps=50)",
             )
         self.path = Path(path)

@@ -52,7 +52,7 @@ class GradientNorm(Callback):
                 raise ArgumentError(
                     f"{name} cannot be used",
                     got=repr(value),
-                    expected=f"a whole number of at least {least}",
+                    expected=f"an integer of at least {least}",
                     fix=f"GradientNorm({name}={max(least, 1)})",
                 )
         self.every_steps = every_steps

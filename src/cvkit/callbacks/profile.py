@@ -68,7 +68,7 @@ class Profile(Callback):
                 raise ArgumentError(
                     f"{name} cannot be used",
                     got=repr(value),
-                    expected=f"a whole number of at least {least}",
+                    expected=f"an integer of at least {least}",
                     fix=f"Profile(directory, {name}=10)",
                 )
         self.directory = Path(directory)
@@ -306,7 +306,7 @@ def _advice(share: Mapping[str, float], state: TrainState) -> list[str]:
     if share["data"] > 0.2:
         found.append(
             f"{share['data']:.0%} of the time the model waits for data. Let more workers load it (workers=…, of "
-            f"{os.cpu_count()} cores here), keep it in memory (cache='ram'), or store the pictures smaller"
+            f"{os.cpu_count()} cores here), keep it in memory (cache='ram'), or store the images smaller"
         )
     if share["transfer"] > 0.1:
         found.append(
@@ -316,7 +316,7 @@ def _advice(share: Mapping[str, float], state: TrainState) -> list[str]:
     if share["transform"] > 0.2:
         found.append(
             f"{share['transform']:.0%} goes into the batch transform"
-            + ("" if gpu else ": on a GPU it would be nearly free; here, smaller pictures or fewer augmentations")
+            + ("" if gpu else ": on a GPU it would be nearly free; here, smaller images or fewer augmentations")
         )
     if share["update"] > 0.3:
         found.append(
@@ -329,7 +329,7 @@ def _advice(share: Mapping[str, float], state: TrainState) -> list[str]:
         found.append(f"{share['loop']:.0%} goes into the loop itself: the batches are very small; make them larger")
     if not found:
         model = share["forward"] + share["backward"]
-        better = "precision='bf16', compile=True, a larger batch" if gpu else "a smaller model or picture, or a GPU"
+        better = "precision='bf16', compile=True, a larger batch" if gpu else "a smaller model or image, or a GPU"
         found.append(f"{model:.0%} goes into the model itself, as it should. Faster from here: {better}")
     return found
 

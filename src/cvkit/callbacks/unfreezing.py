@@ -70,7 +70,7 @@ class GradualUnfreezing(Callback):
                 raise ArgumentError(
                     f"GradualUnfreezing: {label} cannot be used",
                     got=repr(value),
-                    expected=f"a whole number of {least} or more",
+                    expected=f"an integer of {least} or more",
                     fix="count the epochs that are finished by then: 1 is after the first",
                 )
         self.plan = None if plan is None else {epoch: _listed(plan[epoch]) for epoch in sorted(plan)}

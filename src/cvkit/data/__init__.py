@@ -3,15 +3,15 @@
 ===================  ======================================================================
 ``from_folder``      a directory to two loaders, in one call
 ``FolderDataset``    the folder is the label
-``ParallelDataset``  labels in a directory of their own: text files, masks or pictures
+``ParallelDataset``  labels in a directory of their own: text files, masks or images
 ``FilenameDataset``  the label is in the file's name
-``TableDataset``     a CSV file or rows say which label a picture has
-``ArrayDataset``     pictures or features in memory
-``split``            a data set in two, each class by the same share
+``TableDataset``     a CSV file or rows say which label an image has
+``ArrayDataset``     images or features in memory
+``split``            a dataset in two, each class by the same share
 ``concat``           several datasets as one, their classes numbered together
 ``Loader``           order, workers, cache and transform, to batches
-``write_shapes``     a generated data set, for trying things on
-``decode``           bytes to an 8-bit picture
+``write_shapes``     a generated dataset, for trying things on
+``decode``           bytes to an 8-bit image
 ===================  ======================================================================
 """
 

@@ -1,4 +1,4 @@
-"""Bytes to an 8-bit picture: every mode right, nothing silent."""
+"""Bytes to an 8-bit image: every mode right, nothing silent."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from cvkit.pixels import WHITE, eight_bit
 __all__ = ["FORMATS", "MAX_PIXELS", "Enough", "blamed_on", "decode", "header", "opened", "upright", "upright_size"]
 
 MAX_PIXELS = 89_478_485
-"""The default bound on a picture's pixels, where Pillow begins to warn of decompression bombs (a quarter of a GiB in RGB)."""
+"""The default bound on an image's pixels, where Pillow begins to warn of decompression bombs (a quarter of a GiB in RGB)."""
 
 Enough: TypeAlias = Callable[[int, int], tuple[int, int]]
-"""From a picture's width and height, upright, to those at which it is still large enough for what becomes of it."""
+"""From an image's width and height, upright, to those at which it is still large enough for what becomes of it."""
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 """What is decoded, whatever a file's name says. Pillow knows more, but has another program run for some (PostScript)."""
@@ -42,7 +42,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by its orientation; 5 to 8 lie on their side."""
+"""What makes an image upright, by its orientation; 5 to 8 lie on their side."""
 
 _NOTES = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 """Where an orientation may be noted."""
@@ -60,7 +60,7 @@ def decode(
     enough: Enough | None = None,
     colour: Colour = "convert",
 ) -> Image.Image:
-    """Decodes a picture, upright, in 8 bits a channel.
+    """Decodes an image, upright, in 8 bits a channel.
 
     The orientation that a camera has noted is applied; colours that a profile in the file describes become sRGB; 16-bit grey
     is scaled, not clipped; transparent pixels show the background; of an animation the first frame is taken.
@@ -70,17 +70,17 @@ def decode(
         mode: ``"RGB"`` or ``"L"`` (grey).
         background: What lies behind transparent pixels.
         max_pixels: The largest number of pixels that is decoded.
-        enough: A function from the upright picture's width and height in pixels to those that are enough. A JPEG is then
+        enough: A function from the upright image's width and height in pixels to those that are enough. A JPEG is then
             decoded at 1/2, 1/4 or 1/8 of its size, by its own cosine transform, where that is no smaller: many times faster,
             and 1 to 2 grey levels of 255 from decoding it whole and averaging (``benchmarks/data.py`` measures it).
         colour: ``"convert"`` brings colours to sRGB where the file says that they are something else: an ICC profile (in a
             JPEG, PNG, TIFF, WebP or AVIF), or a PNG's ``cICP``, ``gAMA`` and ``cHRM``. ``"ignore"`` takes all levels for sRGB.
 
     Returns:
-        The picture in ``mode``.
+        The image in ``mode``.
 
     Raises:
-        ImageError: Missing, damaged, no picture, too large, of a kind that has no right answer in 8 bits (float, 32-bit), or
+        ImageError: Missing, damaged, no image, too large, of a kind that has no right answer in 8 bits (float, 32-bit), or
             with a colour profile that cannot be used.
         ArgumentError: Another ``mode`` or ``colour``.
         MissingDependencyError: The file has a colour profile, and Pillow was built without LittleCMS.
@@ -104,14 +104,14 @@ def decode(
 
 
 def header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Returns a picture of which only the header has been read.
+    """Returns an image of which only the header has been read.
 
     Args:
         source: A file, or its bytes.
         max_pixels: The largest number of pixels.
 
     Raises:
-        ImageError: Missing, no picture, damaged, or too large.
+        ImageError: Missing, no image, damaged, or too large.
     """
     name = _name(source)
     return _header(source if isinstance(source, bytes) else _bytes(source), name, max_pixels)
@@ -122,7 +122,7 @@ def _bytes(source: str | Path) -> bytes:
         return _content(source)
     except (OSError, ValueError) as error:
         raise ImageError(
-            f"cannot read the picture {source}",
+            f"cannot read the image {source}",
             got=f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}",
             expected="a file that can be read",
             fix="check the path and its permissions",
@@ -135,7 +135,7 @@ def _header(data: bytes, name: str, max_pixels: int) -> Image.Image:
         if image.width * image.height <= max_pixels:
             return image
     raise ImageError(
-        f"the picture {name} is too large",
+        f"the image {name} is too large",
         got=f"{image.width}×{image.height} pixels",
         expected=f"at most {max_pixels:,} pixels",
         fix="make it smaller, or pass a larger max_pixels",
@@ -145,10 +145,10 @@ def _header(data: bytes, name: str, max_pixels: int) -> Image.Image:
 def opened(
     source: str | Path | bytes, use: Callable[[Image.Image], Image.Image], *, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Returns what ``use`` makes of a picture of which only the header has been read; what fails in it is the file's fault.
+    """Returns what ``use`` makes of an image of which only the header has been read; what fails in it is the file's fault.
 
     Raises:
-        ImageError: Missing, damaged, no picture, or too large; or as ``use`` raises it.
+        ImageError: Missing, damaged, no image, or too large; or as ``use`` raises it.
     """
     image = header(source, max_pixels=max_pixels)
     with blamed_on(_name(source)):
@@ -207,23 +207,23 @@ def blamed_on(name: object) -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
-            f"the picture {name} is too large",
+            f"the image {name} is too large",
             got=error,
             expected="no more than twice PIL.Image.MAX_IMAGE_PIXELS, whatever max_pixels says",
             fix="make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS as well",
         ) from error
-    # Pillow's decoders raise whatever their parsers stumble over; all of it means that this file is no whole picture
+    # Pillow's decoders raise whatever their parsers stumble over; all of it means that this file is no whole image
     except Exception as error:
         raise ImageError(
-            f"cannot decode the picture {name}",
+            f"cannot decode the image {name}",
             got=f"{type(error).__name__}: {_BUFFER.sub('', str(error))}",
-            expected="a whole picture (JPEG, PNG, WebP, GIF, BMP, TIFF, …)",
-            fix="replace or delete the file; a data set's verify() lists all such files",
+            expected="a whole image (JPEG, PNG, WebP, GIF, BMP, TIFF, …)",
+            fix="replace or delete the file; a dataset's verify() lists all such files",
         ) from error
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Decodes a picture and turns it as its camera has noted."""
+    """Decodes an image and turns it as its camera has noted."""
     loaded(image)
     turn = _orientation(image)
     if turn not in _TURNS or image.format == "TIFF":  # whose pixels Pillow has turned already
@@ -236,7 +236,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Returns width and height of a picture as it will be once its orientation is applied; only the header is read."""
+    """Returns width and height of an image as it will be once its orientation is applied; only the header is read."""
     # of a TIFF Pillow tells the upright size, and a PNG it would decode to look for notes behind the pixels
     known = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
     lies = not known and _orientation(image) >= 5

@@ -18,17 +18,17 @@ from cvkit import seeding
 from cvkit.data.datasets.base import is_deterministic, reads
 from cvkit.data.datasets.joined import JoinedDataset
 from cvkit.data.datasets.labels import number_one, unnumbered
-from cvkit.data.image_cache import Pictures
+from cvkit.data.image_cache import ImageCache
 from cvkit.errors import CvkitError, DataError, ImageError
 from cvkit.numbering import known_classes, text_among
-from cvkit.pixels import eight_bit, picture
+from cvkit.pixels import as_image, eight_bit
 
 __all__ = ["Fetched", "Fetcher", "FramedStage", "TwoStage"]
 
 
 @runtime_checkable
 class TwoStage(Protocol):
-    """A transform in two stages: one picture in a worker, then a whole batch on the device.
+    """A transform in two stages: one image in a worker, then a whole batch on the device.
 
     Attributes:
         sample_random: Whether ``sample`` draws random numbers.
@@ -37,7 +37,7 @@ class TwoStage(Protocol):
     sample_random: bool
 
     def sample(self, image: Image.Image, /) -> Tensor:
-        """Makes one picture a uint8 tensor ``(C, H, W)`` of a fixed size."""
+        """Makes one image a uint8 tensor ``(C, H, W)`` of a fixed size."""
 
     def batch(self, images: Tensor, targets: Tensor, generator: torch.Generator, /) -> tuple[Tensor, Tensor]:
         """Makes a batch ``(B, C, H, W)`` the model's input; ``generator`` is on the CPU."""
@@ -45,7 +45,7 @@ class TwoStage(Protocol):
 
 @runtime_checkable
 class FramedStage(TwoStage, Protocol):
-    """A two-stage transform that chooses what to take of a picture from its size alone, and cuts it out then.
+    """A two-stage transform that chooses what to take of an image from its size alone, and cuts it out then.
 
     Attributes:
         draws_global: Whether it also draws from torch's global generator.
@@ -54,16 +54,16 @@ class FramedStage(TwoStage, Protocol):
     draws_global: bool
 
     def frame(self, width: int, height: int, generator: torch.Generator | None = None, /) -> Any:
-        """Chooses a frame, whose ``enough`` is the width and height at which the whole picture is large enough for it."""
+        """Chooses a frame, whose ``enough`` is the width and height at which the whole image is large enough for it."""
 
     def cut(self, image: Image.Image | Tensor, frame: Any, /) -> Tensor:
-        """Cuts a frame out of a picture, or out of its pixels."""
+        """Cuts a frame out of an image, or out of its pixels."""
 
     def cut_target(self, target: Image.Image, frame: Any, /) -> Tensor:
-        """Cuts out of a mask or picture that is the target what belongs to a frame."""
+        """Cuts out of a mask or image that is the target what belongs to a frame."""
 
     def pixels(self, image: Image.Image, /) -> Tensor:
-        """Returns the pixels of a picture that are worth keeping."""
+        """Returns the pixels of an image that are worth keeping."""
 
 
 @dataclass(slots=True)
@@ -86,19 +86,19 @@ class Fetched:
 
 
 class Fetcher:
-    """Makes batches of a data set's samples; it is what a worker process gets.
+    """Makes batches of a dataset's samples; it is what a worker process gets.
 
     Args:
-        dataset: The data set.
+        dataset: The dataset.
         transform: The transform, of which only the per-image stage is used here.
         seed: The loader's seed: a sample's random numbers come from (seed, epoch, index).
         places: The number of each class by which labels that are text are numbered, if the loader was given classes.
 
     Attributes:
         random: Whether a sample may differ each time.
-        threads: Whether several threads may fetch at a time: no global random generator is in use, and the data set is known
+        threads: Whether several threads may fetch at a time: no global random generator is in use, and the dataset is known
             to stand it.
-        pictures: Where decoded pictures are kept, if they are.
+        images: Where decoded images are kept, if they are.
     """
 
     def __init__(self, dataset: Any, transform: Any, seed: int, places: Mapping[str, int] | None = None) -> None:
@@ -114,7 +114,7 @@ class Fetcher:
         # what is not cvkit's own may draw from Python's and NumPy's generators as well
         self.foreign = self.random and not (_is_own(transform) and same)
         self.threads = self.explicit and _stands_threads(dataset)
-        self.pictures: Pictures | None = None
+        self.image_cache: ImageCache | None = None
 
     def __call__(self, epoch: int, indices: Sequence[int]) -> Fetched:
         """Returns a batch; the global random generators are as before afterwards.
@@ -164,8 +164,8 @@ class Fetcher:
 
     def _sample(self, epoch: int, index: int) -> tuple[Tensor, Any]:
         generator = self._seeded(epoch, index) if self.random else None
-        if self.pictures is not None:
-            image, target = self.pictures.get(index) or self._keep(index)
+        if self.image_cache is not None:
+            image, target = self.image_cache.get(index) or self._keep(index)
             if not self.framed:  # a transform may change in place what it is given
                 return self._staged(_twin(image), _twin(target), index)
             size = (image.shape[2], image.shape[1])
@@ -183,7 +183,7 @@ class Fetcher:
 
         image, target = self._load(index, enough)
         with self._named(index):
-            image = picture(image)
+            image = as_image(image)
         if frame is None:  # nobody asked before decoding
             frame = self.transform.frame(*image.size, generator)
         return self._framed(image, target, frame, index)
@@ -200,7 +200,7 @@ class Fetcher:
         return None
 
     def _load(self, index: int, enough: Any = None) -> tuple[Any, Any]:
-        """Returns a sample of the data set, whose picture may come smaller if the data set can do that."""
+        """Returns a sample of the dataset, whose image may come smaller if the dataset can do that."""
         try:
             read = self.dataset.read if enough is not None and reads(self.dataset) else None
             item = self.dataset[index] if read is None else read(index, enough)
@@ -218,18 +218,18 @@ class Fetcher:
                 f"sample {index} of {type(self.dataset).__name__} is not (image, target)",
                 got=f"{type(item).__name__}" + (f" of {len(item)}" if isinstance(item, tuple | list) else ""),
                 expected="a pair",
-                fix="use a torch DataLoader and a step of your own for other samples; fit takes both",
+                fix="use a torch DataLoader and your own step for other samples; fit takes both",
             )
         return item[0], item[1]
 
     def _keep(self, index: int) -> tuple[Any, Any]:
-        """Decodes a picture and keeps it, if there is room: its pixels, where the transform can cut those."""
+        """Decodes an image and keeps it, if there is room: its pixels, where the transform can cut those."""
         image, target = self._load(index)
         if self.framed:
             with self._named(index):
                 image = self.transform.pixels(image)
-        if self.pictures is not None:
-            self.pictures.put(index, image, target)
+        if self.image_cache is not None:
+            self.image_cache.put(index, image, target)
         return image, target
 
     def _framed(self, image: Any, target: Any, frame: Any, index: int) -> tuple[Tensor, Any]:
@@ -239,15 +239,15 @@ class Fetcher:
                 target = self.transform.cut_target(target, frame)
             elif getattr(self.transform, "takes_pairs", False) and np.ndim(target) >= 2:
                 raise DataError(
-                    f"{type(self.dataset).__name__} gives a mask as {type(target).__name__}, which stays behind its picture",
+                    f"{type(self.dataset).__name__} gives a mask as {type(target).__name__}, which stays behind its image",
                     got=f"a target of shape {tuple(np.shape(target))}",
-                    expected="masks as PIL images, which are cut and mirrored with their pictures",
-                    fix="return Image.fromarray(mask) from the data set",
+                    expected="masks as PIL images, which are cut and mirrored with their images",
+                    fix="return Image.fromarray(mask) from the dataset",
                 )
             return made, target
 
     def _staged(self, image: Any, target: Any, index: int) -> tuple[Tensor, Any]:
-        """Returns what the per-image stage makes of a picture, and of a target that is one."""
+        """Returns what the per-image stage makes of an image, and of a target that is one."""
         with self._named(index):
             paired = isinstance(target, Image.Image)
             if isinstance(self.transform, TwoStage):
@@ -273,7 +273,7 @@ class Fetcher:
             raise DataError(
                 f"the transform fails on {_name(self.dataset, index)}",
                 got=f"{type(error).__name__}: {error}",
-                expected="a tensor or a picture",
+                expected="a tensor or an image",
                 fix=f"see its own traceback with this one; transform(dataset[{index}][0]) shows it alone",
             ) from error
 
@@ -292,13 +292,13 @@ class Fetcher:
                     f"samples {indices[0]} and {index} have different types and cannot share a batch",
                     got=f"{first.dtype} and {image.dtype}",
                     expected="one type for all",
-                    fix="make them alike in the data set or in the transform",
+                    fix="make them alike in the dataset or in the transform",
                 )
         # one memory format whatever the samples' own: another would round a convolution differently
         return torch.stack(images, out=torch.empty(len(images), *first.shape, dtype=first.dtype))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "pictures": None}  # a worker decodes its own
+        return {**self.__dict__, "images": None}  # a worker decodes its own
 
 
 def _twin(part: Any) -> Any:
@@ -316,7 +316,7 @@ def _draws(dataset: Any, transform: Any) -> bool:
 
 
 def _stands_threads(dataset: Any) -> bool:
-    """Whether a data set is known to be read by several threads at a time: this room's own, and parts of them."""
+    """Whether a dataset is known to be read by several threads at a time: this room's own, and parts of them."""
     while hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     if isinstance(dataset, JoinedDataset):
@@ -330,7 +330,7 @@ def _is_own(transform: Any) -> bool:
 
 
 def _name(dataset: Any, index: int) -> str:
-    """Returns what to call a sample in a message: its index, and its file where the data set knows it."""
+    """Returns what to call a sample in a message: its index, and its file where the dataset knows it."""
     paths = getattr(dataset, "paths", None)
     pairs = getattr(dataset, "samples", None)  # as torchvision's folders have it
     path = paths[index] if paths is not None else pairs[index][0] if isinstance(pairs, list) else None
@@ -346,15 +346,15 @@ def _to_tensor(image: Any) -> Tensor:
     if isinstance(image, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(image))
     raise DataError(
-        "neither picture nor tensor",
+        "neither image nor tensor",
         got=type(image).__name__,
         expected="a PIL image, a tensor or an array",
-        fix="make it one in the data set or in the transform",
+        fix="make it one in the dataset or in the transform",
     )
 
 
 def _target_tensor(target: Any) -> Any:
-    """Returns a mask as its whole numbers ``(H, W)``, a picture as uint8 ``(C, H, W)``."""
+    """Returns a mask as its integers ``(H, W)``, an image as uint8 ``(C, H, W)``."""
     if isinstance(target, Image.Image) and target.mode not in ("RGB", "RGBA"):
         values = np.array(target)
         return torch.from_numpy(values.astype(np.uint8 if target.mode == "1" else np.int64))
@@ -382,5 +382,5 @@ def _stack_targets(targets: list[Any], indices: list[int]) -> Tensor:
             f"the targets of a batch do not make one tensor (samples {shown})",
             got=f"{type(first).__name__}: {error}",
             expected="class indices, numbers, or tensors of one size",
-            fix="number the classes in the data set; for other targets use a torch DataLoader and a step of your own",
+            fix="number the classes in the dataset; for other targets use a torch DataLoader and your own step",
         ) from error

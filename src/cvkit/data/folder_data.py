@@ -91,7 +91,7 @@ def from_folder(
         raise ArgumentError(
             "size cannot be used",
             got=repr(size),
-            expected="the side in pixels, a whole number",
+            expected="the side in pixels, an integer",
             fix="pass e.g. size=224",
         )
     chosen = preset if preset != "auto" else ("small_image" if size <= _SMALL_SIDE else "classification")
@@ -124,7 +124,7 @@ def from_folder(
 
 
 def _checked(root: Path, val: str | float) -> Path:
-    """Returns the folder of the training pictures; what is missing is answered with what to pass instead."""
+    """Returns the folder of the training images; what is missing is answered with what to pass instead."""
     folder = root / "train" if isinstance(val, str) or (root / "train").is_dir() else root
     if isinstance(val, str) and root.is_dir() and not folder.is_dir():
         found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -142,7 +142,7 @@ def _checked(root: Path, val: str | float) -> Path:
             got=f"folders {', '.join([folder.name, *others])}",
             expected=f"{root / val}/<class>/…",
             fix=(f"name the validation's folder: val={likely[0]!r}; or " if likely else "")
-            + "split a part of the training pictures off: val=0.2",
+            + "split a part of the training images off: val=0.2",
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Decoded pictures kept in memory, of which each epoch cuts fresh frames."""
+"""Decoded images kept in memory, of which each epoch cuts fresh frames."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from PIL import Image
 
 from cvkit.errors import CvkitError
 
-__all__ = ["Pictures", "estimate"]
+__all__ = ["ImageCache", "estimate"]
 
 _LOOKS = 64
 """How many headers an estimate reads."""
 
 
-class Pictures:
-    """Pictures, or their uint8 pixels, and their targets, up to a bound; those that find no room are decoded each time.
+class ImageCache:
+    """Images, or their uint8 pixels, and their targets, up to a bound; those that find no room are decoded each time.
 
     Args:
-        count: Number of samples in the data set.
+        count: Number of samples in the dataset.
         limit: The largest number of bytes.
 
     Attributes:
         bytes: What it holds now.
-        kept: How many pictures.
+        kept: How many images.
     """
 
     def __init__(self, count: int, limit: int) -> None:
@@ -37,20 +37,20 @@ class Pictures:
 
     @property
     def complete(self) -> bool:
-        """Whether every picture is there."""
+        """Whether every image is there."""
         return self.kept == len(self._items)
 
     def get(self, index: int) -> tuple[Any, Any] | None:
         """Returns what :meth:`put` was given, or ``None``."""
         return self._items[index]
 
-    def put(self, index: int, picture: Any, target: Any) -> None:
-        """Keeps a picture ``(C, H, W)``, or one of Pillow's, and its target, if there is room."""
-        size = _bytes_of(picture) + _bytes_of(target)
+    def put(self, index: int, image: Any, target: Any) -> None:
+        """Keeps an image ``(C, H, W)``, or one of Pillow's, and its target, if there is room."""
+        size = _bytes_of(image) + _bytes_of(target)
         with self._lock:
             if self._items[index] is not None or self.bytes + size > self.limit:
                 return
-            self._items[index] = (picture, target)
+            self._items[index] = (image, target)
             self.bytes += size
             self.kept += 1
 
@@ -62,11 +62,11 @@ def _bytes_of(part: Any) -> int:
 
 
 def estimate(dataset: Any, transform: Any) -> int | None:
-    """Returns about how many bytes all pictures of a data set will take, from the headers of some of them.
+    """Returns about how many bytes all images of a dataset will take, from the headers of some of them.
 
     Args:
-        dataset: The data set; one that has ``size(index)`` can be looked at.
-        transform: The transform, which says how large a picture is of use, and in how many channels.
+        dataset: The dataset; one that has ``size(index)`` can be looked at.
+        transform: The transform, which says how large an image is of use, and in how many channels.
 
     Returns:
         Bytes, or ``None`` where nobody can tell.

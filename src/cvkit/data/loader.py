@@ -14,7 +14,7 @@ from cvkit.data.datasets.arrays import in_memory
 from cvkit.data.datasets.base import Dataset, class_names, fingerprint_of, is_deterministic, numbered_alike
 from cvkit.data.datasets.labels import places_of
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
-from cvkit.data.image_cache import Pictures, estimate
+from cvkit.data.image_cache import ImageCache, estimate
 from cvkit.data.order import batches_of, epoch_order
 from cvkit.data.prefetch import RawBatch, ahead
 from cvkit.data.sample_cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
@@ -28,7 +28,7 @@ _START_METHODS = ("auto", "fork", "spawn", "forkserver")
 
 
 class Loader:
-    """Batches of a data set: ``(inputs, targets)``, ready for the model.
+    """Batches of a dataset: ``(inputs, targets)``, ready for the model.
 
     The order of the samples is a pure function of (seed, epoch), the random numbers of a sample's transform of (seed, epoch,
     sample), those of a batch's of (seed, epoch, batch). So the batches are the same for any number of workers, cached or
@@ -39,18 +39,18 @@ class Loader:
 
     What is kept in memory: where the per-image stage gives the same each time, its results (``small_image_train`` and every
     ``…_eval`` preset: an epoch is then one gather a batch, and no worker runs). Where it cuts random frames
-    (``classification_train``), the decoded pictures, no larger than the preset can use; threads cut fresh frames each epoch.
+    (``classification_train``), the decoded images, no larger than the preset can use; threads cut fresh frames each epoch.
     Arrays in memory, also torchvision's MNIST and CIFAR, are used where they are.
 
     Args:
-        dataset: Anything sized and indexable whose samples are ``(picture or tensor, target)``; torchvision's data sets as
+        dataset: Anything sized and indexable whose samples are ``(image or tensor, target)``; torchvision's datasets as
             they are.
         batch_size: Samples to a batch; the last one of an epoch may be smaller.
-        transform: A preset, or any callable on one sample's picture (a torchvision transform). Without one, pictures of
+        transform: A preset, or any callable on one sample's image (a torchvision transform). Without one, images of
             one size become floats from 0 to 1.
         shuffle: Whether each epoch has a random order of its own.
         drop_last: Whether a smaller last batch is left out.
-        workers: Processes that load; threads of this process where pictures are kept in memory. ``"auto"`` takes some where
+        workers: Processes that load; threads of this process where images are kept in memory. ``"auto"`` takes some where
             many files are to be decoded.
         cache: ``"ram"`` keeps what is said above, in at most 80 % of the free memory, or says that it does not fit;
             ``"device"`` keeps samples on the device, where their per-image stage gives the same each time; ``"auto"`` keeps
@@ -110,9 +110,9 @@ class Loader:
         self._fetcher = Fetcher(dataset, transform, seed, places)
         self._cache = self._choose_cache(cache)
         if self._cache is None:
-            self._fetcher.pictures = self._choose_pictures(cache, workers)
+            self._fetcher.image_cache = self._choose_image_cache(cache, workers)
         self._makers: Makers
-        if self._fetcher.pictures is not None:
+        if self._fetcher.image_cache is not None:
             threads = choose_threads() if workers == "auto" else workers
             self._makers = Threads(self._fetcher, threads if self._fetcher.threads else 0)
         else:
@@ -144,13 +144,13 @@ class Loader:
             return self.transform is None
         return bool(hasattr(self.transform, "passes") and self.transform.passes(*images.shape[1:]))
 
-    def _choose_pictures(self, cache: str | None, workers: int | str) -> Pictures | None:
-        """Returns where decoded pictures are kept, if they are."""
+    def _choose_image_cache(self, cache: str | None, workers: int | str) -> ImageCache | None:
+        """Returns where decoded images are kept, if they are."""
         if cache is None or not is_deterministic(self.dataset):
             if cache == "ram":
                 raise ArgumentError(
                     'cache="ram" cannot keep what is different each time',
-                    got=f"a data set that may give another sample each time ({type(self.dataset).__name__})",
+                    got=f"a dataset that may give another sample each time ({type(self.dataset).__name__})",
                     expected="one that is known to give the same",
                     fix='give its random transform to the loader instead, or pass cache="auto" or None',
                 )
@@ -159,14 +159,14 @@ class Loader:
         if cache == "ram":
             if limit is not None and size is not None and size > limit:
                 raise too_large(size, limit)
-            return Pictures(len(self.dataset), limit if limit is not None else 2**62)
+            return ImageCache(len(self.dataset), limit if limit is not None else 2**62)
         fits = limit is not None and size is not None and size <= limit
-        return Pictures(len(self.dataset), limit) if fits and limit is not None and self._fetcher.threads else None
+        return ImageCache(len(self.dataset), limit) if fits and limit is not None and self._fetcher.threads else None
 
     @property
     def cached_bytes(self) -> int:
         """What is kept in memory now, in bytes; arrays that were there anyway included."""
-        kept = self._fetcher.pictures
+        kept = self._fetcher.image_cache
         return self._cache.bytes if self._cache is not None else kept.bytes if kept is not None else 0
 
     @property
@@ -176,13 +176,13 @@ class Loader:
 
     @property
     def classes(self) -> list[str] | None:
-        """The class names: those given, else the data set's, where it has them."""
+        """The class names: those given, else the dataset's, where it has them."""
         classes = self.given_classes if self.given_classes is not None else getattr(self.dataset, "classes", None)
         return [str(name) for name in classes] if classes is not None else None
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the data set and of what decides the order."""
+        """A hash of the dataset and of what decides the order."""
         data = getattr(self.dataset, "fingerprint", None) or (type(self.dataset).__name__, len(self.dataset))
         weights = self.weights.tolist() if self.weights is not None else None
         names = [self.given_classes] if self.given_classes is not None else []
@@ -349,7 +349,7 @@ def _check(
         )
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise ArgumentError(
-            "the loader cannot use this data set",
+            "the loader cannot use this dataset",
             got=type(dataset).__name__,
             expected="an object with __len__ and __getitem__(i) -> (image, target)",
             fix="give an iterable of batches straight to fit instead",
@@ -363,12 +363,12 @@ def _check(
             "cache cannot be used", got=repr(cache), expected='"auto", "ram", "device" or None', fix='cache="auto"'
         )
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ArgumentError("seed cannot be used", got=repr(seed), expected="a whole number", fix="seed=0")
+        raise ArgumentError("seed cannot be used", got=repr(seed), expected="an integer", fix="seed=0")
     if transform is not None and not isinstance(transform, TwoStage) and not callable(transform):
         raise ArgumentError(
             "transform cannot be used",
             got=repr(transform),
-            expected="a preset or a callable on one picture",
+            expected="a preset or a callable on one image",
             fix="e.g. transform=cvkit.transforms.classification_train(224)",
         )
     if len(dataset) < (batch_size if drop_last else 1):
@@ -378,7 +378,7 @@ def _check(
             expected="at least one batch",
             fix="take drop_last=False or a smaller batch_size"
             if len(dataset)
-            else "see whether the data set found its files",
+            else "see whether the dataset found its files",
         )
 
 
@@ -422,7 +422,7 @@ def _balanced(asked: str, dataset: Any) -> Tensor:
             "weights cannot be used",
             got=repr(asked)
             + ("" if asked != "balanced" else f" for a {type(dataset).__name__} whose targets are no classes"),
-            expected='numbers, or "balanced" for a data set whose targets are classes',
+            expected='numbers, or "balanced" for a dataset whose targets are classes',
             fix="weights=[…], one a sample",
         )
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)

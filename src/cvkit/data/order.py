@@ -14,7 +14,7 @@ def epoch_order(count: int, seed: int, epoch: int, *, shuffle: bool, weights: Te
     """Returns the samples of one epoch in their order.
 
     Args:
-        count: Number of samples in the data set.
+        count: Number of samples in the dataset.
         seed: The loader's seed.
         epoch: The epoch, from 0.
         shuffle: Whether the order is random.

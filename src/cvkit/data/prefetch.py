@@ -15,7 +15,7 @@ class RawBatch(NamedTuple):
     """A batch before the transform's batch stage.
 
     Attributes:
-        images: ``(B, …)``, uint8 for pictures.
+        images: ``(B, …)``, uint8 for images.
         targets: ``(B, …)``.
         epoch: The epoch that it belongs to.
         place: Its place in the epoch, from 0.

@@ -66,7 +66,7 @@ class Cache:
     It is not pickled with its content: a copy begins empty.
 
     Args:
-        count: Number of samples in the data set.
+        count: Number of samples in the dataset.
         limit: The largest number of bytes it may take; ``None`` for any.
         asked: Whether it was asked for, so that samples which it cannot keep are an error.
 
@@ -183,7 +183,7 @@ def too_large(size: int, limit: int) -> DataError:
         "the cache would not fit into memory",
         got=f"about {size / 2**20:,.0f} MiB of samples",
         expected=f"at most {limit / 2**20:,.0f} MiB, which is {MOST_SHARE:.0%} of what is free",
-        fix='pass cache="auto" or None, or smaller pictures',
+        fix='pass cache="auto" or None, or smaller images',
     )
 
 

@@ -62,7 +62,7 @@ class Makers(Protocol):
 
 
 class Threads:
-    """Makes batches in threads of this process, where pictures are decoded and cut without the interpreter's lock.
+    """Makes batches in threads of this process, where images are decoded and cut without the interpreter's lock.
 
     Args:
         fetcher: What makes a batch; one that several threads may call.
@@ -190,7 +190,7 @@ class Workers:
         except (PicklingError, AttributeError, TypeError) as error:
             self.close()
             raise DataError(
-                "a worker process cannot be given the data set and the transform",
+                "a worker process cannot be given the dataset and the transform",
                 got=f"{type(error).__name__}: {error}",
                 expected=f"what pickles, as start_method={method or multiprocessing.get_start_method()!r} needs",
                 fix="define functions and classes at the top of a module, instead of in a function or as a lambda; or take "
@@ -256,7 +256,7 @@ class Workers:
             likely = f"the script starts itself again in each process (its message is further up): {main_guard.LINES}"
         else:
             likely = (
-                "memory ran out, shared memory is full (--shm-size), or code of the data set ended it: try workers=0"
+                "memory ran out, shared memory is full (--shm-size), or code of the dataset ended it: try workers=0"
             )
         ended = ", ".join(_exit(code) for code in sorted(codes))
         return DataError(
@@ -288,7 +288,7 @@ class Workers:
 
 
 class _Tokened:
-    """A data set whose index is a whole batch's token."""
+    """A dataset whose index is a whole batch's token."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self.fetcher = fetcher

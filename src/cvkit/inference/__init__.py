@@ -2,8 +2,8 @@
 
 ===============  ================================================================
 ``load``         a checkpoint file to a predictor
-``Predictor``    a model with everything that it needs to look at pictures
-``Prediction``   what it says of one picture
+``Predictor``    a model with everything that it needs to look at images
+``Prediction``   what it says of one image
 ``Predictions``  what it says of many, in their order
 ``predict``      the outputs of any module over any loader
 ===============  ================================================================

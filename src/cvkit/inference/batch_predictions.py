@@ -1,4 +1,4 @@
-"""From a batch of a model's inputs to one prediction for each picture in it."""
+"""From a batch of a model's inputs to one prediction for each image in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cvkit.transforms import Framed, Transform
 
 __all__ = ["Looked", "look", "predictions_of"]
 
-_MAPS = ("segmentation", "pictures")
+_MAPS = ("segmentation", "images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,17 @@ def look(model: Any, inputs: Tensor, views: Sequence[View], reader: Reader) -> L
 
     Args:
         model: The model, in evaluation mode.
-        inputs: ``(N, …)``; pictures ``(N, C, H, W)`` where there is another view than the original.
+        inputs: ``(N, …)``; images ``(N, C, H, W)`` where there is another view than the original.
         views: The views.
         reader: How its outputs are read.
 
     Raises:
         ModelError: It fails on the batch, or its outputs do not fit the batch, the task or the classes.
-        ArgumentError: Views of what is no picture.
+        ArgumentError: Views of what is no image.
     """
     if inputs.ndim != 4 and list(views) != [VIEWS["original"]]:
         raise ArgumentError(
-            "test-time augmentation needs pictures",
+            "test-time augmentation needs images",
             got=f"inputs of shape {tuple(inputs.shape)}",
             expected="(N, C, H, W)",
             fix="leave tta out",
@@ -61,7 +61,7 @@ def look(model: Any, inputs: Tensor, views: Sequence[View], reader: Reader) -> L
         outputs = outputs_of(model, view.of(inputs))
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ModelError(
-                "the model's outputs are not one row a picture",
+                "the model's outputs are not one row an image",
                 got=f"shape {tuple(outputs.shape)} from a batch of {len(inputs)}",
                 expected=f"({len(inputs)}, …)",
                 fix="take squeeze() without a dimension, reshape and mean over dimension 0 out of its forward()",
@@ -75,7 +75,7 @@ def look(model: Any, inputs: Tensor, views: Sequence[View], reader: Reader) -> L
         raise ArgumentError("there is no view to look at", expected="at least one", fix='tta="flip"')
     alone = len(views) == 1 and views[0] == VIEWS["original"]
     mean = total if len(views) == 1 else total / len(views)
-    kept = outputs.float() if alone else mean if task in ("regression", "pictures") else None
+    kept = outputs.float() if alone else mean if task in ("regression", "images") else None
     return Looked(task, mean, kept)
 
 
@@ -89,11 +89,11 @@ def predictions_of(
     *,
     probability_maps: bool,
 ) -> list[Prediction]:
-    """Returns a prediction for each picture of a batch, on the CPU.
+    """Returns a prediction for each image of a batch, on the CPU.
 
     Args:
         looked: What the model says.
-        sizes: Height and width of each picture in pixels.
+        sizes: Height and width of each image in pixels.
         paths: The file of each.
         names: What to call each in a message.
         classes: The class names.
@@ -102,7 +102,7 @@ def predictions_of(
 
     Raises:
         ModelError: Outputs that are not finite.
-        ArgumentError: A preprocessing that looks at a part of each picture, where there is to be a mask.
+        ArgumentError: A preprocessing that looks at a part of each image, where there is to be a mask.
     """
     task = looked.task
     _check_finite(looked.scores, names)
@@ -123,7 +123,7 @@ def predictions_of(
             size=size,
             scores=scores[row] if scores is not None else None,
             outputs=outputs[row] if outputs is not None else None,
-            image=_restored(outputs[row], transform) if task == "pictures" and outputs is not None else None,
+            image=_restored(outputs[row], transform) if task == "images" and outputs is not None else None,
         )
         for row, (path, size) in enumerate(zip(paths, sizes, strict=True))
     ]
@@ -137,7 +137,7 @@ def _check_finite(scores: Tensor, names: Sequence[str]) -> None:
     bad = (~fine).nonzero().flatten().tolist()
     raise ModelError(
         f"the model's outputs for {names[bad[0]]} are not finite",
-        got=f"NaN or infinity for {len(bad)} of the {len(names)} pictures in its batch",
+        got=f"NaN or infinity for {len(bad)} of the {len(names)} images in its batch",
         expected="numbers",
         fix='see whether its weights are finite, and predict with precision="fp32"; a run whose loss was not finite is lost '
         "from there on",
@@ -145,27 +145,27 @@ def _check_finite(scores: Tensor, names: Sequence[str]) -> None:
 
 
 def _check_whole(transform: Any) -> None:
-    """Refuses a preprocessing of which a mask cannot be brought back to the picture's size."""
+    """Refuses a preprocessing of which a mask cannot be brought back to the image's size."""
     if isinstance(transform, Framed) and transform.by_frame:
         frame = transform.frame(4 * transform.size, 2 * transform.size)
         if frame.box == (0, 0, *frame.of) and frame.window is None:
             return
     raise ArgumentError(
-        "masks cannot be brought back to the pictures' size",
-        got=f"the preprocessing {transform!r}, which may look at a part of each picture",
-        expected="one that looks at the whole picture, e.g. segmentation_eval",
+        "masks cannot be brought back to the images' size",
+        got=f"the preprocessing {transform!r}, which may look at a part of each image",
+        expected="one that looks at the whole image, e.g. segmentation_eval",
         fix="predict with cvkit.transforms.segmentation_eval(size)",
     )
 
 
 def _masked(probabilities: Tensor, size: tuple[int, int], keep: bool) -> tuple[Tensor, Tensor | None]:
-    """Returns the mask of a picture in its own size, and the probability maps if they are kept."""
+    """Returns the mask of an image in its own size, and the probability maps if they are kept."""
     mask = mask_of(probabilities, *size).cpu()
     return mask, torch.stack([resize_map(one, *size) for one in probabilities]).cpu() if keep else None
 
 
 def _restored(outputs: Tensor, transform: Any) -> Image.Image | None:
-    """Returns outputs that are a picture as one, or ``None`` where they are none that this preprocessing knows."""
+    """Returns outputs that are an image as one, or ``None`` where they are none that this preprocessing knows."""
     if not isinstance(transform, Transform) or outputs.numel() != transform.channels * transform.size**2:
         return None
     pixels = transform.denormalize(outputs.reshape(transform.channels, transform.size, transform.size))

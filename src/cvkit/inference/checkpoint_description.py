@@ -190,7 +190,7 @@ class Description:
         Raises:
             CheckpointError: A value that no run can have had.
         """
-        how = self._part(self._known, "pictures")
+        how = self._part(self._known, "images")
         behind, whole = how.get("background"), how.get("whole")
         if behind is not None and not (
             isinstance(behind, list | tuple)

@@ -57,7 +57,7 @@ class Graph(nn.Module):
         return self.reader.scores(outputs, self.reader.task_of(outputs))
 
     def example(self) -> Tensor:
-        """Returns inputs to trace with: two pictures of noise, drawn without touching the global random generator."""
+        """Returns inputs to trace with: two images of noise, drawn without touching the global random generator."""
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (2, *self.shape), dtype=torch.uint8, generator=generator)
         return pixels.float() * self.factor + self.offset if self.normalized else pixels
@@ -88,7 +88,7 @@ def metadata_of(
         transform: The preprocessing.
         reader: How the model's outputs are read.
         task: What they are.
-        decoding: How files become pictures.
+        decoding: How files become images.
         inputs: What the graph takes.
     """
     config = transform.to_config()
@@ -98,7 +98,7 @@ def metadata_of(
         "multilabel": "the probability of each class, which do not sum to 1, (N, classes)",
         "segmentation": "the probability of each class at each pixel, (N, classes, size, size)",
         "regression": "the model's values",
-        "pictures": "pictures, normalised by mean and std",
+        "images": "images, normalised by mean and std",
     }
     taken = {
         "pixels": "uint8 (N, channels, size, size), levels 0 to 255; the graph normalises them",
@@ -126,7 +126,7 @@ def metadata_of(
 
 
 def steps_of(transform: Transform, decoding: Decoding) -> list[str]:
-    """Returns in words what becomes of a picture before the graph gets it."""
+    """Returns in words what becomes of an image before the graph gets it."""
     side = transform.size
     colours = "RGB" if transform.channels == 3 else "grey"
     profile = "converted to sRGB by its colour profile, " if decoding.colour == "convert" else ""
@@ -137,7 +137,7 @@ def steps_of(transform: Transform, decoding: Decoding) -> list[str]:
     frame = transform.frame(4 * side, 2 * side)
     how = f"{transform.filter}, antialiased" if transform.filter != "nearest" else "nearest"
     if frame.window is None:
-        return [*steps, f"resize the whole picture to {side}×{side} ({how})"]
+        return [*steps, f"resize the whole image to {side}×{side} ({how})"]
     shorter = min(frame.size)
     return [
         *steps,

@@ -28,7 +28,7 @@ __all__ = [
     "views_of",
 ]
 
-Task: TypeAlias = Literal["classification", "multilabel", "segmentation", "regression", "pictures"]
+Task: TypeAlias = Literal["classification", "multilabel", "segmentation", "regression", "images"]
 TASKS: tuple[str, ...] = get_args(Task)
 
 Views: TypeAlias = "str | int | Sequence[str] | None"
@@ -51,7 +51,7 @@ _ONE_A_CLASS = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A picture mirrored left and right or not, and then turned by quarters counter-clockwise.
+    """An image mirrored left and right or not, and then turned by quarters counter-clockwise.
 
     Attributes:
         mirrored: Whether it is mirrored, before it is turned.
@@ -62,12 +62,12 @@ class View:
     quarters: int
 
     def of(self, images: Tensor) -> Tensor:
-        """Returns pictures ``(N, C, H, W)`` seen in this way."""
+        """Returns images ``(N, C, H, W)`` seen in this way."""
         seen = images.flip(-1) if self.mirrored else images
         return seen.rot90(self.quarters, (-2, -1)) if self.quarters else seen
 
     def undo(self, maps: Tensor) -> Tensor:
-        """Returns what a model says of each place ``(N, C, H, W)`` at the places of the picture itself."""
+        """Returns what a model says of each place ``(N, C, H, W)`` at the places of the image itself."""
         back = maps.rot90(-self.quarters, (-2, -1)) if self.quarters else maps
         return back.flip(-1) if self.mirrored else back
 
@@ -89,7 +89,7 @@ def views_of(tta: Views) -> list[View]:
     """Returns the views that test-time augmentation averages over.
 
     Args:
-        tta: ``None`` for the picture alone; the name of a view that is added to it; how many of :data:`VIEWS`, from the first;
+        tta: ``None`` for the image alone; the name of a view that is added to it; how many of :data:`VIEWS`, from the first;
             or the names of all views, ``"original"`` among them or not.
 
     Raises:
@@ -106,7 +106,7 @@ def views_of(tta: Views) -> list[View]:
             "tta cannot be used",
             got=repr(tta),
             expected=f"None, a view's name, how many views (1 to {len(VIEWS)}), or a list of names among {', '.join(VIEWS)}",
-            fix='pass tta="flip" for the picture and its mirror image',
+            fix='pass tta="flip" for the image and its mirror image',
         )
     for name in names:
         if name not in VIEWS:
@@ -144,7 +144,7 @@ def outputs_of(model: Any, inputs: Tensor) -> Tensor:
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         said = str(error).splitlines() or [""]
         raise ModelError(
-            "the model fails on what the preprocessing makes of a picture",
+            "the model fails on what the preprocessing makes of an image",
             got=f"{type(error).__name__}: {said[0]}; inputs {str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}",
             expected="inputs of the size and the channels that it was built for",
             fix="pass the transform that it was trained with, of its size",
@@ -158,7 +158,7 @@ class Reader:
 
     Attributes:
         task: What they are; ``"auto"`` tells by their shape: with classes probabilities ``(N, C)`` or masks
-            ``(N, C, H, W)``, without classes values ``(N, …)`` or pictures ``(N, C, H, W)``.
+            ``(N, C, H, W)``, without classes values ``(N, …)`` or images ``(N, C, H, W)``.
         classes: The class names, or ``None``.
         logits: Whether they are logits, of which probabilities are to be made; else they are probabilities.
     """
@@ -187,12 +187,12 @@ class Reader:
 
     def _guess(self, outputs: Tensor) -> Task:
         if self.classes is None:
-            return "pictures" if outputs.ndim == 4 else "regression"
+            return "images" if outputs.ndim == 4 else "regression"
         one_each = outputs.shape[1:].numel() in self._channels(self.classes)
         return "segmentation" if outputs.ndim == 4 and not one_each else "classification"
 
     def _fits(self, task: Task, shape: tuple[int, ...]) -> bool:
-        if task in ("regression", "pictures"):
+        if task in ("regression", "images"):
             return True
         if self.classes is None:
             return False
@@ -215,7 +215,7 @@ class Reader:
         }[task]
         return ModelError(
             "the model's outputs do not fit its classes",
-            got=f"outputs of shape {tuple(outputs.shape[1:])} a picture",
+            got=f"outputs of shape {tuple(outputs.shape[1:])} an image",
             expected=wanted,
             fix="predict(model, data) gives the outputs of any model",
         )
@@ -231,7 +231,7 @@ class Reader:
             float32: ``(N, C)`` for classification, ``(N, C, H, W)`` for segmentation, else the shape of the outputs.
         """
         values = outputs.float()
-        if task in ("regression", "pictures"):
+        if task in ("regression", "images"):
             return values
         if task != "segmentation":
             values = values.flatten(1) if values.ndim > 1 else values.unsqueeze(1)
@@ -248,14 +248,14 @@ def task_of_run(loss: object, kind: object, preset: object, classes: Sequence[st
 
     Args:
         loss: The loss's name.
-        kind: What the labels of its data set were, as ``ParallelDataset`` names it.
+        kind: What the labels of its dataset were, as ``ParallelDataset`` names it.
         preset: The name of its transform.
         classes: Its class names.
     """
     if kind == "mask":
         return "segmentation"
     if kind == "image" or preset == "denoise":
-        return "pictures"
+        return "images"
     if classes is None:
         return "auto"
     return "regression" if loss in _REGRESSION else "multilabel" if loss in _SEPARATE else "auto"

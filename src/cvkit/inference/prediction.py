@@ -1,4 +1,4 @@
-"""What is predicted: of one picture, and of many."""
+"""What is predicted: of one image, and of many."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _NotPredictedError(ArgumentError, AttributeError):
 
 
 class Prediction:
-    """What a model says of one picture.
+    """What a model says of one image.
 
     What is there depends on the task:
 
@@ -36,26 +36,26 @@ class Prediction:
     * multilabel (several classes may be right, e.g. trained with ``"bce"``): the same, and ``labels``;
     * segmentation: ``mask``, ``present``, and ``probability_maps`` where they were asked for;
     * regression: ``outputs``, and ``value`` where the model has one output;
-    * pictures (denoising, autoencoders): ``outputs`` and ``image``.
+    * images (denoising, autoencoders): ``outputs`` and ``image``.
 
     Anything else answers with an error that says so.
 
     Args:
         task: What the model does.
         classes: The class names, or ``None``.
-        path: The picture's file, or ``None`` for one that was in memory.
-        size: Height and width of the picture in pixels.
+        path: The image's file, or ``None`` for one that was in memory.
+        size: Height and width of the image in pixels.
         scores: A probability a class ``(C,)``; ``None`` for tasks without.
         outputs: The model's outputs ``(…)``, or ``None``.
         mask: Class numbers ``(H, W)``, for segmentation.
         maps: Probabilities ``(C, H, W)``, for segmentation, or ``None``.
-        image: The picture that the model has made, or ``None``.
+        image: The image that the model has made, or ``None``.
 
     Attributes:
         task: What the model does.
         classes: The class names in the order of the model's outputs; ``None`` where there are none.
-        path: The picture's file, or ``None`` for one that was in memory.
-        size: Height and width of the picture in pixels.
+        path: The image's file, or ``None`` for one that was in memory.
+        size: Height and width of the image in pixels.
     """
 
     __slots__ = ("_image", "_maps", "_mask", "_outputs", "_scores", "classes", "path", "size", "task")
@@ -126,7 +126,7 @@ class Prediction:
         """
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ArgumentError(
-                "top: count cannot be used", got=repr(count), expected="a whole number of 1 or more", fix="top(3)"
+                "top: count cannot be used", got=repr(count), expected="an integer of 1 or more", fix="top(3)"
             )
         names, scores = self._names("probabilities"), self._given("probabilities", self._scores)
         values, places = scores.sort(descending=True, stable=True)
@@ -135,7 +135,7 @@ class Prediction:
 
     @property
     def mask(self) -> Tensor:
-        """The class of each pixel as its place in ``classes``: ``(H, W)``, as large as the picture; uint8 up to 256 classes."""
+        """The class of each pixel as its place in ``classes``: ``(H, W)``, as large as the image; uint8 up to 256 classes."""
         return self._given("a mask", self._mask)
 
     @property
@@ -168,7 +168,7 @@ class Prediction:
 
     @property
     def outputs(self) -> Tensor:
-        """The model's outputs for this picture as they are ``(…)``, e.g. logits.
+        """The model's outputs for this image as they are ``(…)``, e.g. logits.
 
         Not there for masks, and with test-time augmentation not for classes either: only probabilities are averaged.
         """
@@ -189,8 +189,8 @@ class Prediction:
 
     @property
     def image(self) -> Image.Image:
-        """The picture that the model has made of this one, in the size that it works on."""
-        return self._given("a picture", self._image)
+        """The image that the model has made of this one, in the size that it works on."""
+        return self._given("an image", self._image)
 
     def row(self) -> dict[str, Any]:
         """Returns this prediction as one row of a table, by column.
@@ -206,7 +206,7 @@ class Prediction:
         elif self._mask is not None:
             row |= {"height": self.size[0], "width": self.size[1]}
             values = list(self.shares().values())
-        elif self.task == "pictures":
+        elif self.task == "images":
             return row | {"height": self.size[0], "width": self.size[1]}
         else:
             numbers = self.outputs.flatten().tolist()
@@ -269,16 +269,16 @@ def _columns(classes: Sequence[str], taken: Mapping[str, Any]) -> list[str]:
 
 
 class Predictions(Sequence[Prediction]):
-    """What a model says of many pictures, in their order.
+    """What a model says of many images, in their order.
 
     ``predictions[0]`` is the first, ``pandas.DataFrame(predictions.rows)`` a data frame.
 
     Args:
-        predictions: One a picture.
-        skipped: The message of each picture that could not be read and was left out, by its path or its place in the list.
+        predictions: One an image.
+        skipped: The message of each image that could not be read and was left out, by its path or its place in the list.
 
     Attributes:
-        skipped: The message of each picture that was left out (``on_error="skip"``).
+        skipped: The message of each image that was left out (``on_error="skip"``).
     """
 
     def __init__(self, predictions: Sequence[Prediction], skipped: Mapping[str, str] | None = None) -> None:
@@ -303,17 +303,17 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def paths(self) -> list[Path | None]:
-        """The file of each picture, ``None`` for one that was in memory."""
+        """The file of each image, ``None`` for one that was in memory."""
         return [one.path for one in self]
 
     @property
     def labels(self) -> list[str]:
-        """The label of each picture."""
+        """The label of each image."""
         return [one.label for one in self]
 
     @property
     def probabilities(self) -> Tensor:
-        """The probability of each class for each picture ``(N, C)``, in the order of the classes."""
+        """The probability of each class for each image ``(N, C)``, in the order of the classes."""
         return torch.stack([one.scores for one in self])
 
     @property
@@ -323,7 +323,7 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row a picture, by column; see :meth:`Prediction.row`."""
+        """One row an image, by column; see :meth:`Prediction.row`."""
         return [one.row() for one in self]
 
     def to_csv(self, path: str | Path | None = None) -> str:

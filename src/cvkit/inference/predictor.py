@@ -1,4 +1,4 @@
-"""``Predictor``: a model with everything that it needs to look at pictures."""
+"""``Predictor``: a model with everything that it needs to look at images."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Array: TypeAlias = "np.ndarray[Any, Any] | Tensor"
 
 
 class Predictor:
-    """A model with everything that it needs to look at pictures.
+    """A model with everything that it needs to look at images.
 
     :func:`cvkit.load` makes one from a checkpoint; with a model in hand::
 
         predictor = cvkit.Predictor(model, classes, cvkit.transforms.classification_eval(224))
 
-    Pictures go the way that they go in validation: the same decoding, the same first stage, the same batches. So with the
+    Images go the way that they go in validation: the same decoding, the same first stage, the same batches. So with the
     validation's batch size (which a predictor from a checkpoint has) the probabilities of a folder are, on a CPU, to the last
     bit those of its validation loader, and what is computed of them is what :func:`cvkit.evaluate` says. With other batch
     sizes they differ in the last bits: convolutions and matrix products sum in an order that depends on the batch's size.
@@ -50,16 +50,16 @@ class Predictor:
         model: The module; it is moved to the device and put into evaluation mode.
         classes: The name of each output; ``None`` for a model without classes (a regression, an autoencoder).
         transform: The preprocessing, as in validation: a preset (of one for training its evaluation twin), or any callable on
-            one picture.
+            one image.
         task: ``"classification"``, ``"multilabel"`` (several classes may be right), ``"segmentation"``, ``"regression"`` or
-            ``"pictures"``; ``"auto"`` tells by the shape of the outputs, and takes ``(N, C)`` for a classification.
+            ``"images"``; ``"auto"`` tells by the shape of the outputs, and takes ``(N, C)`` for a classification.
         outputs: Whether the model gives ``"logits"`` or ``"probabilities"``.
         device: ``"auto"`` or a device.
         precision: As in ``fit``.
-        batch_size: How many pictures go through the model at a time.
+        batch_size: How many images go through the model at a time.
         background: What lies behind transparent pixels.
-        max_pixels: The largest picture that is decoded, in pixels.
-        whole: Whether a large JPEG is decoded in its full size even where less is enough, as pictures with masks are.
+        max_pixels: The largest image that is decoded, in pixels.
+        whole: Whether a large JPEG is decoded in its full size even where less is enough, as images with masks are.
         colour: What becomes of an image whose file says that its colours are not sRGB: ``"convert"`` or ``"ignore"``, as in
             :func:`cvkit.data.decode`.
 
@@ -67,7 +67,7 @@ class Predictor:
         model: The module.
         classes: The class names, or ``None``.
         transform: The preprocessing.
-        batch_size: How many pictures go through the model at a time.
+        batch_size: How many images go through the model at a time.
 
     Raises:
         ArgumentError: An argument that cannot be used.
@@ -114,7 +114,7 @@ class Predictor:
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too
         self,
-        pictures: str | Path | Image.Image,
+        images: str | Path | Image.Image,
         *,
         batch_size: int | None = None,
         tta: Views = None,
@@ -126,7 +126,7 @@ class Predictor:
     @overload
     def predict(
         self,
-        pictures: np.ndarray[Any, Any] | Tensor,
+        images: np.ndarray[Any, Any] | Tensor,
         *,
         batch_size: int | None = None,
         tta: Views = None,
@@ -138,7 +138,7 @@ class Predictor:
     @overload
     def predict(
         self,
-        pictures: Iterable[str | Path | Image.Image | np.ndarray[Any, Any] | Tensor],
+        images: Iterable[str | Path | Image.Image | np.ndarray[Any, Any] | Tensor],
         *,
         batch_size: int | None = None,
         tta: Views = None,
@@ -149,7 +149,7 @@ class Predictor:
     ) -> Predictions: ...
     def predict(
         self,
-        pictures: Any,
+        images: Any,
         *,
         batch_size: int | None = None,
         tta: Views = None,
@@ -158,14 +158,14 @@ class Predictor:
         workers: int | Literal["auto"] = "auto",
         progress: bool = True,
     ) -> Any:
-        """Predicts one picture or many.
+        """Predicts one image or many.
 
-        One picture gives a :class:`Prediction`; a folder, a list (of anything here, folders too) or a batch ``(N, …)`` gives
-        :class:`Predictions`, in order. (A type checker takes a path for a picture: write ``predict([folder])``, which is the
+        One image gives a :class:`Prediction`; a folder, a list (of anything here, folders too) or a batch ``(N, …)`` gives
+        :class:`Predictions`, in order. (A type checker takes a path for an image: write ``predict([folder])``, which is the
         same.)
 
-        * A file is decoded as the data sets of :mod:`cvkit.data` do it: turned upright, in 8 bits, transparent pixels white.
-        * A folder gives all pictures in it and below, by their endings, without hidden ones and links that lead outside; first
+        * A file is decoded as the datasets of :mod:`cvkit.data` do it: turned upright, in 8 bits, transparent pixels white.
+        * A folder gives all images in it and below, by their endings, without hidden ones and links that lead outside; first
           its own files and then folder by folder, sorted, which is the order of a ``FolderDataset``.
         * A PIL image of any mode.
         * A NumPy array has its channels last: ``(H, W)``, ``(H, W, C)`` or ``(N, H, W, C)``; a tensor has them first:
@@ -174,29 +174,29 @@ class Predictor:
           normalisation included. A shape that can be read in two ways is an error.
 
         Args:
-            pictures: What to look at.
-            batch_size: How many pictures go through the model at a time; by default as many as in the run's validation, see
+            images: What to look at.
+            batch_size: How many images go through the model at a time; by default as many as in the run's validation, see
                 :class:`Predictor`.
-            tta: Test-time augmentation: the mean of the probabilities (or values) over several views of each picture, after
-                its preprocessing; masks are turned back first. ``"flip"``: the picture and its mirror image. Or how many of
+            tta: Test-time augmentation: the mean of the probabilities (or values) over several views of each image, after
+                its preprocessing; masks are turned back first. ``"flip"``: the image and its mirror image. Or how many of
                 ``original, flip, vertical_flip, rotate180, rotate90, rotate270, transpose, transverse``, from the first; or a
                 list of such names. It takes as many times longer.
-            on_error: ``"raise"`` names a picture that cannot be read; ``"skip"`` leaves it out, of several, and tells of it.
+            on_error: ``"raise"`` names an image that cannot be read; ``"skip"`` leaves it out, of several, and tells of it.
             probability_maps: Whether masks keep the probability of each class at each pixel too.
             workers: Processes that decode; ``"auto"`` takes some for thousands of files.
             progress: Whether to show a bar for several batches, in a terminal or notebook.
 
         Raises:
-            ImageError: A picture that is missing, damaged, or none.
-            DataError: A folder without pictures, or none of several can be read.
-            ArgumentError: Something that is no picture, or an argument that cannot be used.
+            ImageError: An image that is missing, damaged, or none.
+            DataError: A folder without images, or none of several can be read.
+            ArgumentError: Something that is no image, or an argument that cannot be used.
             ModelError: A model that fails on what the preprocessing makes, or outputs that do not fit the classes, or are not
                 finite.
 
         Warns:
-            CvkitWarning: Pictures that were left out, or links that were not followed.
+            CvkitWarning: Images that were left out, or links that were not followed.
         """
-        items, alone = gather(pictures)
+        items, alone = gather(images)
         _check_on_error(on_error)
         loader = self._loader(items, batch_size, "raise" if alone else on_error, workers)
         coming = self._batches(loader, views_of(tta), probability_maps)
@@ -215,7 +215,7 @@ class Predictor:
         skipped = skipped_by(loader)
         if not found:
             raise DataError(
-                "none of the pictures can be read",
+                "none of the images can be read",
                 got=f"{len(skipped)} that were left out, e.g. {next(iter(skipped.values())).splitlines()[0]}",
                 expected="at least one that can",
                 fix="see what they are",
@@ -225,7 +225,7 @@ class Predictor:
 
     def stream(
         self,
-        pictures: Any,
+        images: Any,
         *,
         batch_size: int | None = None,
         tta: Views = None,
@@ -236,7 +236,7 @@ class Predictor:
         """Yields the predictions of :meth:`predict` one by one, as they are made, so that not all have to be kept.
 
         Args:
-            pictures: As there.
+            images: As there.
             batch_size: As there.
             tta: As there.
             on_error: As there.
@@ -244,9 +244,9 @@ class Predictor:
             workers: As there.
 
         Raises:
-            CvkitError: As there, when it comes to the picture.
+            CvkitError: As there, when it comes to the image.
         """
-        items, _ = gather(pictures)
+        items, _ = gather(images)
         _check_on_error(on_error)
         loader = self._loader(items, batch_size, on_error, workers)
         coming = self._batches(loader, views_of(tta), probability_maps)
@@ -296,8 +296,8 @@ class Predictor:
         """Writes the model to a file that runs without cvkit: ``.onnx``, or ``.pt2`` for ``torch.export``.
 
         The graph takes ``pixels``, uint8 ``(N, C, size, size)``, RGB or grey, as the preprocessing's first stage makes them of
-        a picture, for any ``N``; it normalises them and gives ``probabilities``, float32 ``(N, classes)`` (of a segmentation
-        ``(N, classes, size, size)``), or ``outputs`` where there are no classes. How to come from a picture to the pixels
+        an image, for any ``N``; it normalises them and gives ``probabilities``, float32 ``(N, classes)`` (of a segmentation
+        ``(N, classes, size, size)``), or ``outputs`` where there are no classes. How to come from an image to the pixels
         stands in the file (:func:`cvkit.export.read_metadata`): size, resizing and interpolation, mean, std, classes, versions.
 
         Args:
@@ -333,7 +333,7 @@ class Predictor:
             example,
             metadata=metadata_of(self.model, self.transform, self._reader, task, self._decoding, inputs),
             input_name=inputs,
-            output_name="outputs" if task in ("regression", "pictures") else "probabilities",
+            output_name="outputs" if task in ("regression", "images") else "probabilities",
             check=check,
         )
 
@@ -350,7 +350,7 @@ def _check(model: object, transform: object, batch_size: object) -> None:
         raise ArgumentError(
             "transform cannot be used",
             got=repr(transform),
-            expected="a preset, or a callable on one picture",
+            expected="a preset, or a callable on one image",
             fix="e.g. cvkit.transforms.classification_eval(224)",
         )
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:

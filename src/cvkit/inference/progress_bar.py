@@ -1,4 +1,4 @@
-"""What is shown and said while many pictures are looked at."""
+"""What is shown and said while many images are looked at."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SECONDS = 0.1
 
 
 def bar(total: int, wanted: bool) -> Any:
-    """Returns a progress bar over so many pictures, or ``None`` where none is wanted or nobody would see it.
+    """Returns a progress bar over so many images, or ``None`` where none is wanted or nobody would see it.
 
     Args:
-        total: How many pictures.
+        total: How many images.
         wanted: Whether one is asked for; it is shown in a terminal or notebook only.
     """
     if not wanted or not (sys.stderr.isatty() or _in_notebook()):
@@ -29,7 +29,7 @@ def bar(total: int, wanted: bool) -> Any:
     return tqdm(
         total=total,
         desc="predicting",
-        unit="picture",
+        unit="image",
         file=sys.stderr,
         leave=False,
         dynamic_ncols=True,
@@ -45,11 +45,11 @@ def _in_notebook() -> bool:
 
 
 def tell_skipped(skipped: Mapping[str, str], total: int) -> None:
-    """Warns of pictures that were left out.
+    """Warns of images that were left out.
 
     Warns:
         CvkitWarning: Some were.
     """
     if skipped:
         first = next(iter(skipped.values())).splitlines()[0]
-        warn(f"{len(skipped)} of {total} pictures were left out because they cannot be read, e.g. {first}")
+        warn(f"{len(skipped)} of {total} images were left out because they cannot be read, e.g. {first}")

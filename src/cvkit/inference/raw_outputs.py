@@ -46,7 +46,7 @@ def predict(
         The outputs of every sample in order, ``(N, …)``, on the CPU.
 
     Raises:
-        ArgumentError: A model that is no module, data that cannot be walked, or outputs that are no tensor.
+        ArgumentError: A model that is no module, data that cannot be iterated, or outputs that are no tensor.
         DataError: Data that gave no batch.
         DeviceError: A device or precision that is not there.
 

@@ -1,4 +1,4 @@
-"""What a predictor is given to look at: files, folders, pictures, arrays and tensors, as a data set for the loader."""
+"""What a predictor is given to look at: files, folders, images, arrays and tensors, as a dataset for the loader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cvkit.pixels import WHITE, eight_bit
 __all__ = ["Decoding", "Given", "Item", "gather", "skipped_by"]
 
 Item: TypeAlias = "Path | Image.Image | np.ndarray[Any, Any]"
-"""One picture: a file, an image, or an array ``(H, W)`` or ``(H, W, C)``."""
+"""One image: a file, an image, or an array ``(H, W)`` or ``(H, W, C)``."""
 
 _CHANNELS = (1, 3, 4)
 _EXPECTED = (
@@ -33,12 +33,12 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How files become pictures.
+    """How files become images.
 
     Attributes:
         background: What lies behind transparent pixels.
         max_pixels: The largest number of pixels that is decoded.
-        whole: Whether a JPEG is decoded in its full size, even where less is enough: as the pictures of masks are.
+        whole: Whether a JPEG is decoded in its full size, even where less is enough: as the images of masks are.
         colour: What becomes of an image whose file says that its colours are not sRGB.
     """
 
@@ -49,15 +49,15 @@ class Decoding:
 
 
 class Given:
-    """Pictures as a data set; the target of each is its place, its height and its width.
+    """Images as a dataset; the target of each is its place, its height and its width.
 
     Args:
-        items: The pictures.
+        items: The images.
         decoding: How files are decoded.
         on_error: As in ``FolderDataset``.
 
     Attributes:
-        paths: The files, or ``None`` where some of the pictures are in memory.
+        paths: The files, or ``None`` where some of the images are in memory.
     """
 
     deterministic = True
@@ -74,21 +74,21 @@ class Given:
         return len(self.items)
 
     def path(self, index: int) -> Path | None:
-        """Returns the file of a picture, or ``None`` for one in memory."""
+        """Returns the file of an image, or ``None`` for one in memory."""
         item = self.items[index]
         return item if isinstance(item, Path) else None
 
     def name(self, index: int) -> str:
-        """Returns what to call a picture in a message: its file, or its place."""
+        """Returns what to call an image in a message: its file, or its place."""
         item = self.items[index]
         return str(item) if isinstance(item, Path) else f"number {index} of those given"
 
     def __getitem__(self, index: int) -> tuple[Image.Image, tuple[int, int, int]]:
-        """Returns a picture, whole, and its place, height and width.
+        """Returns an image, whole, and its place, height and width.
 
         Raises:
-            ImageError: A picture that cannot be decoded.
-            ArgumentError: An array whose numbers are no picture's.
+            ImageError: An image that cannot be decoded.
+            ArgumentError: An array whose numbers are no image's.
         """
         return self.read(index)
 
@@ -96,8 +96,8 @@ class Given:
         """Does what indexing does; a JPEG may come smaller, as ``decode`` says, and its size is told as it was.
 
         Raises:
-            ImageError: A picture that cannot be decoded.
-            ArgumentError: An array whose numbers are no picture's.
+            ImageError: An image that cannot be decoded.
+            ArgumentError: An array whose numbers are no image's.
         """
         item, how = self.items[index], self.decoding
         size: list[tuple[int, int]] = []
@@ -111,7 +111,7 @@ class Given:
             image = decode(item, background=how.background, max_pixels=how.max_pixels, enough=wanted, colour=how.colour)
         else:
             name = self.name(index)
-            opened = item if isinstance(item, Image.Image) else _picture(item, name)
+            opened = item if isinstance(item, Image.Image) else _image(item, name)
             with blamed_on(name):
                 image = upright(opened)
                 if how.colour == "convert":
@@ -122,30 +122,30 @@ class Given:
 
 
 def skipped_by(loader: Loader) -> dict[str, str]:
-    """Returns the message of each picture that a loader over :class:`Given` has left out, by its name, in order."""
+    """Returns the message of each image that a loader over :class:`Given` has left out, by its name, in order."""
     given: Given = loader.dataset
     return {given.name(index): why for index, why in sorted(loader.skipped.items())}
 
 
-def gather(pictures: Any) -> tuple[list[Item], bool]:
-    """Returns the pictures that are meant, in order, and whether this is one picture rather than several.
+def gather(images: Any) -> tuple[list[Item], bool]:
+    """Returns the images that are meant, in order, and whether this is one image rather than several.
 
     Args:
-        pictures: What :meth:`Predictor.predict` takes.
+        images: What :meth:`Predictor.predict` takes.
 
     Raises:
-        ArgumentError: Something else, or an array or tensor of a shape or type that is no picture's.
-        DataError: A folder without pictures.
+        ArgumentError: Something else, or an array or tensor of a shape or type that is no image's.
+        DataError: A folder without images.
     """
-    if isinstance(pictures, str | Path | Image.Image | np.ndarray | Tensor):
-        return _one(pictures, "the picture")
-    if isinstance(pictures, Mapping | bytes) or not isinstance(pictures, Iterable):
-        raise _unknown(pictures, "this")
-    several = [item for number, one in enumerate(pictures) for item in _one(one, f"number {number} of the list")[0]]
+    if isinstance(images, str | Path | Image.Image | np.ndarray | Tensor):
+        return _one(images, "the image")
+    if isinstance(images, Mapping | bytes) or not isinstance(images, Iterable):
+        raise _unknown(images, "this")
+    several = [item for number, one in enumerate(images) for item in _one(one, f"number {number} of the list")[0]]
     if not several:
         raise ArgumentError(
             "there is nothing to predict",
-            got=f"an empty {type(pictures).__name__}",
+            got=f"an empty {type(images).__name__}",
             expected=_EXPECTED,
             fix="see how the list came about",
         )
@@ -153,7 +153,7 @@ def gather(pictures: Any) -> tuple[list[Item], bool]:
 
 
 def _one(given: Any, name: str) -> tuple[list[Item], bool]:
-    """Returns the pictures that one argument stands for, and whether it stands for one as a rule."""
+    """Returns the images that one argument stands for, and whether it stands for one as a rule."""
     if isinstance(given, str | Path):
         path = Path(given)
         return (_files(path), False) if path.is_dir() else ([path], True)
@@ -177,7 +177,7 @@ def _unknown(given: Any, name: str) -> ArgumentError:
 
 
 def _files(folder: Path) -> list[Item]:
-    """Returns the pictures under a folder, in the order in which a ``FolderDataset`` over it has them.
+    """Returns the images under a folder, in the order in which a ``FolderDataset`` over it has them.
 
     Raises:
         DataError: It holds none.
@@ -191,7 +191,7 @@ def _files(folder: Path) -> list[Item]:
         )
     if not paths:
         raise DataError(
-            f"no picture in {folder}",
+            f"no image in {folder}",
             got=tree.holds(),
             expected=f"files ending in {', '.join(EXTENSIONS)}",
             fix="check the path; files of other names can be given as a list",
@@ -215,10 +215,10 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> tuple[list[Item], boo
             fix="pass Image.fromarray(array)" if both else "pass torch.from_numpy(array): tensors have them first",
         )
     raise ArgumentError(
-        f"the shape of {name} is no picture's",
+        f"the shape of {name} is no image's",
         got=f"an array {shape}",
         expected="(H, W), (H, W, C) or (N, H, W, C) with C 1, 3 or 4",
-        fix="see how it was made; a list of arrays (H, W) is a list of grey pictures",
+        fix="see how it was made; a list of arrays (H, W) is a list of grey images",
     )
 
 
@@ -230,12 +230,12 @@ def _from_tensor(tensor: Tensor, name: str) -> tuple[list[Item], bool]:
     plain = tensor.ndim == 2 and tensor.numel() > 0
     if not plain and (not first or shape[-1] in _CHANNELS):
         raise ArgumentError(
-            f"the shape of {name} can be read in two ways" if first else f"the shape of {name} is no picture's",
+            f"the shape of {name} can be read in two ways" if first else f"the shape of {name} is no image's",
             got=f"a tensor {shape}",
             expected="channels first: (H, W), (C, H, W) or (N, C, H, W) with C 1, 3 or 4",
             fix="pass a PIL image, which says what it is"
             if first
-            else "move the channels: tensor.movedim(-1, -3); a list of tensors (H, W) is a list of grey pictures",
+            else "move the channels: tensor.movedim(-1, -3); a list of tensors (H, W) is a list of grey images",
         )
     values = tensor.detach().cpu()
     array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
@@ -248,15 +248,15 @@ def _from_tensor(tensor: Tensor, name: str) -> tuple[list[Item], bool]:
 def _check_type(name: str, levels: bool, floats: bool, kind: str) -> None:
     if not levels and not floats:
         raise ArgumentError(
-            f"the numbers of {name} are no picture's",
+            f"the numbers of {name} are no image's",
             got=kind.removeprefix("torch."),
             expected="uint8 levels from 0 to 255, or floats from 0 to 1",
             fix="levels of 0 to 255: array.astype('uint8') or tensor.to(torch.uint8); levels of 16 bits: array / 65535",
         )
 
 
-def _picture(array: np.ndarray[Any, Any], name: str) -> Image.Image:
-    """Returns an array ``(H, W)`` or ``(H, W, C)`` as a picture; floats become the nearest of 256 levels.
+def _image(array: np.ndarray[Any, Any], name: str) -> Image.Image:
+    """Returns an array ``(H, W)`` or ``(H, W, C)`` as an image; floats become the nearest of 256 levels.
 
     Raises:
         ArgumentError: Floats outside of 0 to 1, or not finite.
@@ -265,7 +265,7 @@ def _picture(array: np.ndarray[Any, Any], name: str) -> Image.Image:
         low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
         if not (low >= 0 and high <= 1):  # NaN compares as neither
             raise ArgumentError(
-                f"the picture {name} holds floats outside of 0 to 1",
+                f"the image {name} holds floats outside of 0 to 1",
                 got=f"values from {low:.4g} to {high:.4g}",
                 expected="floats from 0 to 1, or uint8 levels from 0 to 255",
                 fix="divide levels by 255; inputs that are normalised already go straight to the model: "

@@ -17,7 +17,7 @@ __all__ = ["Accuracy"]
 
 @metrics.register("accuracy")
 class Accuracy:
-    """The share of right predictions, as whole numbers until the last division.
+    """The share of right predictions, as integers until the last division.
 
     Outputs ``(N, C, …)`` are compared by their largest class with targets ``(N, …)``, or with soft targets
     ``(N, C, …)`` by theirs. Outputs ``(N,)`` or ``(N, 1)`` are one logit a sample, compared with ``threshold``.

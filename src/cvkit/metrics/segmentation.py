@@ -18,7 +18,7 @@ __all__ = ["Dice", "IoU"]
 
 
 class _Overlap(ABC):
-    """Counts pixels by class, as whole numbers on the device.
+    """Counts pixels by class, as integers on the device.
 
     Args:
         classes: The classes that count in the mean; all of them by default.

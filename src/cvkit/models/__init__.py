@@ -3,7 +3,7 @@
 =================  =================================================================
 ``create``         any model by name: built in, torchvision's or timm's
 ``names``          every name
-``register``       a name for a builder of your own
+``register``       a name for your own builder
 ``from_config``    the same architecture again, from ``model.cvkit_config``
 ``replace_head``   another number of classes
 ``append_head``    a new layer behind a pretrained head

@@ -113,13 +113,13 @@ def append_head(model: nn.Module, num_classes: int) -> nn.Module:
 
 
 def adapt_input(model: nn.Module, in_channels: int) -> nn.Module:
-    """Makes a model take pictures of another number of channels, in place; its first convolution keeps what it has learnt.
+    """Makes a model take images of another number of channels, in place; its first convolution keeps what it has learnt.
 
     The weights are changed as :func:`adapted` says; ``model.cvkit_config`` follows.
 
     Args:
         model: A model whose first layer with weights is a convolution.
-        in_channels: Channels of the pictures: 1 for grey, 4 for RGB and one more.
+        in_channels: Channels of the images: 1 for grey, 4 for RGB and one more.
 
     Returns:
         The same model.
@@ -150,7 +150,7 @@ def adapt_input(model: nn.Module, in_channels: int) -> nn.Module:
 def adapted(weight: Tensor, in_channels: int) -> Tensor:
     """Makes the trained weights of a convolution take another number of channels.
 
-    One channel: the sum, so that a grey picture gives what it gave as RGB. More: the old ones repeated in order, scaled by
+    One channel: the sum, so that a grey image gives what it gave as RGB. More: the old ones repeated in order, scaled by
     their number over ``in_channels``, so that outputs keep their size. Source: ``timm.models.adapt_input_conv``.
 
     Args:
@@ -191,7 +191,7 @@ def _check_count(function: str, label: str, value: object) -> None:
             f"{function}: {label} cannot be used",
             got=value,
             expected="1 or more",
-            fix="count the classes" if label == "num_classes" else "count the channels of the pictures",
+            fix="count the classes" if label == "num_classes" else "count the channels of the images",
         )
 
 

@@ -49,17 +49,17 @@ def autoencoder_linear(
 ) -> nn.Module:
     """An autoencoder of dense layers: ``(N, …)`` to the same shape; the code is ``(N, hidden[-1])``.
 
-    For grey pictures of 28×28: 784, 128, 64, 32, 64, 128, 784. Source: Hinton and Salakhutdinov, Reducing the Dimensionality of
+    For grey images of 28×28: 784, 128, 64, 32, 64, 128, 784. Source: Hinton and Salakhutdinov, Reducing the Dimensionality of
     Data with Neural Networks, 2006, in the tutorials' sizes.
 
     Args:
         num_classes: Not used: an autoencoder has no classes.
-        in_channels: Channels of the pictures.
-        size: Side of the pictures in pixels, or height and width.
-        in_features: Numbers a sample; by default those of a picture, ``in_channels * height * width``.
+        in_channels: Channels of the images.
+        size: Side of the images in pixels, or height and width.
+        in_features: Numbers a sample; by default those of an image, ``in_channels * height * width``.
         hidden: Width of each layer of the encoder; those of the decoder are the same backwards.
         activation: Between the layers, as for ``mlp``.
-        output: What the last layer's numbers go through: ``"identity"``, or e.g. ``"sigmoid"`` for pictures from 0 to 1.
+        output: What the last layer's numbers go through: ``"identity"``, or e.g. ``"sigmoid"`` for images from 0 to 1.
 
     Raises:
         UnknownNameError: An activation that is not known.
@@ -94,17 +94,17 @@ def autoencoder_conv(
     """A convolutional autoencoder: ``(N, in_channels, H, W)`` of any size to the same shape.
 
     Each width stands for a 3×3 convolution and a 2×2 max pooling, and in the decoder for a doubling by nearest neighbours and
-    a 3×3 convolution, which leaves no checkerboard as transposed convolutions do. By default the code of a 28×28 picture is 16
+    a 3×3 convolution, which leaves no checkerboard as transposed convolutions do. By default the code of a 28×28 image is 16
     maps of 4×4. Sources: Masci et al., Stacked Convolutional Auto-Encoders, 2011; Odena et al., Deconvolution and Checkerboard
     Artifacts, 2016.
 
     Args:
         num_classes: Not used: an autoencoder has no classes.
-        in_channels: Channels of the pictures, in and out.
+        in_channels: Channels of the images, in and out.
         widths: Maps on each level, from fine to coarse.
         activation: After each convolution but the last, as for ``mlp``.
-        output: What the last convolution's numbers go through: ``"identity"``, or e.g. ``"sigmoid"`` for pictures from 0 to 1.
-            With the squared error and mostly black pictures, a sigmoid can stay at black for long.
+        output: What the last convolution's numbers go through: ``"identity"``, or e.g. ``"sigmoid"`` for images from 0 to 1.
+            With the squared error and mostly black images, a sigmoid can stay at black for long.
 
     Raises:
         UnknownNameError: An activation that is not known.

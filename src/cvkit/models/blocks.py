@@ -13,7 +13,7 @@ from cvkit.errors import ArgumentError, unknown_name
 __all__ = ["Size", "activation", "flat_features", "in_features", "no_small_stem", "sides", "whole", "wholes"]
 
 Size: TypeAlias = "int | Sequence[int]"
-"""The side of square pictures in pixels, or their height and width."""
+"""The side of square images in pixels, or their height and width."""
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -46,25 +46,25 @@ def activation(name: str) -> nn.Module:
 
 
 def whole(model: str, name: str, value: object, least: int = 1) -> int:
-    """Returns a whole number of ``least`` or more, or says which argument of which model is none."""
+    """Returns an integer of ``least`` or more, or says which argument of which model is none."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ArgumentError(
             f"{model}: {name} cannot be used",
             got=repr(value),
-            expected=f"a whole number of {least} or more",
+            expected=f"an integer of {least} or more",
             fix=f"pass e.g. {name}={max(least, 3)}",
         )
     return value
 
 
 def wholes(model: str, name: str, values: object, least: int = 0) -> list[int]:
-    """Returns whole numbers of 1 or more, at least so many, or says which argument of which model holds none."""
+    """Returns integers of 1 or more, at least so many, or says which argument of which model holds none."""
     listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else None
     if listed is None or len(listed) < least or not all(type(one) is int and one >= 1 for one in listed):
         raise ArgumentError(
             f"{model}: {name} cannot be used",
             got=repr(values),
-            expected="whole numbers of 1 or more, one a layer",
+            expected="integers of 1 or more, one a layer",
             fix=f"pass e.g. {name}=(64, 32)",
         )
     return listed
@@ -74,21 +74,21 @@ def sides(size: Size) -> tuple[int, int]:
     """Returns height and width in pixels.
 
     Raises:
-        ArgumentError: Neither one whole number of 1 or more nor two.
+        ArgumentError: Neither one integer of 1 or more nor two.
     """
     both = [size, size] if isinstance(size, int) else list(size) if isinstance(size, Sequence) else []
     if len(both) != 2 or not all(type(one) is int and one >= 1 for one in both):
         raise ArgumentError(
             "size cannot be used",
             got=repr(size),
-            expected="the side of the pictures in pixels, or their height and width",
+            expected="the side of the images in pixels, or their height and width",
             fix="pass e.g. size=32 or size=(48, 64)",
         )
     return both[0], both[1]
 
 
 def in_features(given: int | None, in_channels: int, size: Size) -> int:
-    """Returns how many numbers a flattened sample has: what is given, or those of a picture."""
+    """Returns how many numbers a flattened sample has: what is given, or those of an image."""
     if given is None:
         height, width = sides(size)
         return in_channels * height * width
@@ -98,30 +98,30 @@ def in_features(given: int | None, in_channels: int, size: Size) -> int:
 
 
 def flat_features(layers: nn.Module, in_channels: int, size: Size) -> int:
-    """Returns how many numbers ``layers`` make of one picture, by sending one through.
+    """Returns how many numbers ``layers`` make of one image, by sending one through.
 
     Raises:
-        ArgumentError: The picture is too small to go through.
+        ArgumentError: The image is too small to go through.
     """
-    picture = torch.zeros(1, in_channels, *sides(size), device=next(layers.parameters()).device)
+    image = torch.zeros(1, in_channels, *sides(size), device=next(layers.parameters()).device)
     try:
         with torch.no_grad():
-            return int(layers(picture).numel())
+            return int(layers(image).numel())
     except RuntimeError as error:
         raise ArgumentError(
             "size is too small for this model",
             got=repr(size),
-            expected="the side of its pictures in pixels",
+            expected="the side of its images in pixels",
             fix="size=32",
         ) from error
 
 
 def no_small_stem(name: str) -> ArgumentError:
-    """Builds the error for a model that cannot be given a stem for small pictures."""
+    """Builds the error for a model that cannot be given a stem for small images."""
     return ArgumentError(
         f"the model {name!r} has no small stem",
         got="stem='small'",
         expected="torchvision's ResNet, ResNeXt, Wide ResNet, DenseNet, GoogLeNet, ShuffleNet, SqueezeNet, RegNet, MobileNet, "
-        "MNASNet, EfficientNet or a segmentation network on one of these; resnet and resnet9 are made for small pictures",
+        "MNASNet, EfficientNet or a segmentation network on one of these; resnet and resnet9 are made for small images",
         fix="leave stem out",
     )

@@ -23,9 +23,9 @@ def linear(*, num_classes: int, in_channels: int = 3, size: Size = 32, in_featur
 
     Args:
         num_classes: Outputs; 1 for a regression of one number.
-        in_channels: Channels of the pictures.
-        size: Side of the pictures in pixels, or height and width.
-        in_features: Numbers a sample; by default those of a picture, ``in_channels * height * width``.
+        in_channels: Channels of the images.
+        size: Side of the images in pixels, or height and width.
+        in_features: Numbers a sample; by default those of an image, ``in_channels * height * width``.
     """
     features = blocks.in_features(in_features, in_channels, size)
     return nn.Sequential(OrderedDict(flatten=nn.Flatten(), head=nn.Linear(features, num_classes)))
@@ -49,9 +49,9 @@ def mlp(
 
     Args:
         num_classes: Outputs.
-        in_channels: Channels of the pictures.
-        size: Side of the pictures in pixels, or height and width.
-        in_features: Numbers a sample; by default those of a picture, ``in_channels * height * width``.
+        in_channels: Channels of the images.
+        size: Side of the images in pixels, or height and width.
+        in_features: Numbers a sample; by default those of an image, ``in_channels * height * width``.
         hidden: Width of each hidden layer; ``()`` for none.
         activation: ``"relu"``, ``"leaky_relu"``, ``"elu"``, ``"selu"``, ``"gelu"``, ``"silu"``, ``"mish"``, ``"softplus"``,
             ``"tanh"``, ``"sigmoid"`` or ``"identity"``.
@@ -97,11 +97,11 @@ def lenet5(*, num_classes: int, in_channels: int = 1, size: Size = 28) -> nn.Mod
 
     Args:
         num_classes: Outputs.
-        in_channels: Channels of the pictures.
-        size: Side of the pictures in pixels, or height and width; at least 12.
+        in_channels: Channels of the images.
+        size: Side of the images in pixels, or height and width; at least 12.
 
     Raises:
-        ArgumentError: Pictures that are too small.
+        ArgumentError: Images that are too small.
     """
     features = nn.Sequential(
         nn.Conv2d(in_channels, 6, 5, padding=2),
@@ -123,12 +123,12 @@ def cnn_mnist(*, num_classes: int, in_channels: int = 1, size: Size = 28, dropou
 
     Args:
         num_classes: Outputs.
-        in_channels: Channels of the pictures.
-        size: Side of the pictures in pixels, or height and width; at least 4.
+        in_channels: Channels of the images.
+        size: Side of the images in pixels, or height and width; at least 4.
         dropout: Probability of dropping a dense unit.
 
     Raises:
-        ArgumentError: Pictures that are too small.
+        ArgumentError: Images that are too small.
     """
     features = nn.Sequential(
         nn.Conv2d(in_channels, 64, 5, padding=2),
@@ -150,11 +150,11 @@ def cifar_quick(*, num_classes: int, in_channels: int = 3, size: Size = 32) -> n
 
     Args:
         num_classes: Outputs.
-        in_channels: Channels of the pictures.
-        size: Side of the pictures in pixels, or height and width; at least 8.
+        in_channels: Channels of the images.
+        size: Side of the images in pixels, or height and width; at least 8.
 
     Raises:
-        ArgumentError: Pictures that are too small.
+        ArgumentError: Images that are too small.
     """
     features = nn.Sequential(
         nn.Conv2d(in_channels, 32, 5, padding=2),

@@ -19,7 +19,7 @@ def freeze(model: nn.Module, *, keep: str | Sequence[str] | None = None) -> nn.M
     """Freezes everything but the head, in place: parameters, and the statistics of batch norms.
 
     What is frozen is marked (``module.cvkit_frozen``) and put into evaluation mode; ``fit`` keeps it there, each epoch again.
-    In a loop of your own, call ``eval()`` on what is marked after each ``model.train()``.
+    In your own loop, call ``eval()`` on what is marked after each ``model.train()``.
 
     Args:
         model: A classifier; any module where ``keep`` is given.
@@ -76,7 +76,7 @@ def unfreeze(model: nn.Module, name: str | Sequence[str] | None = None, *, depth
             raise ArgumentError(
                 "unfreeze: depth cannot be used",
                 got=repr(depth),
-                expected="a whole number of 1 or more",
+                expected="an integer of 1 or more",
                 fix="depth=1 is the head; use freeze(model, keep=[]) to freeze everything",
             )
         blocks = find_blocks(model)

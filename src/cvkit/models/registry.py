@@ -79,12 +79,12 @@ def create(
     Args:
         name: A built-in name, one of torchvision's, or ``"timm:"`` with one of timm's; see :func:`names`.
         num_classes: Outputs; maps out of a segmentation model. Every model needs it but an autoencoder.
-        in_channels: Channels of the input pictures: 3 for RGB, 1 for grey.
+        in_channels: Channels of the input images: 3 for RGB, 1 for grey.
         pretrained: ``True`` for torchvision's or timm's default weights (downloaded once), an entry of torchvision's weights
             enums, or the path of a file with a state dict. Where the file has another number of classes, the head is new; the
             first convolution is adapted to other channels.
         freeze: Whether everything but the head is frozen, batch-norm statistics too.
-        stem: ``"small"`` takes stride and pooling out of the stem of a torchvision model, for small pictures (ResNet, DenseNet,
+        stem: ``"small"`` takes stride and pooling out of the stem of a torchvision model, for small images (ResNet, DenseNet,
             GoogLeNet, ShuffleNet, SqueezeNet, RegNet, MobileNet, MNASNet, EfficientNet); ``"auto"`` is the model's own.
         **kwargs: Arguments of the builder, e.g. ``size=32``.
 

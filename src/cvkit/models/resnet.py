@@ -1,4 +1,4 @@
-"""Residual networks for small pictures: no stem that pools, no size typed in."""
+"""Residual networks for small images: no stem that pools, no size typed in."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Block(nn.Module):
 
 @register("resnet")
 def resnet(*, num_classes: int, in_channels: int = 3, depth: int = 20, width: int = 16) -> nn.Module:
-    """A ResNet for small pictures: ``(N, in_channels, H, W)`` of any size to ``(N, num_classes)``.
+    """A ResNet for small images: ``(N, in_channels, H, W)`` of any size to ``(N, num_classes)``.
 
     A 3×3 convolution, three stages of ``(depth - 2) / 6`` blocks with ``width``, twice and four times as many maps, the second
     and third on half the height and width of the one before, global average pooling, one linear layer. For 32×32 the stages
@@ -51,7 +51,7 @@ def resnet(*, num_classes: int, in_channels: int = 3, depth: int = 20, width: in
 
     Args:
         num_classes: Outputs.
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         depth: Layers with weights: ``6 n + 2``, e.g. 20, 32, 44, 56 or 110.
         width: Maps of the first stage; 16 in the paper. Larger makes a wide residual network (Zagoruyko and Komodakis, 2016).
 
@@ -106,14 +106,14 @@ def _conv_bn(in_channels: int, out_channels: int, *, pool: bool = False) -> nn.S
 
 @register("resnet9")
 def resnet9(*, num_classes: int, in_channels: int = 3, width: int = 64) -> nn.Module:
-    """A small residual network for small pictures: ``(N, in_channels, H, W)``, at least 8×8, to ``(N, num_classes)``.
+    """A small residual network for small images: ``(N, in_channels, H, W)``, at least 8×8, to ``(N, num_classes)``.
 
     Source: David Page, How to Train Your ResNet, 2018 (DAWNBench); its 4×4 max pooling at the end is global here, so that any
     size goes in. For 32×32: 64 maps of 32×32, 128 of 16×16, 256 of 8×8, 512 of 4×4.
 
     Args:
         num_classes: Outputs.
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         width: Maps of the first convolution; 64, and twice, four and eight times as many further on.
 
     Raises:

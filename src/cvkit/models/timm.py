@@ -31,9 +31,9 @@ def build(
         name: ``"timm:"`` and timm's name, e.g. ``"timm:resnet18"``, or with the training that its weights are from,
             ``"timm:resnet18.a1_in1k"``.
         num_classes: Outputs.
-        in_channels: Channels of the input pictures; pretrained weights of the first convolution are adapted.
+        in_channels: Channels of the input images; pretrained weights of the first convolution are adapted.
         pretrained: ``False``, ``True`` for timm's own weights (downloaded once), or the path of a file with a state dict.
-        stem: ``"auto"``; timm has arguments and names of its own for small pictures.
+        stem: ``"auto"``; timm has arguments and names of its own for small images.
         **kwargs: timm's own arguments, e.g. ``drop_rate=0.1``.
 
     Raises:

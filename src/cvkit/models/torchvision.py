@@ -74,8 +74,8 @@ class Segmenter(nn.Module):
         return {"out": out, "aux": _enlarged(self.aux_classifier(features["aux"]), x)}
 
 
-def _enlarged(logits: Tensor, pictures: Tensor) -> Tensor:
-    return nn.functional.interpolate(logits, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
+def _enlarged(logits: Tensor, images: Tensor) -> Tensor:
+    return nn.functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def build(
@@ -104,7 +104,7 @@ def build(
     Args:
         name: torchvision's name.
         num_classes: Outputs.
-        in_channels: Channels of the input pictures. Where it is not 3 the first convolution is new; pretrained weights go into
+        in_channels: Channels of the input images. Where it is not 3 the first convolution is new; pretrained weights go into
             it as :func:`cvkit.models.adapt_input` says.
         pretrained: ``False``, ``True`` for the default weights, an entry of the model's weights enum, or the path of a
             state dict. A segmentation network takes weights of its backbone as well, e.g. ``ResNet50_Weights.IMAGENET1K_V2``.
@@ -140,7 +140,7 @@ def build(
 def settings(name: str, pretrained: bool | str | Path | Enum) -> dict[str, Any]:
     """Returns the arguments that torchvision takes from weights, which a configuration has to hold as well.
 
-    Vision transformers are of the pictures' size that they were trained on.
+    Vision transformers are of the images' size that they were trained on.
     """
     weights = _weights(name, pretrained)
     if weights is None or not name.startswith("vit_") or weights.meta["min_size"] == (224, 224):
@@ -259,7 +259,7 @@ def _change_input(model: nn.Module, in_channels: int) -> None:
             f"{type(model).__name__} cannot be given {in_channels} input channels",
             got="no convolution",
             expected="a convolutional model",
-            fix="leave in_channels=3 and load pictures in RGB",
+            fix="leave in_channels=3 and load images in RGB",
         )
     path, old = first
     new = like(old, in_channels=in_channels)

@@ -19,12 +19,12 @@ _DEEPEST = 16  # of an image of 65,536 pixels a side, one is left
 class UNet(nn.Module):
     """A U-Net: ``(N, in_channels, H, W)`` of any size to ``(N, num_classes, H, W)``.
 
-    On level ``i``, from 0, there are ``width * 2 ** i`` maps on ``2 ** i`` times smaller pictures, halved upwards: an odd row
+    On level ``i``, from 0, there are ``width * 2 ** i`` maps on ``2 ** i`` times smaller images, halved upwards: an odd row
     or column is kept on the way down, and what is too much is cut off on the way up.
 
     Args:
         num_classes: Maps out.
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         width: Maps on the finest level.
         depth: How often height and width are halved.
         dropout: Probability of dropping one of the coarsest level's values.
@@ -73,12 +73,12 @@ def unet(*, num_classes: int, in_channels: int = 3, width: int = 64, depth: int 
     """A U-Net: ``(N, in_channels, H, W)`` of any size, odd ones too, to the logits of each pixel ``(N, num_classes, H, W)``.
 
     Source: Ronneberger, Fischer and Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015; its
-    convolutions are padded here, so that the result is as large as the picture, and followed by batch norm. With
+    convolutions are padded here, so that the result is as large as the image, and followed by batch norm. With
     ``width=64`` and ``depth=4``, the paper's, it has 31 million parameters.
 
     Args:
         num_classes: Maps out; 1 with ``loss="bce"`` or ``"dice"``, or one a class, the background being one of them.
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         width: Maps on the finest level; twice as many on each coarser one.
         depth: How often height and width are halved.
         dropout: Probability of dropping one of the coarsest level's values.

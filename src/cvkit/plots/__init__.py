@@ -1,11 +1,11 @@
-"""Pictures of data, predictions and runs (matplotlib: ``pip install "cvkit[plots]"``).
+"""Images of data, predictions and runs (matplotlib: ``pip install "cvkit[plots]"``).
 
 ======================  ================================================================
 ``show_batch``          a batch as the model gets it, with the names of its targets
 ``show_predictions``    a batch with what a model says of it, wrong answers marked
 ``top_losses``          the samples that a model is most wrong about, with their files
 ``confusion_matrix``    which classes a model takes for which
-``show_masks``          pictures with their masks, and those that a model finds
+``show_masks``          images with their masks, and those that a model finds
 ``plot_history``        losses and metrics of one run or several
 ======================  ================================================================
 

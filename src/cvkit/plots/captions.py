@@ -1,4 +1,4 @@
-"""What is written over a picture: the names of its target, and what a model says of it."""
+"""What is written over an image: the names of its target, and what a model says of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cvkit.figures import RIGHT, WRONG, shorten
 __all__ = ["LONGEST", "Answer", "answer", "class_name", "find_classes", "find_files", "truth"]
 
 LONGEST = 22
-"""Characters of a name that fit over a picture."""
+"""Characters of a name that fit over an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Answer:
 
     @property
     def title(self) -> str:
-        """What to write over the picture; right and wrong are told by a sign, not by colour alone."""
+        """What to write over the image; right and wrong are told by a sign, not by colour alone."""
         if self.right is None:
             return f"{self.said}\n(is {self.truth})" if self.truth else self.said
         return f"✓ {self.said}" if self.right else f"✗ {self.said}\nis {self.truth}"
@@ -47,7 +47,7 @@ class Answer:
 
 
 def find_classes(holder: Any, given: Sequence[str] | None) -> list[str] | None:
-    """Returns the class names: those given, else those of a loader or predictor, or of the loader's data set.
+    """Returns the class names: those given, else those of a loader or predictor, or of the loader's dataset.
 
     Raises:
         ArgumentError: A single string.
@@ -67,7 +67,7 @@ def find_classes(holder: Any, given: Sequence[str] | None) -> list[str] | None:
 
 
 def find_files(dataset: Any) -> list[str] | None:
-    """Returns the file of each sample of a data set, or of a part of one, where it has files; torchvision's too."""
+    """Returns the file of each sample of a dataset, or of a part of one, where it has files; torchvision's too."""
     paths = getattr(dataset, "paths", None)
     if paths is not None:
         return [str(path) for path in paths]
@@ -91,7 +91,7 @@ def class_name(index: int, classes: Sequence[str] | None) -> str:
 
 
 def truth(target: Tensor | None, classes: Sequence[str] | None) -> str:
-    """Returns in words what the target of one sample says; nothing for masks and pictures.
+    """Returns in words what the target of one sample says; nothing for masks and images.
 
     A vector over the classes is a mixture (``"ants 70 % + bees 30 %"``) if it sums to 1, and otherwise, of zeros and
     ones, all the classes that hold.

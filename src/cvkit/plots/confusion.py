@@ -52,7 +52,7 @@ def confusion_matrix(
         predicted: A module or predictor, with a loader as ``truth``; or outputs ``(N, C)`` or classes ``(N,)`` of as
             many samples, with their classes as ``truth``; or the matrix of counts itself, ``(C, C)``, or a metric that
             computes it.
-        truth: What is so: a loader, which is walked once and stays where it is, or classes ``(N,)``. Negative ones do
+        truth: What is so: a loader, which is iterated once and stays where it is, or classes ``(N,)``. Negative ones do
             not count.
         classes: The class names; by default the predictor's or the loader's.
         device: For a module: ``"auto"`` or a device.
@@ -113,7 +113,7 @@ def _targets(batch: Batch) -> Tensor:
             "there is nothing to compare with",
             got="batches of inputs alone",
             expected="batches (inputs, targets)",
-            fix="pass a loader whose data set has targets",
+            fix="pass a loader whose dataset has targets",
         )
     return batch.targets
 

@@ -1,4 +1,4 @@
-"""Grids of pictures: a batch, predictions, the highest losses."""
+"""Grids of images: a batch, predictions, the highest losses."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ def show_batch(
     classes: Sequence[str] | None = None,
     denormalize: Denormalize | None = None,
 ) -> Figure:
-    """Shows the pictures of the first batch of an epoch as the model gets them, with the names of their targets.
+    """Shows the images of the first batch of an epoch as the model gets them, with the names of their targets.
 
-    A target that is a picture stands on the right of its input; masks are shown by :func:`show_masks`. Floats are
+    A target that is an image stands on the right of its input; masks are shown by :func:`show_masks`. Floats are
     denormalised by the loader's transform; where that is not known, values beyond 0 to 1 are stretched over the whole
     batch, and a note says so.
 
     Args:
         loader: A loader, which stays where it is, as does every random generator; or one batch ``(inputs, targets)`` or
             ``inputs``.
-        count: The most pictures that are shown.
-        columns: Pictures to a row.
-        classes: The class names; by default the loader's, or its data set's.
+        count: The most images that are shown.
+        columns: Images to a row.
+        classes: The class names; by default the loader's, or its dataset's.
         denormalize: Undoes the normalisation, ``(N, C, H, W) -> (N, C, H, W)``.
 
     Raises:
-        ArgumentError: No pictures, or none at all.
+        ArgumentError: No images, or none at all.
         DataError: The loader fails to give a batch.
         MissingDependencyError: matplotlib is not installed.
     """
     check_count("count", count)
     names, denormalize = find_classes(loader, classes), how_to_denormalize(loader, denormalize)
     batch = first_batch(loader)
-    if _is_picture(batch.targets, batch.inputs) and batch.targets is not None:
+    if _is_image(batch.targets, batch.inputs) and batch.targets is not None:
         return _show_strips({"input": batch.inputs[:count], "target": batch.targets[:count]}, columns, denormalize)
     pixels, notes = to_pixels(batch.inputs[:count], denormalize)
     titles = [truth(None if batch.targets is None else batch.targets[i], names) for i in range(len(pixels))]
@@ -66,7 +66,7 @@ def show_batch(
 
 
 def _show_strips(shown: dict[str, Tensor], columns: int | None, denormalize: Denormalize | None) -> Figure:
-    """Shows pictures of the same samples side by side, under what they are."""
+    """Shows images of the same samples side by side, under what they are."""
     found = [to_pixels(one, denormalize) for one in shown.values()]
     cells = [Cell(one) for one in side_by_side([pixels for pixels, _ in found])]
     return draw_grid(
@@ -74,8 +74,8 @@ def _show_strips(shown: dict[str, Tensor], columns: int | None, denormalize: Den
     )
 
 
-def _is_picture(targets: Tensor | None, inputs: Tensor) -> bool:
-    """Whether targets are pictures like the inputs, rather than masks, whose values are whole numbers."""
+def _is_image(targets: Tensor | None, inputs: Tensor) -> bool:
+    """Whether targets are images like the inputs, rather than masks, whose values are integers."""
     return targets is not None and targets.ndim == inputs.ndim == 4 and targets.is_floating_point()
 
 
@@ -90,24 +90,24 @@ def show_predictions(
     device: str | torch.device = "auto",
     precision: Precision = "auto",
 ) -> Figure:
-    """Shows pictures with what a model says of each.
+    """Shows images with what a model says of each.
 
     Of a loader that does not shuffle they are from all over its data, since a folder's first batch has one class only; of any
     other, and of batches, those of the first batch. Right answers are blue with a ✓, wrong ones vermilion with a ✗ and what is
-    so. Where a model gives pictures (an autoencoder), input, output and target stand side by side.
+    so. Where a model gives images (an autoencoder), input, output and target stand side by side.
 
     Args:
         model: A module, which is moved to the device, or what :func:`cvkit.load` gives.
         loader: As in :func:`show_batch`.
-        count: The most pictures that are shown.
-        columns: Pictures to a row.
+        count: The most images that are shown.
+        columns: Images to a row.
         classes: The class names; by default the predictor's or the loader's.
         denormalize: As in :func:`show_batch`.
         device: For a module: ``"auto"`` or a device.
         precision: For a module: as in :func:`cvkit.fit`.
 
     Raises:
-        ArgumentError: No pictures, or a model whose outputs are neither answers nor pictures.
+        ArgumentError: No images, or a model whose outputs are neither answers nor images.
         DataError: The loader fails to give a batch.
         MissingDependencyError: matplotlib is not installed.
     """
@@ -122,14 +122,14 @@ def show_predictions(
         outputs = ask(batch.inputs)
     if outputs.ndim == batch.inputs.ndim == 4 and outputs.shape[1] == batch.inputs.shape[1]:
         strips = {"input": batch.inputs, "output": outputs}
-        if _is_picture(batch.targets, batch.inputs) and batch.targets is not None:
+        if _is_image(batch.targets, batch.inputs) and batch.targets is not None:
             strips["target"] = batch.targets
         return _show_strips(strips, columns, denormalize)
     cells, right, judged = [], 0, 0
-    for i, picture in enumerate(pixels):
+    for i, image in enumerate(pixels):
         said = answer(outputs[i], None if batch.targets is None else batch.targets[i], names)
         right, judged = right + bool(said.right), judged + (said.right is not None)
-        cells.append(Cell(picture, said.title, said.colour))
+        cells.append(Cell(image, said.title, said.colour))
     return draw_grid(cells, columns, f"{right} of {judged} right" if judged else "", notes)
 
 
@@ -148,14 +148,14 @@ def top_losses(
     """Shows the samples with the highest losses of an epoch, the highest first.
 
     Among them are the hard ones, and those whose label is wrong. Each has its loss, what the model says, what is so,
-    and its file, or its place in a data set without files. A loss that is not a number counts as the highest.
+    and its file, or its place in a dataset without files. A loss that is not a number counts as the highest.
 
     Args:
         model: As in :func:`show_predictions`.
-        loader: A loader, which is walked once and stays where it is. A shuffled torch ``DataLoader`` is walked in the
-            order of its data set.
+        loader: A loader, which is iterated once and stays where it is. A shuffled torch ``DataLoader`` is iterated in the
+            order of its dataset.
         count: How many samples are shown.
-        columns: Pictures to a row.
+        columns: Images to a row.
         loss: As in :func:`cvkit.fit`; computed of each sample by itself.
         classes: As in :func:`show_predictions`.
         denormalize: As in :func:`show_batch`.
@@ -163,7 +163,7 @@ def top_losses(
         precision: As in :func:`show_predictions`.
 
     Raises:
-        ArgumentError: No pictures, no targets, or outputs that are no answers.
+        ArgumentError: No images, no targets, or outputs that are no answers.
         MissingDependencyError: matplotlib is not installed.
     """
     check_model(model)
@@ -178,10 +178,10 @@ def top_losses(
     files = find_files(getattr(loader, "dataset", None))
     pixels, notes = to_pixels(torch.stack([one.inputs for one in worst]), denormalize)
     cells = []
-    for picture, one in zip(pixels, worst, strict=True):
+    for image, one in zip(pixels, worst, strict=True):
         said = answer(one.output, one.target, names)
         name = "/".join(PurePath(files[one.place]).parts[-2:]) if files is not None else f"sample {one.place}"
-        cells.append(Cell(picture, f"{shorten(name, LONGEST)}\nloss {one.loss:.3g}\n{said.title}", said.colour))
+        cells.append(Cell(image, f"{shorten(name, LONGEST)}\nloss {one.loss:.3g}\n{said.title}", said.colour))
     return draw_grid(cells, columns, notes=notes)
 
 

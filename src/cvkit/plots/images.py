@@ -56,7 +56,7 @@ def check_count(name: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ArgumentError(
-            f"{name} cannot be used", got=repr(value), expected="a whole number of at least 1", fix=f"{name}=4"
+            f"{name} cannot be used", got=repr(value), expected="an integer of at least 1", fix=f"{name}=4"
         )
 
 
@@ -109,7 +109,7 @@ def as_batch(batch: Any) -> Batch:
             raise ArgumentError(
                 "these targets cannot be shown",
                 got=f"{type(targets).__name__} ({error})",
-                expected="a tensor: classes, numbers, masks or pictures",
+                expected="a tensor: classes, numbers, masks or images",
                 fix="pass the pair of one batch instead of the loader: (inputs, targets)",
             ) from error
     return Batch(batch[0].detach().cpu(), None if targets is None else targets.detach().cpu())
@@ -124,11 +124,11 @@ def how_to_denormalize(loader: Any, given: Denormalize | None) -> Denormalize | 
 
 
 def to_pixels(images: Tensor, denormalize: Denormalize | None = None) -> tuple[Pixels, list[str]]:
-    """Makes pictures that can be shown of what a model gets.
+    """Makes images that can be shown of what a model gets.
 
     Floats are denormalised where it is known how. Then 8-bit levels count from 0 to 255, and floats that lie between 0
     and 1 stay as they are; any other range is stretched from its lowest to its highest value, the same way over all
-    pictures. Transparent pixels show white; those that are not finite are magenta.
+    images. Transparent pixels show white; those that are not finite are magenta.
 
     Args:
         images: ``(N, H, W)``, or ``(N, C, H, W)`` (or ``(N, H, W, C)``) with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
@@ -138,7 +138,7 @@ def to_pixels(images: Tensor, denormalize: Denormalize | None = None) -> tuple[P
         Float32 ``(N, H, W, 3)`` from 0 to 1, and notes on what is not shown as it is.
 
     Raises:
-        ArgumentError: Something else than pictures, or none.
+        ArgumentError: Something else than images, or none.
     """
     given = images
     if images.ndim == 3:
@@ -150,7 +150,7 @@ def to_pixels(images: Tensor, denormalize: Denormalize | None = None) -> tuple[P
         images = images.float()
         bad = ~images.isfinite().all(1) if images.ndim == 4 else bad
         images = denormalize(images) if denormalize is not None and images.numel() else images
-    _check_pictures(given, images)
+    _check_images(given, images)
     scaled, note = _scaled(images)
     if images.shape[1] == 4:  # over white, as transparent pixels look everywhere in cvkit
         scaled = scaled[:, :3] * scaled[:, 3:] + 1 - scaled[:, 3:]
@@ -159,14 +159,14 @@ def to_pixels(images: Tensor, denormalize: Denormalize | None = None) -> tuple[P
     notes = [note] if note else []
     if bad.any():
         count = int(bad.flatten(1).any(1).sum())
-        notes.append(f"pixels that are not finite are magenta ({count} of {len(bad)} pictures)")
+        notes.append(f"pixels that are not finite are magenta ({count} of {len(bad)} images)")
     return pixels.numpy(), notes
 
 
-def _check_pictures(given: Tensor, images: Tensor) -> None:
+def _check_images(given: Tensor, images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3, 4):
         raise ArgumentError(
-            "these are no pictures",
+            "these are no images",
             got=f"{str(given.dtype).removeprefix('torch.')} {tuple(given.shape)}",
             expected="(N, H, W), or (N, C, H, W) with 1 (grey), 3 (RGB) or 4 (RGBA) channels",
             fix="where there are other channels choose three of them: denormalize=lambda images: images[:, :3]",
@@ -174,8 +174,8 @@ def _check_pictures(given: Tensor, images: Tensor) -> None:
     if 0 in images.shape:
         raise ArgumentError(
             "there is nothing to show",
-            got=f"pictures of shape {tuple(given.shape)}",
-            expected="at least one picture of at least one pixel",
+            got=f"images of shape {tuple(given.shape)}",
+            expected="at least one image of at least one pixel",
             fix="see whether the batch is empty",
         )
 

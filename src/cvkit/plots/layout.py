@@ -1,4 +1,4 @@
-"""Pictures side by side on one figure."""
+"""Images side by side on one figure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["Cell", "draw_grid", "side_by_side"]
 
 CELL, LINE, MARGIN = 1.9, 0.19, 0.3
-"""The width of a picture, the height of a line of text over it, and the rest, in inches."""
+"""The width of an image, the height of a line of text over it, and the rest, in inches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One picture of a grid.
+    """One image of a grid.
 
     Attributes:
         pixels: ``(H, W, 3)`` from 0 to 1.
@@ -36,15 +36,15 @@ class Cell:
     colour: str | None = None
 
 
-def side_by_side(pictures: Sequence[Pixels]) -> Pixels:
-    """Joins pictures ``(N, H, W, 3)`` of the same batch from left to right, with a white line between.
+def side_by_side(images: Sequence[Pixels]) -> Pixels:
+    """Joins images ``(N, H, W, 3)`` of the same batch from left to right, with a white line between.
 
-    Pictures of another size are padded with white below and on the right.
+    Images of another size are padded with white below and on the right.
     """
-    height, width = (max(one.shape[axis] for one in pictures) for axis in (1, 2))
+    height, width = (max(one.shape[axis] for one in images) for axis in (1, 2))
     line = max(1, width // 32)
     parts: list[Pixels] = []
-    for one in pictures:
+    for one in images:
         padded = np.ones((len(one), height, width + line, 3), dtype=np.float32)
         padded[:, : one.shape[1], : one.shape[2]] = one
         parts.append(padded)
@@ -59,14 +59,14 @@ def draw_grid(
     notes: Sequence[str] = (),
     parts: Sequence[str] = (),
 ) -> Figure:
-    """Draws pictures in rows, one axes each, and notes below them.
+    """Draws images in rows, one axes each, and notes below them.
 
     Args:
-        cells: The pictures.
-        columns: Pictures to a row; by default about as many as there are rows.
+        cells: The images.
+        columns: Images to a row; by default about as many as there are rows.
         heading: What is written over all of them.
         notes: What is to be known of how they are shown.
-        parts: What each picture of :func:`side_by_side` shows, from left to right; it is written over those of the first row.
+        parts: What each image of :func:`side_by_side` shows, from left to right; it is written over those of the first row.
     """
     if columns is not None:
         check_count("columns", columns)

@@ -1,4 +1,4 @@
-"""``show_masks``: pictures, their masks, and those that a model finds."""
+"""``show_masks``: images, their masks, and those that a model finds."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def show_masks(
     device: str | torch.device = "auto",
     precision: Precision = "auto",
 ) -> Figure:
-    """Shows pictures of the first batch of an epoch, each again with its mask over it, and with that which a model finds.
+    """Shows images of the first batch of an epoch, each again with its mask over it, and with that which a model finds.
 
     Each class has a colour, which the legend names; the ground is left as it is. Over what a model finds stands how
     many of the pixels are right, and the mean over the classes of intersection over union (Jaccard, 1912).
 
     Args:
-        loader: As in :func:`show_batch`; targets are masks ``(N, H, W)`` or ``(N, 1, H, W)`` of whole numbers.
+        loader: As in :func:`show_batch`; targets are masks ``(N, H, W)`` or ``(N, 1, H, W)`` of integers.
         model: A module or predictor with outputs ``(N, C, H, W)``, one a class, or ``(N, 1, H, W)``, a logit; or none.
-        count: The most pictures that are shown.
-        columns: Pictures to a row, each with its masks.
+        count: The most images that are shown.
+        columns: Images to a row, each with its masks.
         classes: The class names; by default the loader's.
         denormalize: As in :func:`show_batch`.
         ground: The class that is not coloured; ``None`` colours all.
@@ -64,7 +64,7 @@ def show_masks(
         precision: As in :func:`show_predictions`.
 
     Raises:
-        ArgumentError: No pictures, no masks, or outputs that do not fit them.
+        ArgumentError: No images, no masks, or outputs that do not fit them.
         DataError: The loader fails to give a batch.
         MissingDependencyError: matplotlib is not installed.
     """
@@ -84,10 +84,10 @@ def show_masks(
             found = _found(ask(batch.inputs[:count]), truth)
     colours = _colours(truth, found, ground, ignore)
     cells = []
-    for i, picture in enumerate(pixels):
-        cells += [Cell(picture, "picture"), Cell(_tinted(picture, truth[i], colours, opacity), "truth")]
+    for i, image in enumerate(pixels):
+        cells += [Cell(image, "image"), Cell(_tinted(image, truth[i], colours, opacity), "truth")]
         if found is not None:
-            cells.append(Cell(_tinted(picture, found[i], colours, opacity), _judged(found[i], truth[i], ignore)))
+            cells.append(Cell(_tinted(image, found[i], colours, opacity), _judged(found[i], truth[i], ignore)))
     panels = 2 if found is None else 3
     figure = draw_grid(cells, panels * (columns or (2 if len(pixels) > 2 else 1)), notes=notes)
     _add_legend(figure, colours, find_classes(loader, classes), ignore)
@@ -95,17 +95,17 @@ def show_masks(
 
 
 def _masks(targets: Tensor | None, size: tuple[int, ...]) -> NDArray[np.int64]:
-    """Returns masks as whole numbers ``(N, H, W)``."""
+    """Returns masks as integers ``(N, H, W)``."""
     if targets is not None and targets.ndim == 4 and targets.shape[1] == 1:
         targets = targets[:, 0]
     whole = targets is not None and (not targets.is_floating_point() or bool((targets == targets.round()).all()))
     if targets is None or targets.ndim != 3 or tuple(targets.shape[1:]) != tuple(size) or not whole:
         raise ArgumentError(
-            "the targets are no masks of these pictures",
+            "the targets are no masks of these images",
             got="no targets"
             if targets is None
-            else f"{str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)} for pictures of {size[0]}×{size[1]}",
-            expected=f"whole numbers of shape (N, {size[0]}, {size[1]}), a class a pixel",
+            else f"{str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)} for images of {size[0]}×{size[1]}",
+            expected=f"integers of shape (N, {size[0]}, {size[1]}), a class a pixel",
             fix="show other targets with show_batch(loader)",
         )
     masks: NDArray[np.int64] = targets.long().numpy()
@@ -118,7 +118,7 @@ def _found(outputs: Tensor, truth: NDArray[np.int64]) -> NDArray[np.int64]:
         outputs = outputs.unsqueeze(1)
     if outputs.ndim != 4 or tuple(outputs.shape[2:]) != truth.shape[1:]:
         raise ArgumentError(
-            "the model's outputs are no masks of these pictures",
+            "the model's outputs are no masks of these images",
             got=f"outputs of shape {tuple(outputs.shape)}, masks of shape {truth.shape}",
             expected=f"(N, C, {truth.shape[1]}, {truth.shape[2]})",
             fix="resize the outputs in the model, e.g. with torch.nn.functional.interpolate",
@@ -154,9 +154,9 @@ def _class_colour(index: int) -> tuple[float, float, float]:
 
 
 def _tinted(
-    picture: Pixels, mask: NDArray[np.int64], colours: dict[int, tuple[float, float, float]], opacity: float
+    image: Pixels, mask: NDArray[np.int64], colours: dict[int, tuple[float, float, float]], opacity: float
 ) -> Pixels:
-    shown = picture.copy()
+    shown = image.copy()
     for value, colour in colours.items():
         where = mask == value
         shown[where] = (1 - opacity) * shown[where] + opacity * np.asarray(colour, dtype=np.float32)

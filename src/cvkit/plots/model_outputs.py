@@ -85,7 +85,7 @@ def asking(
 def _as_logits(outputs: Tensor, model: nn.Module | Predictor) -> Tensor:
     """Returns logits, also of a predictor whose model gives probabilities."""
     reader = getattr(model, "_reader", None)
-    if reader is None or reader.logits or reader.task in ("regression", "pictures"):
+    if reader is None or reader.logits or reader.task in ("regression", "images"):
         return outputs
     separate = reader.task == "multilabel" or outputs.ndim < 2 or outputs.shape[1] == 1
     return outputs.logit() if separate else outputs.log()
@@ -104,13 +104,13 @@ def spread(loader: Any, count: int) -> Any:
 
 
 def walk(loader: Any) -> Iterator[tuple[Batch, list[int]]]:
-    """Yields every batch of an epoch, with the places of its samples in the data set.
+    """Yields every batch of an epoch, with the places of its samples in the dataset.
 
-    The loader stays where it is. A torch ``DataLoader`` over a data set that can be indexed is walked in the order of
+    The loader stays where it is. A torch ``DataLoader`` over a dataset that can be indexed is iterated in the order of
     that, whatever its sampler, so that every sample comes once and it is known which it is.
 
     Raises:
-        ArgumentError: Something that cannot be walked.
+        ArgumentError: Something that cannot be iterated.
     """
     loaders.check_loader("the loader", loader)
     if isinstance(loader, Loader):

@@ -73,8 +73,8 @@ def _check_readable(value: object, where: str) -> None:
     if empty or (isinstance(value, int) and value.bit_length() > 2_000):
         raise CheckpointError(
             f"{where} cannot be read back from a checkpoint",
-            got="empty bytes" if empty else f"a whole number of {value.bit_length()} bits",  # type: ignore[attr-defined]
-            expected="bytes of at least one, whole numbers of at most 2,000 bits",
+            got="empty bytes" if empty else f"an integer of {value.bit_length()} bits",  # type: ignore[attr-defined]
+            expected="bytes of at least one, integers of at most 2,000 bits",
             fix="store None, or a string",
         )
 

@@ -54,8 +54,8 @@ def check_batch(name: str, loader: Any, batch: Any) -> None:
         raise PreflightError(
             f"{name} gives single samples, not batches",
             got=f"{type(loader).__name__}, whose first item is {shape(batch)}",
-            expected="a loader, which makes batches of a data set",
-            fix="wrap the data set: cvkit.data.Loader(dataset, batch_size=64, shuffle=True, transform=…) or torch's DataLoader",
+            expected="a loader, which makes batches of a dataset",
+            fix="wrap the dataset: cvkit.data.Loader(dataset, batch_size=64, shuffle=True, transform=…) or torch's DataLoader",
         )
     if labels := text_among(targets):
         raise _text(name, loader, labels)
@@ -68,7 +68,7 @@ def check_batch(name: str, loader: Any, batch: Any) -> None:
         )
     if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8:
         raise PreflightError(
-            f"the inputs of {name} are whole numbers, as pictures are on disk",
+            f"the inputs of {name} are integers, as images are on disk",
             got=shape(inputs),
             expected="floating-point inputs, normalised",
             fix="give the loader a transform preset, or convert: images.float() / 255",
@@ -76,7 +76,7 @@ def check_batch(name: str, loader: Any, batch: Any) -> None:
 
 
 def _is_sample(loader: Any, inputs: Any, targets: Any) -> bool:
-    """Whether a pair is one sample of a data set."""
+    """Whether a pair is one sample of a dataset."""
     if isinstance(inputs, Image.Image) or isinstance(targets, int | float | str | np.generic):
         return True
     holds_samples = hasattr(loader, "__getitem__") and not isinstance(loader, list | tuple)
@@ -113,7 +113,7 @@ def in_order(loader: Any) -> list[str]:
     if targets != sorted(targets) or targets[0] == targets[-1]:
         return []
     return [
-        "the training samples come class by class: the data set is in the order of its classes, and the loader does not "
+        "the training samples come class by class: the dataset is in the order of its classes, and the loader does not "
         "shuffle; pass shuffle=True to the loader"
     ]
 
@@ -153,10 +153,12 @@ def mend(path: str, module: nn.Module, args: tuple[Any, ...], model: nn.Module, 
     if (built := _as_built(model, batch)) is not None:
         return built
     if given is not None and isinstance(module, nn.Linear) and given.shape[-1] != module.in_features:
-        return f"build {path} with in_features={given.shape[-1]}, or feed pictures of the size that the model was built for"
+        return (
+            f"build {path} with in_features={given.shape[-1]}, or feed images of the size that the model was built for"
+        )
     if given is not None and conv is not None and given.shape[1] != conv.in_channels:
         channels = f"{conv.in_channels} channel" + ("s" if conv.in_channels > 1 else "")
-        return f"build the model with in_channels={given.shape[1]}, or load pictures with {channels}"
+        return f"build the model with in_channels={given.shape[1]}, or load images with {channels}"
     return "compare the layer's shape with that of the data"
 
 

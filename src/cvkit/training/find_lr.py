@@ -233,7 +233,7 @@ def _rates(low: float, high: float, steps: int, stop_factor: float) -> list[floa
         )
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 10:
         raise ArgumentError(
-            "steps cannot be used", got=repr(steps), expected="a whole number of at least 10", fix="steps=100"
+            "steps cannot be used", got=repr(steps), expected="an integer of at least 10", fix="steps=100"
         )
     if isinstance(stop_factor, bool) or not isinstance(stop_factor, int | float) or not stop_factor > 1:
         raise ArgumentError(

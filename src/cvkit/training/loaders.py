@@ -39,7 +39,7 @@ __all__ = [
 
 
 def check_loader(name: str, loader: Any) -> None:
-    """Refuses what cannot be walked once an epoch.
+    """Refuses what cannot be iterated once an epoch.
 
     Args:
         name: The argument's name, for the message.
@@ -51,7 +51,7 @@ def check_loader(name: str, loader: Any) -> None:
     """
     if isinstance(loader, str | PurePath) or (not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__")):
         raise ArgumentError(
-            f"{name} cannot be walked",
+            f"{name} cannot be iterated",
             got=repr(loader) if isinstance(loader, str | PurePath) else type(loader).__name__,
             expected="a cvkit.data.Loader, a torch DataLoader, or any sized iterable of batches",
             fix=_loader_of(loader),
@@ -60,7 +60,7 @@ def check_loader(name: str, loader: Any) -> None:
         raise ArgumentError(
             f"{name} is an iterator, which is used up after one epoch",
             got=type(loader).__name__,
-            expected="something that can be walked once an epoch: a loader or a list of batches",
+            expected="something that can be iterated once an epoch: a loader or a list of batches",
             fix=f"pass the loader itself instead of iter(loader), or list({name})",
         )
     if isinstance(loader, DataLoader):
@@ -85,7 +85,7 @@ def _loader_of(given: Any) -> str:
         return "make loaders of it: data = cvkit.data.from_folder(…), then pass data.train and data.val"
     if hasattr(given, "train") and hasattr(given, "val"):
         return "pass its two loaders: data.train, data.val"
-    return "wrap the data set: cvkit.data.Loader(dataset, batch_size=64)"
+    return "wrap the dataset: cvkit.data.Loader(dataset, batch_size=64)"
 
 
 def _why_empty(loader: Any) -> str:
@@ -97,7 +97,7 @@ def _why_empty(loader: Any) -> str:
 def _fill(loader: Any) -> str:
     if isinstance(loader, DataLoader) and loader.drop_last:
         return "take drop_last=False or a smaller batch_size"
-    return "see whether the data set found its files"
+    return "see whether the dataset found its files"
 
 
 def samples_in(batch: Any) -> int:
@@ -191,13 +191,13 @@ def first_batch(name: str, loader: Any) -> Any:
                 f"{name} failed to give its first batch",
                 got=f"{type(error).__name__}: {error}",
                 expected="a batch",
-                fix="the traceback above this one shows where in the data set it failed",
+                fix="the traceback above this one shows where in the dataset it failed",
             ) from error
     if batch is None:
         raise DataError(
             f"{name} says that it has {len(loader)} batches and gives none",
             got="an iteration that ends at once",
-            expected="a loader that can be walked once an epoch",
+            expected="a loader that can be iterated once an epoch",
             fix="it is probably used up: pass an object whose __iter__ starts afresh each time",
         )
     return batch
@@ -227,7 +227,7 @@ def can_skip(loader: Any) -> bool:
 
 
 def random_state(loader: Any) -> dict[str, Any]:
-    """Returns the state of every generator that walking a loader may draw from, as tensors and plain types."""
+    """Returns the state of every generator that iterating over a loader may draw from, as tensors and plain types."""
     return {"global": seeding.capture(), "loader": [one.get_state() for one in own_generators(loader)]}
 
 
@@ -304,7 +304,7 @@ def open_epoch(
 ) -> Iterator[Any]:
     """Opens one epoch of a loader at its batch ``start``.
 
-    A loader that can skip starts there at once. Any other is walked from its beginning with the random numbers that
+    A loader that can skip starts there at once. Any other is iterated from its beginning with the random numbers that
     the epoch began with, and the first ``start`` batches are thrown away.
 
     Args:

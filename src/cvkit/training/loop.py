@@ -69,7 +69,7 @@ def fit(
     Args:
         model: Any module; it is moved to the device and trained in place.
         train: Training batches: a ``cvkit.data.Loader``, a torch ``DataLoader``, or any sized iterable of batches. A batch
-            is ``(inputs, targets)``, or anything that a ``step`` of your own understands. A loader that an earlier ``fit`` has
+            is ``(inputs, targets)``, or anything that your own ``step`` understands. A loader that an earlier ``fit`` has
             used goes on with the epochs that it has not served yet, so no call repeats the order and the augmentation of
             another; ``train.set_epoch(0)`` repeats them.
         val: Validation batches of the same kind, or ``None``.

@@ -55,7 +55,7 @@ class Monitor:
                     fix=f"pass val to fit, or monitor={self.name.replace('val_', 'train_', 1)!r}, or monitor=None",
                 )
             error = unknown_name("logged value for monitor", self.name, state.log_names)
-            error.add_note('A callback of your own that logs it says so by an attribute: logs = ("name",).')
+            error.add_note('Your own callback that logs it says so by an attribute: logs = ("name",).')
             raise error
         if self.mode is None:
             self.mode = self._ask(state)

@@ -54,7 +54,7 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
             notes += _none_counts(name, state)
             if state.training:
                 notes += _gradients(state)
-                # a step of one's own makes targets of its own
+                # a custom step makes targets of its own
                 notes += _softmaxed(state) + ([] if own_step else _surplus(state))
     return notes
 

@@ -47,7 +47,7 @@ def check_arguments(epochs: object, accumulate: object, clip_norm: object, named
             raise ArgumentError(
                 f"{name} cannot be used",
                 got=repr(value),
-                expected="a whole number of at least 1",
+                expected="an integer of at least 1",
                 fix=f"pass e.g. {name}={10 if name == 'epochs' else 1}",
             )
     if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
@@ -68,7 +68,7 @@ def check_arguments(epochs: object, accumulate: object, clip_norm: object, named
 
 
 def check_loaders(named: Mapping[str, Any]) -> None:
-    """Refuses loaders that cannot be walked once an epoch; a missing ``val`` is none.
+    """Refuses loaders that cannot be iterated once an epoch; a missing ``val`` is none.
 
     Raises:
         ArgumentError: Named by the argument.

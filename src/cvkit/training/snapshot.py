@@ -88,7 +88,7 @@ def describe(state: TrainState) -> dict[str, Any]:
         "classes": [str(name) for name in classes] if classes is not None else None,
         "transform": transform.to_config() if hasattr(transform, "to_config") else None,
         "loss": state.loss_spec.name,
-        "pictures": _pictures(state.val if state.val is not None else state.train),
+        "images": _images(state.val if state.val is not None else state.train),
     }
 
 
@@ -104,8 +104,8 @@ def layers_of(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _pictures(loader: Any) -> dict[str, Any]:
-    """Returns how a loader's pictures come about, so that a prediction can go the same way; ``None`` for what is not known.
+def _images(loader: Any) -> dict[str, Any]:
+    """Returns how a loader's images come about, so that a prediction can go the same way; ``None`` for what is not known.
 
     The batch size; what kind of label stands beside each; how files are decoded, and whether always in their full size.
     """
@@ -120,7 +120,7 @@ def _pictures(loader: Any) -> dict[str, Any]:
     return {
         "batch_size": size if isinstance(size, int) else None,
         "kind": kind if isinstance(kind, str) else None,
-        # a loader asks the data set itself for less, not the whole behind it
+        # a loader asks the dataset itself for less, not the whole behind it
         "whole": kind in ("mask", "image") or not hasattr(given, "read"),
         "background": list(behind) if behind is not None and levels else None,
         "max_pixels": most if isinstance(most, int) else None,

@@ -1,13 +1,13 @@
-"""Transforms in two stages: one picture in a worker, then a whole batch on the device.
+"""Transforms in two stages: one image in a worker, then a whole batch on the device.
 
 ==========================================  ==============================================================
 ``classification_train``, ``…_eval``        photos: random resized crop, or the middle
-``small_image_train``, ``…_eval``           CIFAR-like: padded random crop, or the whole picture
-``digits_train``, ``…_eval``                MNIST-like: grey, shifted, never mirrored, or the whole picture
-``segmentation_train``, ``…_eval``          pictures and masks, moved together
-``denoise``                                 a noisy picture as input, the clean one as target
+``small_image_train``, ``…_eval``           CIFAR-like: padded random crop, or the whole image
+``digits_train``, ``…_eval``                MNIST-like: grey, shifted, never mirrored, or the whole image
+``segmentation_train``, ``…_eval``          images and masks, moved together
+``denoise``                                 a noisy image as input, the clean one as target
 ``from_weights``                            the preprocessing that pretrained weights expect
-``Transform``, ``Framed``, ``Frame``        what they all are, and what they take of a picture
+``Transform``, ``Framed``, ``Frame``        what they all are, and what they take of an image
 ==========================================  ==============================================================
 """
 

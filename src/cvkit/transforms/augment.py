@@ -51,7 +51,7 @@ class Augmented(Framed):
     """A training preset; what each field means is said where presets are built."""
 
     flips_late: ClassVar[bool] = False
-    """Whether mirror images are made where pictures are normalised: if nothing comes between, and no target moves with them."""
+    """Whether mirror images are made where images are normalised: if nothing comes between, and no target moves with them."""
 
     flip: float
     vertical_flip: float
@@ -95,7 +95,7 @@ class Augmented(Framed):
         return _policy(self.augment)(pixels.contiguous()) if self.augment is not None else pixels
 
     def passes(self, channels: int, height: int, width: int) -> bool:
-        """Whether the first stage returns every such picture as it is: without a policy, what its frame says."""
+        """Whether the first stage returns every such image as it is: without a policy, what its frame says."""
         return self.keeps(channels, height, width)
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -131,7 +131,7 @@ class Augmented(Framed):
         return images, targets
 
     def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Moves the pixels of uint8 pictures, and those of targets that are pictures."""
+        """Moves the pixels of uint8 images, and those of targets that are images."""
         if draws.get("flip") is not None:
             images = ops.horizontal_flip(images, draws["flip"])
         if "vertical_flip" in draws:
@@ -139,7 +139,7 @@ class Augmented(Framed):
         return images, targets
 
     def coloured(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Changes the colours of uint8 pictures, and normalises them."""
+        """Changes the colours of uint8 images, and normalises them."""
         chosen = [name for name in _COLOURS if name in draws]
         if not chosen:
             return ops.normalize(images, self.mean, self.std)
@@ -198,7 +198,7 @@ def _policy(name: str) -> Callable[[Tensor], Tensor]:
 def draw_erased(count: int, size: int, probability: float, generator: torch.Generator) -> Tensor:
     """Draws the box that is erased in each sample.
 
-    The area is uniform from 2 to 33 % of the picture's, the logarithm of height over width uniform from that of 0.3 to that of
+    The area is uniform from 2 to 33 % of the image's, the logarithm of height over width uniform from that of 0.3 to that of
     3.3, the place uniform; after ten draws that do not fit nothing is erased. As in ``torchvision.transforms.RandomErasing``.
 
     Returns:
@@ -234,7 +234,7 @@ def draw_mixed(count: int, size: int, mixup: float, cutmix: float, generator: to
     Returns:
         float32 ``(count,)``, the share that a sample keeps, and int64 ``(count, 4)``, the boxes; height 0 for mixup.
     """
-    # torch draws no beta distribution from a generator of one's own
+    # torch draws no beta distribution from a custom generator
     seed = int(torch.randint(0, 2**63 - 1, (), generator=generator))
     beta = np.random.default_rng(seed).beta
     by_box = torch.rand(count, generator=generator) < (0.5 if mixup and cutmix else float(cutmix > 0))

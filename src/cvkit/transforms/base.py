@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cvkit.errors import ArgumentError, DataError
-from cvkit.pixels import picture
+from cvkit.pixels import as_image
 from cvkit.registry import presets
 from cvkit.transforms import batch as ops
 from cvkit.transforms import sample as one
@@ -26,9 +26,9 @@ __all__ = ["Framed", "Transform"]
 
 @dataclass(frozen=True, repr=False)
 class Transform(ABC):
-    """Two stages from a picture to the model's input.
+    """Two stages from an image to the model's input.
 
-    ``sample`` makes one picture a uint8 tensor of a fixed size, in a worker; ``batch`` makes many of these the model's input,
+    ``sample`` makes one image a uint8 tensor of a fixed size, in a worker; ``batch`` makes many of these the model's input,
     on the device, each with a random draw of its own. Presets build them; two are equal if their configurations are, and
     they travel to worker processes.
 
@@ -39,7 +39,7 @@ class Transform(ABC):
         name: The preset's name.
         sample_random: Whether ``sample`` draws random numbers, from torch's global generator. If not, what it returns may be
             kept and used again.
-        takes_pairs: Whether a mask or a picture as target goes through the same first stage (:meth:`sample_pair`).
+        takes_pairs: Whether a mask or an image as target goes through the same first stage (:meth:`sample_pair`).
         size: Side of the result in pixels.
         mean: Mean of each channel, on the scale 0 to 1.
         std: Standard deviation of each channel, on the same scale.
@@ -59,7 +59,7 @@ class Transform(ABC):
             raise ArgumentError(
                 f"{self.name}: size cannot be used",
                 got=repr(self.size),
-                expected="the side of the result in pixels, a whole number of 1 or more",
+                expected="the side of the result in pixels, an integer of 1 or more",
                 fix="pass e.g. size=32",
             )
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or not self._usable():
@@ -80,39 +80,39 @@ class Transform(ABC):
 
     @abstractmethod
     def sample(self, image: Image.Image) -> Tensor:
-        """Takes one picture through the first stage.
+        """Takes one image through the first stage.
 
         Args:
-            image: A picture of any size and mode.
+            image: An image of any size and mode.
 
         Returns:
             uint8 ``(C, size, size)``.
 
         Raises:
-            ImageError: A mode that has no right answer as an 8-bit picture.
+            ImageError: A mode that has no right answer as an 8-bit image.
         """
 
     def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
-        """Takes a picture and the mask or picture that is its target through the first stage, both in the same way.
+        """Takes an image and the mask or image that is its target through the first stage, both in the same way.
 
         Returns:
             uint8 ``(C, size, size)``, and the target as a tensor.
 
         Raises:
-            DataError: This preset moves no target with its picture.
+            DataError: This preset moves no target with its image.
         """
         raise self._no_pairs(target)
 
     def _no_pairs(self, target: Image.Image) -> DataError:
         return DataError(
-            f"{self.name} leaves a target that is a picture behind",
+            f"{self.name} leaves a target that is an image behind",
             got=f"a target of mode {target.mode!r}, {target.width}×{target.height}",
             expected="targets that are classes or numbers",
-            fix="take segmentation_train and segmentation_eval for masks, denoise for pictures",
+            fix="take segmentation_train and segmentation_eval for masks, denoise for images",
         )
 
     def passes(self, channels: int, height: int, width: int) -> bool:
-        """Whether the first stage returns the pixels of every picture of this kind as they are."""
+        """Whether the first stage returns the pixels of every image of this kind as they are."""
         return False
 
     def batch(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -154,7 +154,7 @@ class Transform(ABC):
         return self
 
     def denormalize(self, images: Tensor) -> Tensor:
-        """Undoes the normalisation, for looking at pictures.
+        """Undoes the normalisation, for looking at images.
 
         Args:
             images: float ``(…, C, H, W)``, as ``batch`` returned them.
@@ -165,10 +165,10 @@ class Transform(ABC):
         return ops.denormalize(images, self.mean, self.std)
 
     def __call__(self, image: Any) -> Tensor:
-        """Takes one picture through both stages; what is random draws from torch's global generator.
+        """Takes one image through both stages; what is random draws from torch's global generator.
 
         Args:
-            image: A picture of any size and mode; presets also take a uint8 array ``(H, W)`` or ``(H, W, 3)`` (RGB), or a uint8
+            image: An image of any size and mode; presets also take a uint8 array ``(H, W)`` or ``(H, W, 3)`` (RGB), or a uint8
                 tensor ``(C, H, W)``.
 
         Returns:
@@ -218,10 +218,10 @@ class Transform(ABC):
 
 
 class Framed(Transform):
-    """A transform whose first stage cuts a :class:`~cvkit.transforms.sample.Frame` out of each picture.
+    """A transform whose first stage cuts a :class:`~cvkit.transforms.sample.Frame` out of each image.
 
-    The frame is chosen from the picture's size alone: so that a loader can decode a large JPEG no larger than is needed, and
-    cut fresh frames out of pictures that it keeps in memory, in several threads at a time. Derive a frozen dataclass with
+    The frame is chosen from the image's size alone: so that a loader can decode a large JPEG no larger than is needed, and
+    cut fresh frames out of images that it keeps in memory, in several threads at a time. Derive a frozen dataclass with
     ``name`` and ``frame``, and set ``sample_random`` if that draws.
     """
 
@@ -237,69 +237,69 @@ class Framed(Transform):
 
     @abstractmethod
     def frame(self, width: int, height: int, generator: torch.Generator | None = None) -> Frame:
-        """Chooses what is taken of a picture.
+        """Chooses what is taken of an image.
 
         Args:
-            width: The picture's width in pixels.
-            height: The picture's height in pixels.
+            width: The image's width in pixels.
+            height: The image's height in pixels.
             generator: Where random numbers come from; torch's global generator by default.
         """
 
     def cut(self, image: Image.Image | Tensor, frame: Frame) -> Tensor:
-        """Cuts a frame out of a picture, or out of its pixels ``(C, H, W)`` as :meth:`pixels` returned them.
+        """Cuts a frame out of an image, or out of its pixels ``(C, H, W)`` as :meth:`pixels` returned them.
 
         Returns:
             uint8 ``(C, size, size)``.
 
         Raises:
-            ImageError: A mode that has no right answer as an 8-bit picture.
+            ImageError: A mode that has no right answer as an 8-bit image.
         """
-        picture = image if isinstance(image, Tensor) else one.to_channels(image, self.channels)
-        return one.cut(picture, frame, self.filter)
+        source = image if isinstance(image, Tensor) else one.to_channels(image, self.channels)
+        return one.cut(source, frame, self.filter)
 
     def cut_target(self, target: Image.Image, frame: Frame) -> Tensor:
-        """Cuts out of a target that is a mask or a picture what belongs to a frame; see :meth:`sample_pair`.
+        """Cuts out of a target that is a mask or an image what belongs to a frame; see :meth:`sample_pair`.
 
         Raises:
-            DataError: This preset moves no target with its picture.
+            DataError: This preset moves no target with its image.
         """
         raise self._no_pairs(target)
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """Returns a picture to be kept in memory, no larger than a later :meth:`cut` can use.
+        """Returns an image to be kept in memory, no larger than a later :meth:`cut` can use.
 
         Returns:
             uint8 ``(C, H, W)``.
 
         Raises:
-            ImageError: A mode that has no right answer as an 8-bit picture.
+            ImageError: A mode that has no right answer as an 8-bit image.
         """
-        image = picture(image)
+        image = as_image(image)
         pixels = one.to_tensor(one.to_channels(image, self.channels))
         return one.resize(pixels, *self.most(*image.size), self.filter)
 
     def most(self, width: int, height: int) -> tuple[int, int]:
-        """Returns the width and height beyond which a picture of this size is of no use."""
+        """Returns the width and height beyond which an image of this size is of no use."""
         return width, height
 
     def sample(self, image: Image.Image) -> Tensor:
         """Chooses a frame and cuts it out."""
-        image = picture(image)
+        image = as_image(image)
         return self.cut(image, self.frame(*image.size))
 
     def sample_pair(self, image: Image.Image, target: Image.Image) -> tuple[Tensor, Tensor]:
-        """Takes a picture and the mask or picture that is its target through the first stage, both by the same frame."""
-        image = picture(image)
+        """Takes an image and the mask or image that is its target through the first stage, both by the same frame."""
+        image = as_image(image)
         frame = self.frame(*image.size)
         return self.cut(image, frame), self.cut_target(target, frame)
 
     def passes(self, channels: int, height: int, width: int) -> bool:
-        """Whether the frame is the whole picture as it is, in a class that does no more than cut it out."""
+        """Whether the frame is the whole image as it is, in a class that does no more than cut it out."""
         own = type(self).cut is not Framed.cut or type(self).sample is not Framed.sample
         return not own and self.keeps(channels, height, width)
 
     def keeps(self, channels: int, height: int, width: int) -> bool:
-        """Whether the frame is always the whole of a picture of this kind, in its own size and channels."""
+        """Whether the frame is always the whole of an image of this kind, in its own size and channels."""
         if self.sample_random or self.draws_global or channels != self.channels or not height == width == self.size:
             return False
         return self.frame(width, height) == one.whole_frame(width, height, self.size)

@@ -1,7 +1,7 @@
 """Operations on a whole batch, vectorised, each sample with a random draw of its own. They run on the device.
 
 Each takes its draws as arguments and is a pure function; presets make the draws, on the CPU, so that they are the same for
-every device. Pictures are padded, cropped and mirrored as uint8, a quarter of the bytes, and become floats where they are
+every device. Images are padded, cropped and mirrored as uint8, a quarter of the bytes, and become floats where they are
 normalised, once.
 """
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def to_device(draws: Tensor, device: torch.device) -> Tensor:
-    """Copies a few random draws to where the pictures are, without waiting for a GPU's queued work."""
+    """Copies a few random draws to where the images are, without waiting for a GPU's queued work."""
     if device.type == "cuda" and draws.device.type == "cpu":
         return draws.pin_memory().to(device, non_blocking=True)
     return draws.to(device)
@@ -152,7 +152,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], *, fl
 
 
 def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Undoes :func:`normalize`, for looking at pictures.
+    """Undoes :func:`normalize`, for looking at images.
 
     Args:
         images: float ``(…, C, H, W)``, as :func:`normalize` returned them.
@@ -191,7 +191,7 @@ def erase(images: Tensor, places: Tensor, value: float = 0.0) -> Tensor:
     Args:
         images: ``(B, C, H, W)`` of any type.
         places: As in :func:`boxes`.
-        value: What is painted; 0 is the mean colour of normalised pictures.
+        value: What is painted; 0 is the mean colour of normalised images.
 
     Returns:
         ``(B, C, H, W)`` of the same type.

@@ -14,7 +14,7 @@ _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, in torchvision's digits
 
 
 def grey(images: Tensor) -> Tensor:
-    """Returns the luma of float pictures: ``(B, 3, H, W)`` to ``(B, 1, H, W)``; grey ones as they are."""
+    """Returns the luma of float images: ``(B, 3, H, W)`` to ``(B, 1, H, W)``; grey ones as they are."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(1)
@@ -35,7 +35,7 @@ def brightness(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Moves the levels away from the picture's mean luma: 0 is all grey, 1 changes nothing; arguments as in brightness."""
+    """Moves the levels away from the image's mean luma: 0 is all grey, 1 changes nothing; arguments as in brightness."""
     mean = grey(images).mean((1, 2, 3), keepdim=True)
     return torch.lerp(mean, images, _spread(factors)).clamp_(0, 1)
 
@@ -48,7 +48,7 @@ def saturation(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def hue(images: Tensor, shifts: Tensor) -> Tensor:
-    """Turns the colours round the colour circle; grey pictures stay as they are.
+    """Turns the colours round the colour circle; grey images stay as they are.
 
     Args:
         images: float ``(B, 3, H, W)`` from 0 to 1.

@@ -1,4 +1,4 @@
-"""Presets: what the pictures of a task go through in training, and in evaluation.
+"""Presets: what the images of a task go through in training, and in evaluation.
 
 Each is a function with keyword-only arguments after the size, filed under its name in :data:`cvkit.registry.presets`.
 """
@@ -72,7 +72,7 @@ def classification_train(
 
     Args:
         size: Side of the result in pixels.
-        scale: Bounds on the crop's share of the picture's area.
+        scale: Bounds on the crop's share of the image's area.
         ratio: Bounds on the crop's width over its height.
         flip: Probability of a mirror image.
         vertical_flip: Probability of an image upside down.
@@ -84,7 +84,7 @@ def classification_train(
         mixup: Parameter of mixup's beta distribution, e.g. 0.2; 0 for none. Targets become probabilities ``(N, num_classes)``.
         cutmix: The same for CutMix, e.g. 1.0; where both are on, each sample gets one of them by a fair coin.
         num_classes: How many classes there are, for mixup and CutMix.
-        augment: A policy of torchvision's on each picture after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
+        augment: A policy of torchvision's on each image after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
             or ``"trivialaugment"``.
         channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
         mean: Channel means, ImageNet's by default; of grey images the mean of its three.
@@ -169,12 +169,12 @@ def small_image_train(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Transform:
-    """Small pictures in training: a random crop of the zero-padded picture, a random mirror image, normalised.
+    """Small images in training: a random crop of the zero-padded image, a random mirror image, normalised.
 
     Source: He et al., Deep Residual Learning for Image Recognition, 2015, section 4.2.
 
     Args:
-        size: Side of the result in pixels; pictures of another size are resized.
+        size: Side of the result in pixels; images of another size are resized.
         padding: Zeros on each side in pixels, hence the largest shift.
         flip: Probability of a mirror image.
         vertical_flip: Probability of an image upside down.
@@ -186,7 +186,7 @@ def small_image_train(
         mixup: Parameter of mixup's beta distribution, e.g. 0.2; 0 for none. Targets become probabilities ``(N, num_classes)``.
         cutmix: The same for CutMix, e.g. 1.0; where both are on, each sample gets one of them by a fair coin.
         num_classes: How many classes there are, for mixup and CutMix.
-        augment: A policy of torchvision's on each picture after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
+        augment: A policy of torchvision's on each image after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
             or ``"trivialaugment"``.
         channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
         mean: Channel means, CIFAR-10's by default; of grey images the mean of its three.
@@ -222,10 +222,10 @@ def small_image_eval(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Transform:
-    """Small pictures in evaluation: the whole picture, normalised.
+    """Small images in evaluation: the whole image, normalised.
 
     Args:
-        size: Side of the result in pixels; pictures of another size are resized.
+        size: Side of the result in pixels; images of another size are resized.
         channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
         mean: Channel means, CIFAR-10's by default; of grey images the mean of its three.
         std: Channel standard deviations, by default in the same way.
@@ -258,7 +258,7 @@ def digits_train(
     """Digits and letters in training: grey, shifted by a few pixels, not mirrored unless asked for, normalised.
 
     Args:
-        size: Side of the result in pixels; pictures of another size are resized.
+        size: Side of the result in pixels; images of another size are resized.
         padding: Zeros on each side in pixels, hence the largest shift.
         flip: Probability of a mirror image; a mirrored 2 is no digit.
         vertical_flip: Probability of an image upside down.
@@ -270,7 +270,7 @@ def digits_train(
         mixup: Parameter of mixup's beta distribution, e.g. 0.2; 0 for none. Targets become probabilities ``(N, num_classes)``.
         cutmix: The same for CutMix, e.g. 1.0; where both are on, each sample gets one of them by a fair coin.
         num_classes: How many classes there are, for mixup and CutMix.
-        augment: A policy of torchvision's on each picture after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
+        augment: A policy of torchvision's on each image after the crop: ``"autoaugment"`` (ImageNet's), ``"randaugment"``
             or ``"trivialaugment"``.
         mean: Channel means, MNIST's by default; one for grey, three for RGB.
         std: Channel standard deviations, MNIST's by default.
@@ -298,10 +298,10 @@ def digits_train(
 
 
 def digits_eval(size: int = 28, *, mean: Sequence[float] = MNIST_MEAN, std: Sequence[float] = MNIST_STD) -> Transform:
-    """Digits and letters in evaluation: grey, the whole picture, normalised.
+    """Digits and letters in evaluation: grey, the whole image, normalised.
 
     Args:
-        size: Side of the result in pixels; pictures of another size are resized.
+        size: Side of the result in pixels; images of another size are resized.
         mean: Channel means, MNIST's by default; one for grey, three for RGB.
         std: Channel standard deviations, MNIST's by default.
 
@@ -327,13 +327,13 @@ def segmentation_train(
     std: Sequence[float] | None = None,
     interpolation: str = "bilinear",
 ) -> Transform:
-    """Pictures and their masks in training: the same random resized crop and mirror images of both, the pictures normalised.
+    """Images and their masks in training: the same random resized crop and mirror images of both, the images normalised.
 
     Masks ``(N, size, size)`` come as class indices; none of their values is blended.
 
     Args:
         size: Side of the result in pixels.
-        scale: Bounds on the crop's share of the picture's area.
+        scale: Bounds on the crop's share of the image's area.
         ratio: Bounds on the crop's width over its height.
         flip: Probability of a mirror image.
         vertical_flip: Probability of an image upside down.
@@ -344,7 +344,7 @@ def segmentation_train(
         channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
         mean: Channel means, ImageNet's by default; of grey images the mean of its three.
         std: Channel standard deviations, by default in the same way.
-        interpolation: The filter for pictures, as in :func:`classification_train`.
+        interpolation: The filter for images, as in :func:`classification_train`.
 
     Raises:
         ArgumentError: A value out of range, or statistics of another number of channels.
@@ -374,14 +374,14 @@ def segmentation_eval(
     std: Sequence[float] | None = None,
     interpolation: str = "bilinear",
 ) -> Transform:
-    """Pictures and their masks in evaluation: both whole, resized to a square, the pictures normalised.
+    """Images and their masks in evaluation: both whole, resized to a square, the images normalised.
 
     Args:
         size: Side of the result in pixels.
         channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.
         mean: Channel means, ImageNet's by default; of grey images the mean of its three.
         std: Channel standard deviations, by default in the same way.
-        interpolation: The filter for pictures, as in :func:`classification_train`.
+        interpolation: The filter for images, as in :func:`classification_train`.
 
     Raises:
         ArgumentError: A value out of range, or statistics of another number of channels.
@@ -399,14 +399,14 @@ def denoise(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Transform:
-    """Pictures to be restored: each with normal noise as input and without as target, whatever the data set says of it.
+    """Images to be restored: each with normal noise as input and without as target, whatever the dataset says of it.
 
-    Where the data set's targets are pictures (``ParallelDataset(…, kind="image")``), those are the targets; ``noise=0`` then
+    Where the dataset's targets are images (``ParallelDataset(…, kind="image")``), those are the targets; ``noise=0`` then
     leaves the inputs as they are. For an autoencoder take ``noise=0`` as well. Its evaluation twin adds no noise: to
     validate how well noise is removed, give the validation loader this preset too.
 
     Args:
-        size: Side of the result in pixels; whole pictures are resized.
+        size: Side of the result in pixels; whole images are resized.
         noise: Standard deviation of the noise, on the scale 0 to 1.
         flip: Probability of a mirror image.
         channels: 3 for RGB, 1 for grey; by default as many as ``mean`` has.

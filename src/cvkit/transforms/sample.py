@@ -1,6 +1,6 @@
 """Per-image operations: from a PIL image to a fixed-size uint8 tensor. They run in the workers.
 
-Which part of a picture is taken (a :class:`Frame`) is chosen from its size alone, before it is decoded; so a large JPEG need
+Which part of an image is taken (a :class:`Frame`) is chosen from its size alone, before it is decoded; so a large JPEG need
 not be decoded in full for a small result. Only Pillow, NumPy and torch are imported here: a worker starts sooner without
 torchvision.
 """
@@ -37,7 +37,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-"""Filters by name; all but ``nearest`` are antialiased when a picture gets smaller."""
+"""Filters by name; all but ``nearest`` are antialiased when an image gets smaller."""
 
 _BY_TORCH = ("bilinear",)
 # torch's uint8 kernel is three times as fast as Pillow's and on photos within one level of it; for bicubic, which many
@@ -49,14 +49,14 @@ Box = tuple[int, int, int, int]
 
 
 class Frame(NamedTuple):
-    """Which part of a picture is taken, and how large it becomes.
+    """Which part of an image is taken, and how large it becomes.
 
     Attributes:
-        of: Width and height of the whole picture in pixels, which ``box`` refers to.
+        of: Width and height of the whole image in pixels, which ``box`` refers to.
         box: What is cut out of it.
         size: Width and height that this is resized to.
         window: What is cut out of that, or ``None`` for all of it.
-        spare: How many times more pixels than ``size`` a picture that is decoded smaller must still have in each direction.
+        spare: How many times more pixels than ``size`` an image that is decoded smaller must still have in each direction.
     """
 
     of: tuple[int, int]
@@ -67,14 +67,14 @@ class Frame(NamedTuple):
 
     @property
     def enough(self) -> tuple[int, int]:
-        """The width and height at which the whole picture is still large enough for this."""
+        """The width and height at which the whole image is still large enough for this."""
         left, top, right, bottom = self.box
         width = math.ceil(self.of[0] * self.size[0] * self.spare / (right - left))
         height = math.ceil(self.of[1] * self.size[1] * self.spare / (bottom - top))
         return min(width, self.of[0]), min(height, self.of[1])
 
     def on(self, width: int, height: int) -> Box:
-        """Returns the box on a picture that is smaller than :attr:`of`, at least one pixel."""
+        """Returns the box on an image that is smaller than :attr:`of`, at least one pixel."""
         if (width, height) == self.of:
             return self.box
         across, down = width / self.of[0], height / self.of[1]
@@ -84,7 +84,7 @@ class Frame(NamedTuple):
 
 
 def whole_frame(width: int, height: int, size: int) -> Frame:
-    """Returns the frame that resizes a whole picture to ``size`` × ``size``."""
+    """Returns the frame that resizes a whole image to ``size`` × ``size``."""
     return Frame((width, height), (0, 0, width, height), (size, size))
 
 
@@ -92,7 +92,7 @@ def centre_frame(width: int, height: int, resize: int, size: int) -> Frame:
     """Returns the frame that resizes the shorter side to ``resize`` and cuts ``size`` × ``size`` from the middle.
 
     Where the margin is odd the window is placed as by ``torchvision.transforms.CenterCrop``. A JPEG may be decoded smaller,
-    to no less than twice the size wanted: the same picture comes out, but for a fraction of a grey level.
+    to no less than twice the size wanted: the same image comes out, but for a fraction of a grey level.
     """
     wide, high = shorter_side(width, height, resize)
     left, top = round((wide - size) / 2), round((high - size) / 2)
@@ -100,10 +100,10 @@ def centre_frame(width: int, height: int, resize: int, size: int) -> Frame:
 
 
 def to_channels(image: Image.Image, channels: int) -> Image.Image:
-    """Returns a picture with 1 (grey) or 3 (RGB) channels of 8 bits; transparent pixels show white.
+    """Returns an image with 1 (grey) or 3 (RGB) channels of 8 bits; transparent pixels show white.
 
     Args:
-        image: A picture of any mode.
+        image: An image of any mode.
         channels: 1 or 3.
 
     Raises:
@@ -113,19 +113,19 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Returns the pixels of a grey or RGB picture as uint8 ``(C, H, W)``, a view of ``(H, W, C)``."""
+    """Returns the pixels of a grey or RGB image as uint8 ``(C, H, W)``, a view of ``(H, W, C)``."""
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def cut(image: Image.Image | Tensor, frame: Frame, interpolation: str = "bilinear") -> Tensor:
-    """Cuts a frame out of a picture.
+    """Cuts a frame out of an image.
 
     It is cut first and resized then, as ``torchvision.transforms.v2.functional.resized_crop`` does: the filter sees nothing
     outside of the box. Bilinear and bicubic are torch's antialiased kernels for uint8, bitwise torchvision's for tensors.
 
     Args:
-        image: A picture of 8 bits a channel, or its pixels ``(C, H, W)``; it may be smaller than the frame says, if it
+        image: An image of 8 bits a channel, or its pixels ``(C, H, W)``; it may be smaller than the frame says, if it
             was decoded so.
         frame: What to cut.
         interpolation: The filter.
@@ -156,29 +156,29 @@ def resize(pixels: Tensor, width: int, height: int, interpolation: str = "biline
         )
         return made[0]
     channels = pixels.permute(1, 2, 0) if pixels.shape[0] > 1 else pixels[0]
-    picture = Image.fromarray(np.ascontiguousarray(channels.numpy()))
-    return to_tensor(picture.resize((width, height), INTERPOLATIONS[interpolation]))
+    image = Image.fromarray(np.ascontiguousarray(channels.numpy()))
+    return to_tensor(image.resize((width, height), INTERPOLATIONS[interpolation]))
 
 
 def cut_mask(mask: Image.Image, frame: Frame) -> Tensor:
-    """Cuts a frame out of a picture of whole numbers, each of which is kept or dropped and never blended.
+    """Cuts a frame out of an image of integers, each of which is kept or dropped and never blended.
 
     Returns:
         uint8 ``(H, W)``, or int32 for a mask of more than 8 bits.
 
     Raises:
-        DataError: Not one whole number a pixel.
+        DataError: Not one integer a pixel.
     """
     wide = mask.mode == "I" or mask.mode.startswith("I;16")
     if not wide and mask.mode not in ("1", "L", "P"):
         raise DataError(
             "a target is no mask",
             got=f"mode {mask.mode!r}, {mask.width}×{mask.height}",
-            expected="one whole number a pixel (mode 1, L, P, I or 16-bit grey)",
-            fix="save masks as class indices; for pictures as targets take the preset denoise",
+            expected="one integer a pixel (mode 1, L, P, I or 16-bit grey)",
+            fix="save masks as class indices; for images as targets take the preset denoise",
         )
-    picture = mask.crop(frame.on(*mask.size)).resize(frame.size, Image.Resampling.NEAREST)
-    values = np.asarray(picture.crop(frame.window) if frame.window is not None else picture)
+    image = mask.crop(frame.on(*mask.size)).resize(frame.size, Image.Resampling.NEAREST)
+    values = np.asarray(image.crop(frame.window) if frame.window is not None else image)
     # torch mirrors no uint16
     return torch.from_numpy(values.astype(np.int32 if wide else np.uint8))
 
@@ -196,16 +196,16 @@ def shorter_side(width: int, height: int, length: int) -> tuple[int, int]:
 def random_box(
     width: int, height: int, scale: Sequence[float], ratio: Sequence[float], generator: torch.Generator | None = None
 ) -> Box:
-    """Draws a box inside a picture, with a random area and aspect ratio.
+    """Draws a box inside an image, with a random area and aspect ratio.
 
     The area is uniform in ``scale``, the logarithm of the aspect ratio uniform in that of ``ratio``, the place uniform. After
     ten draws that do not fit, it is the largest centred box whose ratio is allowed. Always draws the same count of numbers.
     Source: Szegedy et al., Going Deeper with Convolutions, 2014, section 6; tries and fallback as in torchvision.
 
     Args:
-        width: Width of the picture in pixels.
-        height: Height of the picture in pixels.
-        scale: Bounds on the box's share of the picture's area.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        scale: Bounds on the box's share of the image's area.
         ratio: Bounds on the box's width over its height.
         generator: Where the numbers come from; torch's global generator by default.
 

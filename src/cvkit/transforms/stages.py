@@ -48,7 +48,7 @@ def _check_interpolation(interpolation: str) -> None:
 
 @dataclass(frozen=True, repr=False)
 class _RandomCrop(Augmented):
-    """A random resized crop of each picture."""
+    """A random resized crop of each image."""
 
     sample_random: ClassVar[bool] = True
 
@@ -87,13 +87,13 @@ class ClassificationTrain(_RandomCrop):
     flips_late: ClassVar[bool] = True
 
     def evaluation(self) -> Transform:
-        """Returns the preset of the same pictures that draws nothing."""
+        """Returns the preset of the same images that draws nothing."""
         return ClassificationEval(self.size, self.mean, self.std, round(self.size * 256 / 224), self.interpolation)
 
 
 @dataclass(frozen=True, repr=False)
 class ClassificationEval(Framed):
-    """The middle of each picture, after its shorter side has been resized."""
+    """The middle of each image, after its shorter side has been resized."""
 
     name: ClassVar[str] = "classification_eval"
 
@@ -106,7 +106,7 @@ class ClassificationEval(Framed):
             raise ArgumentError(
                 f"{self.name}: resize cannot be used",
                 got=repr(self.resize),
-                expected=f"the shorter side in pixels before the cut, a whole number of size={self.size} or more",
+                expected=f"the shorter side in pixels before the cut, an integer of size={self.size} or more",
                 fix="leave resize out",
             )
         _check_interpolation(self.interpolation)
@@ -117,12 +117,12 @@ class ClassificationEval(Framed):
         return self.interpolation
 
     def frame(self, width: int, height: int, generator: torch.Generator | None = None) -> Frame:
-        """Returns the middle of the resized picture."""
+        """Returns the middle of the resized image."""
         return one.centre_frame(width, height, self.resize, self.size)
 
 
 class _Whole(Framed):
-    """The whole picture, resized to ``size`` × ``size`` where it has another size."""
+    """The whole image, resized to ``size`` × ``size`` where it has another size."""
 
     def frame(self, width: int, height: int, generator: torch.Generator | None = None) -> Frame:
         return one.whole_frame(width, height, self.size)
@@ -130,7 +130,7 @@ class _Whole(Framed):
 
 @dataclass(frozen=True, repr=False)
 class _PaddedCrop(Augmented):
-    """The whole picture; in the batch, a crop at a random place of the zero-padded picture, and a random mirror image."""
+    """The whole image; in the batch, a crop at a random place of the zero-padded image, and a random mirror image."""
 
     padding: int
 
@@ -140,7 +140,7 @@ class _PaddedCrop(Augmented):
             raise ArgumentError(
                 f"{self.name}: padding cannot be used",
                 got=repr(self.padding),
-                expected="zeros on each side in pixels, a whole number of 0 or more",
+                expected="zeros on each side in pixels, an integer of 0 or more",
                 fix="pass e.g. padding=4",
             )
 
@@ -170,17 +170,17 @@ class _PaddedCrop(Augmented):
 
 
 class SmallImageTrain(_PaddedCrop):
-    """Small pictures in training."""
+    """Small images in training."""
 
     name = "small_image_train"
 
     def evaluation(self) -> Transform:
-        """Returns the preset of the same pictures that draws nothing."""
+        """Returns the preset of the same images that draws nothing."""
         return SmallImageEval(self.size, self.mean, self.std)
 
 
 class SmallImageEval(_Whole):
-    """Small pictures in evaluation."""
+    """Small images in evaluation."""
 
     name = "small_image_eval"
 
@@ -191,7 +191,7 @@ class DigitsTrain(_PaddedCrop):
     name = "digits_train"
 
     def evaluation(self) -> Transform:
-        """Returns the preset of the same pictures that draws nothing."""
+        """Returns the preset of the same images that draws nothing."""
         return DigitsEval(self.size, self.mean, self.std)
 
 
@@ -207,7 +207,7 @@ def _indices(masks: Tensor) -> Tensor:
 
 
 class _WithMask(Framed):
-    """A first stage that moves a mask with its picture."""
+    """A first stage that moves a mask with its image."""
 
     takes_pairs = True
 
@@ -218,7 +218,7 @@ class _WithMask(Framed):
 
 @dataclass(frozen=True, repr=False)
 class SegmentationTrain(_WithMask, _RandomCrop):
-    """The same random resized crop of picture and mask; in the batch, the same mirror images."""
+    """The same random resized crop of image and mask; in the batch, the same mirror images."""
 
     name: ClassVar[str] = "segmentation_train"
     flips_late: ClassVar[bool] = False  # masks are mirrored by the same draw, and are not normalised
@@ -231,7 +231,7 @@ class SegmentationTrain(_WithMask, _RandomCrop):
     augment: str | None = field(default=None, init=False)
 
     def moved(self, images: Tensor, targets: Tensor, draws: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Mirrors pictures and masks alike; masks of whole numbers become class indices."""
+        """Mirrors images and masks alike; masks of integers become class indices."""
         if targets.ndim == 3:
             targets, _ = super().moved(targets, targets, draws)
             targets = _indices(targets)
@@ -239,13 +239,13 @@ class SegmentationTrain(_WithMask, _RandomCrop):
         return images, targets
 
     def evaluation(self) -> Transform:
-        """Returns the preset of the same pictures that draws nothing."""
+        """Returns the preset of the same images that draws nothing."""
         return SegmentationEval(self.size, self.mean, self.std, self.interpolation)
 
 
 @dataclass(frozen=True, repr=False)
 class SegmentationEval(_WithMask, _Whole):
-    """The whole picture and the whole mask, resized."""
+    """The whole image and the whole mask, resized."""
 
     name: ClassVar[str] = "segmentation_eval"
 
@@ -261,14 +261,14 @@ class SegmentationEval(_WithMask, _Whole):
         return self.interpolation
 
     def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Normalises the pictures; masks of whole numbers become class indices."""
+        """Normalises the images; masks of integers become class indices."""
         images, targets = super().apply(images, targets, draws)
         return images, _indices(targets) if targets.ndim == 3 else targets
 
 
 @dataclass(frozen=True, repr=False)
 class Denoise(_Whole):
-    """The whole picture with noise as input, without as target; or the picture that a data set has as its target."""
+    """The whole image with noise as input, without as target; or the image that a dataset has as its target."""
 
     name: ClassVar[str] = "denoise"
     takes_pairs: ClassVar[bool] = True
@@ -288,7 +288,7 @@ class Denoise(_Whole):
             )
 
     def cut_target(self, target: Image.Image, frame: Frame) -> Tensor:
-        """Resizes a picture that is the target, whatever its size."""
+        """Resizes an image that is the target, whatever its size."""
         return self.sample(target)
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -298,7 +298,7 @@ class Denoise(_Whole):
         return {"flip": torch.rand(count, generator=generator) < self.flip, "noise": noise}
 
     def apply(self, images: Tensor, targets: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns the noisy pictures and the clean ones, mirrored alike."""
+        """Returns the noisy images and the clean ones, mirrored alike."""
         clean = targets if targets.dtype == torch.uint8 and targets.shape == images.shape else None
         images = ops.horizontal_flip(images, draws["flip"])
         inputs = truth = ops.normalize(images, self.mean, self.std)

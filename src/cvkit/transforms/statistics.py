@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's training pictures, as torchvision's weights expect them; source: its ``transforms/_presets.py``."""
+"""Of ImageNet's training images, as torchvision's weights expect them; source: its ``transforms/_presets.py``."""
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-"""Of the pixels of CIFAR-10's 50,000 training pictures, to four places."""
+"""Of the pixels of CIFAR-10's 50,000 training images, to four places."""
 
 MNIST_MEAN, MNIST_STD = (0.1307,), (0.3081,)
-"""Of the pixels of MNIST's 60,000 training pictures, to four places."""
+"""Of the pixels of MNIST's 60,000 training images, to four places."""
 
 Usual = Mapping[int, tuple[tuple[float, ...], tuple[float, ...]]]
 """Mean and standard deviation of each channel, by the number of channels."""

@@ -97,9 +97,9 @@ def test_outputs_are_read_by_their_shapes_and_loss():
     assert (masks.task, masks.classes, masks.predicted.shape) == ("masks", 5, (2, 4, 4))
     one = read(torch.randn(2, 1, 4, 4), torch.ones(2, 4, 4, dtype=torch.long), DICE)
     assert (one.task, one.classes, one.predicted.shape) == ("masks", 2, (2, 4, 4))
-    assert read(torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4, 4), MSE).task == "pictures"
+    assert read(torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4, 4), MSE).task == "images"
     flat = read(torch.randn(2, 48), torch.rand(2, 48), MSE, torch.rand(2, 3, 4, 4))
-    assert (flat.task, flat.predicted.shape) == ("pictures", (2, 3, 4, 4))
+    assert (flat.task, flat.predicted.shape) == ("images", (2, 3, 4, 4))
     assert read(torch.randn(4, 1), torch.randn(4), MSE).task == "numbers"
     assert read(torch.randn(4, 2), torch.randn(4, 2), MSE).task == "numbers"
 
@@ -176,10 +176,10 @@ def test_a_confusion_matrix_is_drawn_at_any_size(side):
     assert (drawn == (8, 48, 107)).all(2).sum() > side  # the diagonal
 
 
-# --- pictures
+# --- images
 
 
-def test_normalised_pictures_are_shown_as_they_were():
+def test_normalised_images_are_shown_as_they_were():
     images = torch.randint(0, 256, (2, 3, 5, 5), dtype=torch.uint8)
     transform = small_image_eval(size=5)
     inputs, _ = transform.batch(images, torch.zeros(2, dtype=torch.long), torch.Generator())
@@ -192,7 +192,7 @@ def test_normalised_pictures_are_shown_as_they_were():
     assert np.array_equal(image_grid.to_pixels(inputs, digits), grey.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy())
 
 
-def test_without_a_transform_pictures_are_scaled_only_where_they_must_be():
+def test_without_a_transform_images_are_scaled_only_where_they_must_be():
     unit = torch.tensor([[[[0.0, 0.5, 0.25]]]])
     assert image_grid.to_pixels(unit)[0, 0, :, 0].tolist() == [0, 128, 64]
     wild = torch.tensor([[[[-1.0, 0.0, 3.0, float("nan")]]]])
@@ -209,7 +209,7 @@ def test_other_channels_stand_side_by_side(channels, wide):
         assert np.array_equal(shown[0, :, 5:10, 0], images[0, 1].mul(255).round().byte().numpy())
 
 
-def test_a_grid_has_every_picture_once():
+def test_a_grid_has_every_image_once():
     tiles = [np.full((4, 6, 3), value, np.uint8) for value in range(1, 8)]
     drawn = image_grid.grid(tiles)
     for value in range(1, 8):
@@ -217,7 +217,7 @@ def test_a_grid_has_every_picture_once():
     assert image_grid.grid(tiles[:1]).shape == (4, 6, 3)
 
 
-def test_small_pictures_are_enlarged_and_large_ones_made_smaller():
+def test_small_images_are_enlarged_and_large_ones_made_smaller():
     assert image_grid.sized(np.zeros((28, 28, 3), np.uint8)).shape == (84, 84, 3)
     assert image_grid.sized(np.zeros((224, 224, 3), np.uint8)).shape == (224, 224, 3)
     assert image_grid.sized(np.zeros((1000, 500, 3), np.uint8)).shape == (256, 128, 3)
@@ -236,7 +236,7 @@ def test_wrong_predictions_are_in_a_red_frame_and_right_ones_in_a_green_one():
         assert (framed(drawn, image_grid.RIGHT) > 500, framed(drawn, image_grid.WRONG) > 500) == (right, wrong)
 
 
-def test_what_is_written_below_a_picture():
+def test_what_is_written_below_an_image():
     told = image_grid._told
     classes = read(torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1, -100]), CROSS)
     assert told(classes, ["cat", "dog"]) == [
@@ -250,7 +250,7 @@ def test_what_is_written_below_a_picture():
     assert told(numbers, []) == [(["1.23", "is 1"], None), (["2", "is -3"], None)]
 
 
-def test_masks_and_pictures_stand_beside_their_targets():
+def test_masks_and_images_stand_beside_their_targets():
     inputs = np.full((1, 64, 64, 3), 9, np.uint8)
     masks = read(torch.eye(2).repeat(1, 32, 32)[None].expand(1, 2, 64, 64) * 1.0, torch.full((1, 64, 64), 255), CROSS)
     assert image_grid.predictions(inputs, masks, ["a", "b"], None).shape == (64, 64 * 3 + 2, 3)

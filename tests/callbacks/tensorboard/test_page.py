@@ -51,7 +51,7 @@ cvkit.fit(model, batches, batches, epochs=4, optimizer="sgd", lr=0.1, callbacks=
 
 
 def everything(root):
-    """A run with every option, on pictures on disk."""
+    """A run with every option, on images on disk."""
     cvkit.data.write_shapes(root / "data/train", per_class=8, size=16, seed=0)
     cvkit.data.write_shapes(root / "data/val", per_class=4, size=16, seed=1)
     data = cvkit.data.from_folder(root / "data", size=16, batch_size=8)
@@ -120,7 +120,7 @@ class Page:
     def scalars(self, run, tag):
         return [(step, value) for _, step, value in self("plugin/scalars/scalars", run=run, tag=tag)]
 
-    def picture(self, run, tag, index):
+    def image(self, run, tag, index):
         listed = self("plugin/images/images", run=run, tag=tag, sample=0)
         content = self.raw(f"plugin/images/individualImage?{listed[index]['query']}")
         return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
@@ -165,9 +165,9 @@ def _ready(page, runs):
     try:
         if set(runs) - set(page("runs")):
             return False
-        pictures, curves = page("plugin/images/tags"), page("plugin/pr_curves/tags")
-        return all({"inputs"} <= set(pictures.get(f"{run}/train", {})) for run in ("full", "killed")) and all(
-            "predictions" in pictures.get(f"{run}/val", {}) and curves.get(f"{run}/val") for run in ("full", "killed")
+        images, curves = page("plugin/images/tags"), page("plugin/pr_curves/tags")
+        return all({"inputs"} <= set(images.get(f"{run}/train", {})) for run in ("full", "killed")) and all(
+            "predictions" in images.get(f"{run}/val", {}) and curves.get(f"{run}/val") for run in ("full", "killed")
         )
     except urllib.error.HTTPError:
         return False
@@ -234,8 +234,8 @@ def test_the_graph_has_the_layers_in_their_order(board):
     assert "size: 16" in text
 
 
-def test_pictures_are_those_that_the_model_saw(board):
-    shown = board.picture("full/train", "inputs", 0)
+def test_images_are_those_that_the_model_saw(board):
+    shown = board.image("full/train", "inputs", 0)
     board.data.train.set_epoch(0)
     inputs, _ = next(iter(board.data.train))
     first = board.data.train.transform.denormalize(inputs[:1])[0].mul(255).round().permute(1, 2, 0).numpy()
@@ -247,7 +247,7 @@ def test_predictions_and_the_confusion_matrix_are_drawn_each_epoch(board):
     for tag in ("predictions", "confusion"):
         listed = board("plugin/images/images", run="full/val", tag=tag, sample=0)
         assert [one["step"] for one in listed] == [3, 6]
-        assert board.picture("full/val", tag, 1).std() > 10
+        assert board.image("full/val", tag, 1).std() > 10
 
 
 def test_precision_recall_curves_are_there_for_all_and_for_each_class(board):
@@ -259,7 +259,7 @@ def test_precision_recall_curves_are_there_for_all_and_for_each_class(board):
     assert curve[-1]["false_positives"][0] == 8
 
 
-def test_the_projector_has_features_labels_and_pictures(board):
+def test_the_projector_has_features_labels_and_images(board):
     assert "full/val" in board("plugin/projector/runs")
     (config,) = board("plugin/projector/info", run="full/val")["embeddings"]
     name = config["tensorName"]

@@ -45,7 +45,7 @@ def tags(directory, kind):
     return set(read(directory).Tags()[kind])
 
 
-def pictures(count=12, channels=3, classes=3, size=8):
+def sources(count=12, channels=3, classes=3, size=8):
     generator = torch.Generator().manual_seed(0)
     return torch.rand(count, channels, size, size, generator=generator), torch.arange(count) % classes
 
@@ -99,14 +99,12 @@ class Trail(Callback):
 def test_a_run_with_everything_is_bit_for_bit_one_without(tmp_path, accumulate, averaged):
     def run(*callbacks):
         trail = Trail()
-        train = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*pictures()), 4, shuffle=True)
-        train = train if accumulate == 1 else batches(*pictures())  # the same tensors each epoch
+        train = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*sources()), 4, shuffle=True)
+        train = train if accumulate == 1 else batches(*sources())  # the same tensors each epoch
         torch.manual_seed(5)
         extra = [EMA(0.9)] if averaged else []
         model = classifier()
-        result = fit(
-            model, train, batches(*pictures()), *extra, *callbacks, trail, accumulate=accumulate, clip_norm=0.5
-        )
+        result = fit(model, train, batches(*sources()), *extra, *callbacks, trail, accumulate=accumulate, clip_norm=0.5)
         return (
             trail.seen,
             result.history,
@@ -141,7 +139,7 @@ def test_a_loader_of_our_own_is_not_disturbed_either(tmp_path):
 
 def test_a_directory_that_cannot_be_made_is_refused_before_training(tmp_path):
     (tmp_path / "runs").write_text("a file")
-    inputs, targets = pictures()
+    inputs, targets = sources()
     with pytest.raises(ArgumentError, match=r"events cannot be written to .*\n  got: (NotADirectory|FileExists)Error"):
         fit(classifier(), batches(inputs, targets), None, TensorBoard(tmp_path / "runs" / "a"))
 
@@ -151,7 +149,7 @@ def test_a_directory_that_is_not_given_names_itself(tmp_path, monkeypatch):
     boards = [TensorBoard(comment="-lr0.1"), TensorBoard(comment="-lr0.1")]
     assert [board.directory for board in boards] == [None, None]
     for board in boards:
-        fit(classifier(), batches(*pictures()), None, board, epochs=1)
+        fit(classifier(), batches(*sources()), None, board, epochs=1)
     first, second = (str(board.directory) for board in boards)
     host = re.escape(socket.gethostname())
     assert re.fullmatch(rf"runs/\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d-{host}-lr0\.1(\.\d)?", first)
@@ -167,7 +165,7 @@ def test_a_directory_that_named_itself_is_found_again(tmp_path, monkeypatch):
         board = TensorBoard()
         fit(
             classifier(),
-            batches(*pictures()),
+            batches(*sources()),
             None,
             board,
             Checkpoint("saved", monitor=None),
@@ -183,7 +181,7 @@ def test_one_object_serves_two_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     board = TensorBoard(**EVERYTHING)
     for _ in range(2):
-        fit(classifier(), batches(*pictures()), batches(*pictures()), board, epochs=1)
+        fit(classifier(), batches(*sources()), batches(*sources()), board, epochs=1)
     first, second = sorted((tmp_path / "runs").iterdir())
     for directory in (first, second):
         assert steps(directory / "train", "Scalars", "loss") == [3]
@@ -209,9 +207,9 @@ class Signal(Callback):
 def test_a_run_stopped_in_a_validation_has_each_point_once(tmp_path, size):
     def run(*callbacks):
         board = TensorBoard(tmp_path / "tb", **EVERYTHING)
-        train = batches(*pictures(), size=size)
+        train = batches(*sources(), size=size)
         saves = Checkpoint(tmp_path / "saved", monitor=None)
-        return fit(classifier(), train, batches(*pictures()), *callbacks, board, saves, epochs=3, resume=True, seed=0)
+        return fit(classifier(), train, batches(*sources()), *callbacks, board, saves, epochs=3, resume=True, seed=0)
 
     stop = Signal()
     assert run(stop).stop_reason == "interrupted"
@@ -231,14 +229,14 @@ def test_a_run_stopped_in_a_validation_has_each_point_once(tmp_path, size):
 
 @pytest.mark.parametrize("every", [1, 2])
 def test_histograms_come_every_so_many_epochs(tmp_path, every):
-    fit(classifier(), batches(*pictures()), None, TensorBoard(tmp_path, histograms=every), epochs=4)
+    fit(classifier(), batches(*sources()), None, TensorBoard(tmp_path, histograms=every), epochs=4)
     for kind in ("weights", "gradients"):
         found = steps(tmp_path / "train", "Histograms", f"{kind}/0.weight")
         assert found == [3 * epoch for epoch in range(1, 5) if epoch % every == 0]
 
 
-def test_pictures_belong_to_the_update_that_they_had_a_part_in(tmp_path):
-    fit(classifier(), batches(*pictures()), None, TensorBoard(tmp_path, images=2), accumulate=2, epochs=2)
+def test_images_belong_to_the_update_that_they_had_a_part_in(tmp_path):
+    fit(classifier(), batches(*sources()), None, TensorBoard(tmp_path, images=2), accumulate=2, epochs=2)
     assert steps(tmp_path / "train", "Images", "inputs") == [1, 3]
 
 
@@ -251,7 +249,7 @@ def test_the_gradient_norm_is_that_before_clipping(tmp_path):
 
     fit(
         classifier(),
-        batches(*pictures()),
+        batches(*sources()),
         None,
         Norms(),
         TensorBoard(tmp_path, every_steps=1),
@@ -281,11 +279,11 @@ def quiet(run):
 
 
 def test_an_autoencoder_shows_inputs_outputs_and_targets_and_says_what_it_has_not(tmp_path):
-    images, _ = pictures()
+    images, _ = sources()
     net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 3, 3, padding=1))
     board = TensorBoard(tmp_path, **EVERYTHING)
     told = quiet(lambda: fit(net, batches(images, images), batches(images, images), board, loss="mse"))
-    why = "a confusion matrix and curves need classes, and there are outputs that are pictures"
+    why = "a confusion matrix and curves need classes, and there are outputs that are images"
     assert told == [f"TensorBoard(figures=…) is left out: {why}"]
     assert said(tmp_path, "figures") == why
     (last,) = read(tmp_path / "val").Images("predictions")[-1:]
@@ -294,7 +292,7 @@ def test_an_autoencoder_shows_inputs_outputs_and_targets_and_says_what_it_has_no
 
 
 def test_masks_are_drawn_and_counted(tmp_path):
-    images, _ = pictures()
+    images, _ = sources()
     masks = torch.arange(12 * 64).reshape(12, 8, 8) % 4
     masks[0, 0, 0] = 255
     net = nn.Conv2d(3, 4, 1)
@@ -305,8 +303,8 @@ def test_masks_are_drawn_and_counted(tmp_path):
     assert tags(tmp_path / "val", "images") == {"predictions", "confusion"}
 
 
-def test_a_regression_writes_its_numbers_below_the_pictures(tmp_path):
-    images, _ = pictures()
+def test_a_regression_writes_its_numbers_below_the_images(tmp_path):
+    images, _ = sources()
     values = torch.rand(12)
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
     board = TensorBoard(tmp_path, **EVERYTHING)
@@ -316,7 +314,7 @@ def test_a_regression_writes_its_numbers_below_the_pictures(tmp_path):
 
 
 def test_labels_have_curves_and_no_confusion(tmp_path):
-    images, _ = pictures()
+    images, _ = sources()
     labels = (torch.arange(36).reshape(12, 3) % 2).float()
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     board = TensorBoard(tmp_path, **EVERYTHING)
@@ -326,17 +324,17 @@ def test_labels_have_curves_and_no_confusion(tmp_path):
     assert "precision_recall/1" in tags(tmp_path / "val", "tensors")
 
 
-def test_inputs_that_are_no_pictures_are_said_to_be_none(tmp_path):
+def test_inputs_that_are_no_images_are_said_to_be_none(tmp_path):
     values, targets = torch.rand(12, 5), torch.arange(12) % 2
     board = TensorBoard(tmp_path, **EVERYTHING)
     told = quiet(lambda: fit(nn.Linear(5, 2), batches(values, targets), batches(values, targets), board))
-    assert told == ["TensorBoard(images=…) is left out: the inputs are no pictures (N, C, H, W) but float32 (4, 5)"]
+    assert told == ["TensorBoard(images=…) is left out: the inputs are no images (N, C, H, W) but float32 (4, 5)"]
     assert tags(tmp_path / "val", "images") == {"confusion"}
     assert "sprite" not in (tmp_path / "val/projector_config.pbtxt").read_text()
 
 
 def test_a_step_that_returns_only_the_loss_is_told_what_to_return(tmp_path):
-    images, _ = pictures()
+    images, _ = sources()
 
     def step(model, batch, state):
         return model(batch["view"], scale=2.0).square().mean()
@@ -418,7 +416,7 @@ def test_a_full_disk_is_not_held_back(tmp_path, monkeypatch):
 
     monkeypatch.setattr(writers.Events, "add", full)
     with pytest.raises(OSError, match="No space left"):
-        fit(classifier(), batches(*pictures()), None, TensorBoard(tmp_path, images=2), epochs=1)
+        fit(classifier(), batches(*sources()), None, TensorBoard(tmp_path, images=2), epochs=1)
 
 
 # --- writers of somebody else's
@@ -438,7 +436,7 @@ class Double:
 
 def test_a_writer_is_given_everything(tmp_path):
     double = Double()
-    result = fit(classifier(), batches(*pictures()), batches(*pictures()), TensorBoard(double, **EVERYTHING), epochs=1)
+    result = fit(classifier(), batches(*sources()), batches(*sources()), TensorBoard(double, **EVERYTHING), epochs=1)
     called = {name for name, _, _ in double.calls}
     assert called == {
         "flush",
@@ -465,7 +463,7 @@ def test_a_writer_that_can_only_write_scalars_is_enough(tmp_path):
             self.found.append((tag, step))
 
     writer = Scalars()
-    fit(classifier(), batches(*pictures()), None, TensorBoard(writer, every_steps=3), epochs=1)
+    fit(classifier(), batches(*sources()), None, TensorBoard(writer, every_steps=3), epochs=1)
     assert ("step/loss", 3) in writer.found
     assert ("loss/train", 3) in writer.found
 
@@ -474,7 +472,7 @@ def test_a_writer_that_can_only_write_scalars_is_enough(tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_the_writers_of_torch_and_tensorboardx_write_all_of_it(tmp_path, package):
     writer = pytest.importorskip(package).SummaryWriter(str(tmp_path))
-    fit(classifier(), batches(*pictures()), batches(*pictures()), TensorBoard(writer, **EVERYTHING), epochs=1)
+    fit(classifier(), batches(*sources()), batches(*sources()), TensorBoard(writer, **EVERYTHING), epochs=1)
     writer.add_scalar("mine", 1.0, 1)  # it is still open
     writer.close()
     found = read(tmp_path).Tags()
@@ -503,10 +501,10 @@ def test_what_a_writer_lacks_is_told():
 @pytest.mark.parametrize(
     ("arguments", "first"),
     [
-        ({"every_steps": True}, "every_steps cannot be used\n  got: True\n  expected: a whole number"),
-        ({"every_steps": 2.5}, "every_steps cannot be used\n  got: 2.5\n  expected: a whole number"),
+        ({"every_steps": True}, "every_steps cannot be used\n  got: True\n  expected: an integer"),
+        ({"every_steps": 2.5}, "every_steps cannot be used\n  got: 2.5\n  expected: an integer"),
         ({"images": -1}, "images cannot be used\n  got: -1\n  expected: at least 0\n  fix: images=16"),
-        ({"images": True}, "images cannot be used\n  got: True\n  expected: a whole number\n  fix: images=16"),
+        ({"images": True}, "images cannot be used\n  got: True\n  expected: an integer\n  fix: images=16"),
         ({"embeddings": "all"}, "embeddings cannot be used\n  got: 'all'"),
         ({"histograms": -1}, "histograms cannot be used\n  got: -1"),
         ({"histograms": "auto"}, "histograms cannot be used\n  got: 'auto'"),
@@ -534,15 +532,15 @@ def test_arguments_that_cannot_be_used_are_refused(arguments, first):
 @pytest.mark.parametrize(("option", "value"), [("figures", True), ("embeddings", 5)])
 def test_what_needs_a_validation_is_refused_without_one(tmp_path, option, value):
     with pytest.raises(ArgumentError) as caught:
-        fit(classifier(), batches(*pictures()), None, TensorBoard(tmp_path / "tb", **{option: value}))
+        fit(classifier(), batches(*sources()), None, TensorBoard(tmp_path / "tb", **{option: value}))
     assert str(caught.value).splitlines()[:2] == ["TensorBoard has no validation to draw", f"  got: {option}={value}"]
     assert not (tmp_path / "tb").exists()
 
 
 def test_a_text_stands_above_the_settings_and_false_writes_none(tmp_path):
     board = TensorBoard(str(tmp_path), text="*mine*", hparams={"lr": 1e-3})
-    fit(classifier(), batches(*pictures()), None, board, epochs=1)
+    fit(classifier(), batches(*sources()), None, board, epochs=1)
     (event,) = read(tmp_path / "train").Tensors("settings/text_summary")
     assert event.tensor_proto.string_val[0].decode().startswith("*mine*\n\n| setting | value |")
-    fit(classifier(), batches(*pictures()), None, TensorBoard(tmp_path / "b", text=False), epochs=1)
+    fit(classifier(), batches(*sources()), None, TensorBoard(tmp_path / "b", text=False), epochs=1)
     assert tags(tmp_path / "b/train", "tensors") == set()

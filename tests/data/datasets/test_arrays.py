@@ -27,14 +27,14 @@ def levels(*shape):
     ids=["HW", "1HW", "HW1", "HWC", "CHW", "BGR turned to RGB", "upside down", "transposed"],
 )
 @pytest.mark.parametrize("kind", [np.asarray, lambda a: torch.as_tensor(a.copy())], ids=["numpy", "torch"])
-def test_bytes_are_pictures_of_any_layout(images, mode, first, kind):
+def test_bytes_are_images_of_any_layout(images, mode, first, kind):
     data = ArrayDataset(kind(images), [0, 1])
     image, target = data[1]
     assert (image.mode, image.size, target) == (mode, (5, 4), 1)
     assert image.getpixel((3, 2)) == first(images)
 
 
-def test_pictures_three_high_are_still_channels_last():
+def test_images_three_high_are_still_channels_last():
     assert ArrayDataset(levels(2, 3, 5, 3), [0, 1])[0][0].size == (5, 3)
 
 
@@ -113,23 +113,23 @@ def test_arrays_of_different_length_are_refused(images, targets):
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 4), (2, 4, 5, 2), (2, 4, 4, 4), (2, 4, 4, 3, 1)])
-def test_bytes_of_no_shape_of_pictures_are_refused(shape):
+def test_bytes_of_no_shape_of_images_are_refused(shape):
     with pytest.raises(DataError) as caught:
         ArrayDataset(np.zeros(shape, np.uint8), [0, 1])
     assert str(caught.value) == (
-        f"images have no shape of pictures\n  got: uint8 {shape}\n"
+        f"images have no shape of images\n  got: uint8 {shape}\n"
         "  expected: (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3\n"
         "  fix: reshape them, or pass floating-point features"
     )
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint16, bool])
-def test_whole_numbers_that_are_no_bytes_are_refused(dtype):
+def test_integers_that_are_no_bytes_are_refused(dtype):
     with pytest.raises(DataError) as caught:
         ArrayDataset(np.zeros((2, 4, 4), dtype), [0, 1])
     assert str(caught.value) == (
-        f"images are whole numbers of another type than uint8\n  got: torch.{np.dtype(dtype)}\n"
-        "  expected: uint8 pictures, or floating-point features\n"
+        f"images are integers of another type than uint8\n  got: torch.{np.dtype(dtype)}\n"
+        "  expected: uint8 images, or floating-point features\n"
         "  fix: convert: images.astype('uint8') for levels 0 to 255, images.astype('float32') for features"
     )
 
@@ -179,9 +179,9 @@ def test_what_is_done_to_a_sample_stays_out_of_the_data():
     image.add_(1)
     target.add_(1)
     assert (data[0][0].tolist(), data[0][1].tolist()) == ([0, 0, 0], [0, 0])
-    pictures = ArrayDataset(levels(2, 4, 4), [0, 1])
-    pictures[0][0].putpixel((0, 0), 99)
-    assert pictures[0][0].getpixel((0, 0)) == 0
+    images = ArrayDataset(levels(2, 4, 4), [0, 1])
+    images[0][0].putpixel((0, 0), 99)
+    assert images[0][0].getpixel((0, 0)) == 0
 
 
 def test_iterating_ends_and_repr_tells_the_shape():

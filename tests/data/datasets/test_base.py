@@ -19,7 +19,7 @@ def labelled(targets, **options):
 
 
 class Only:
-    """A data set of a user's own: targets, and nothing else."""
+    """A dataset of a user's own: targets, and nothing else."""
 
     def __init__(self, targets):
         self.targets = targets
@@ -71,7 +71,7 @@ def test_indices_that_are_none_are_refused(indices, got, fix):
     with pytest.raises(ArgumentError) as caught:
         Subset(labelled([0, 1, 2]), indices)
     assert str(caught.value) == (
-        f"indices cannot be used\n  got: {got}\n  expected: whole numbers from 0 to 2\n  fix: {fix}"
+        f"indices cannot be used\n  got: {got}\n  expected: integers from 0 to 2\n  fix: {fix}"
     )
 
 
@@ -115,7 +115,7 @@ def test_a_part_of_a_foreign_data_set_has_what_that_has():
 def test_each_class_is_split_by_its_share_and_no_sample_is_lost(targets, fraction, seed):
     counts = {target: targets.count(target) for target in targets}
     if max(counts.values()) < 2:
-        with pytest.raises(ArgumentError, match=r"^this data set cannot be split\n"):
+        with pytest.raises(ArgumentError, match=r"^this dataset cannot be split\n"):
             split(Only(targets), fraction, seed)
         return
     rest, part = split(Only(targets), fraction, seed)
@@ -164,8 +164,8 @@ def test_what_cannot_be_split_says_why():
     with pytest.raises(ArgumentError) as caught:
         split(TensorDataset(torch.zeros(3)), 0.5)
     assert str(caught.value) == (
-        "this data set cannot be split by class\n  got: TensorDataset of 3 samples without targets\n"
-        "  expected: targets, one a sample\n  fix: give the data set a list of targets"
+        "this dataset cannot be split by class\n  got: TensorDataset of 3 samples without targets\n"
+        "  expected: targets, one a sample\n  fix: give the dataset a list of targets"
     )
     short = Only([0, 0, 1, 1])
     short.__class__ = type("Short", (Only,), {"__len__": lambda self: 5})
@@ -174,7 +174,7 @@ def test_what_cannot_be_split_says_why():
     with pytest.raises(ArgumentError) as caught:
         split(Only([0, 1, 2]), 0.5)
     assert str(caught.value) == (
-        "this data set cannot be split\n  got: 3 samples in 3 classes, no class with two\n"
+        "this dataset cannot be split\n  got: 3 samples in 3 classes, no class with two\n"
         "  expected: at least one class of two samples or more\n"
         "  fix: add samples, or choose the two parts by hand: Subset(dataset, indices)"
     )
@@ -233,7 +233,7 @@ def test_a_fingerprint_tells_parts_apart():
 
 def test_a_part_is_verified_and_names_its_own_files_only(tmp_path):
     data = FolderDataset(write_shapes(tmp_path, per_class=2))
-    (tmp_path / data.paths[1]).write_bytes(b"no picture")
+    (tmp_path / data.paths[1]).write_bytes(b"no image")
     assert Subset(data, [0, 2]).verify()
     found = Subset(data, [1, 2]).verify()
     assert (found.count, list(found.bad)) == (2, [data.paths[1]])
@@ -253,7 +253,7 @@ def test_a_getitem_of_the_users_own_wins_over_read(tmp_path):
         assert targets.tolist() == [2, 2, 1, 1, 0, 0]
 
 
-def test_a_mask_that_is_no_picture_would_stay_behind_and_is_refused(tmp_path):
+def test_a_mask_that_is_no_image_would_stay_behind_and_is_refused(tmp_path):
     class Masked(FolderDataset):
         def __getitem__(self, index):
             image, _ = super().__getitem__(index)
@@ -261,6 +261,6 @@ def test_a_mask_that_is_no_picture_would_stay_behind_and_is_refused(tmp_path):
 
     data = Masked(write_shapes(tmp_path, per_class=1))
     with pytest.raises(
-        DataError, match=r"gives a mask as Tensor, which stays behind its picture\n  got: a target of shape \(32, 32\)"
+        DataError, match=r"gives a mask as Tensor, which stays behind its image\n  got: a target of shape \(32, 32\)"
     ):
         next(iter(Loader(data, 2, transform=segmentation_train(16))))

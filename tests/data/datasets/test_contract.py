@@ -33,7 +33,7 @@ CLASSES = ["ant", "bee", "cat"]
 SIX = [(index, CLASSES[index % 3]) for index in range(6)]
 
 
-def picture(path, level=0, mode="RGB", size=(6, 4)):
+def source(path, level=0, mode="RGB", size=(6, 4)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, (level,) * 3 if mode == "RGB" else level).save(path)
     return path
@@ -41,7 +41,7 @@ def picture(path, level=0, mode="RGB", size=(6, 4)):
 
 @dataclass
 class Case:
-    """An adapter over six pictures, whose levels are ten times their number.
+    """An adapter over six images, whose levels are ten times their number.
 
     ``build`` makes it; ``paths`` and ``targets`` are what it must say; each of ``changes`` alters one thing that the
     fingerprint must see; ``recode`` numbers the classes otherwise, where there are any.
@@ -54,13 +54,13 @@ class Case:
     changes: dict = field(default_factory=dict)
     classes: list | None = field(default_factory=lambda: list(CLASSES))
 
-    def picture_of(self, index):
+    def image_of(self, index):
         return self.root / self.paths[index]
 
 
 def _folder(tmp):
     for index, name in SIX:
-        picture(tmp / name / f"{index}.png", index * 10)
+        source(tmp / name / f"{index}.png", index * 10)
     return Case(
         tmp,
         lambda **options: FolderDataset(tmp, **options),
@@ -76,7 +76,7 @@ def _folder(tmp):
 
 def _text(tmp):
     for index, name in SIX:
-        picture(tmp / "images" / f"{index}.png", index * 10)
+        source(tmp / "images" / f"{index}.png", index * 10)
         (tmp / "labels").mkdir(exist_ok=True)
         (tmp / "labels" / f"{index}.txt").write_text(name)
 
@@ -99,8 +99,8 @@ def _text(tmp):
 
 def _mask(tmp):
     for index, _ in SIX:
-        picture(tmp / "images" / f"{index}.png", index * 10)
-        picture(tmp / "masks" / f"{index}.png", index % 3, "L")
+        source(tmp / "images" / f"{index}.png", index * 10)
+        source(tmp / "masks" / f"{index}.png", index % 3, "L")
 
     def rename():
         (tmp / "images/1.png").rename(tmp / "images/9.png")
@@ -111,15 +111,15 @@ def _mask(tmp):
         lambda **options: ParallelDataset(tmp / "images", tmp / "masks", "mask", **options),
         [f"{index}.png" for index in range(6)],
         [Path(f"{index}.png") for index in range(6)],
-        {"a path": rename, "a target": lambda: picture(tmp / "masks/1.png", 0, "L").rename(tmp / "masks/1.bmp")},
+        {"a path": rename, "a target": lambda: source(tmp / "masks/1.png", 0, "L").rename(tmp / "masks/1.bmp")},
         ["0", "1", "2"],
     )
 
 
 def _image(tmp):
     for index, _ in SIX:
-        picture(tmp / "low" / f"{index}.png", index * 10)
-        picture(tmp / "high" / f"{index}.png", index, size=(12, 8))
+        source(tmp / "low" / f"{index}.png", index * 10)
+        source(tmp / "high" / f"{index}.png", index, size=(12, 8))
 
     return Case(
         tmp / "low",
@@ -133,7 +133,7 @@ def _image(tmp):
 
 def _filename(tmp):
     for index, name in SIX:
-        picture(tmp / f"{name}.{index}.png", index * 10)
+        source(tmp / f"{name}.{index}.png", index * 10)
     return Case(
         tmp,
         lambda **options: FilenameDataset(tmp, r"^(?P<label>[a-z]+)\.", **options),
@@ -149,7 +149,7 @@ def _filename(tmp):
 
 def _table(tmp):
     for index, _ in SIX:
-        picture(tmp / f"{index}.png", index * 10)
+        source(tmp / f"{index}.png", index * 10)
     table = tmp / "table.csv"
     table.write_text("image,label\n" + "".join(f"{index}.png,{name}\n" for index, name in SIX))
 
@@ -171,7 +171,7 @@ def _table(tmp):
 
 def _values(tmp):
     for index, _ in SIX:
-        picture(tmp / f"{index}.png", index * 10)
+        source(tmp / f"{index}.png", index * 10)
     table = tmp / "table.csv"
     table.write_text("image,x,y\n" + "".join(f"{index}.png,{index},0.5\n" for index, _ in SIX))
     return Case(
@@ -225,7 +225,7 @@ def test_it_says_what_it_holds(case):
     ]
 
 
-def test_a_sample_is_a_picture_and_the_target_that_was_listed(case):
+def test_a_sample_is_an_image_and_the_target_that_was_listed(case):
     data = case.build()
     for index in range(len(data)):
         image, target = data[index]
@@ -318,7 +318,7 @@ def test_the_fingerprint_sees_each_change_and_not_where_it_lies(name, tmp_path):
 
 def test_the_fingerprint_sees_how_the_classes_are_numbered(case):
     if case.classes is None:
-        with pytest.raises(ArgumentError, match=r"^pictures have no classes\n"):
+        with pytest.raises(ArgumentError, match=r"^images have no classes\n"):
             case.build(classes=["a"])
         return
     given = case.build(classes=case.classes[::-1])
@@ -331,43 +331,43 @@ def test_verify_counts_all_and_names_the_damaged(case):
     sound = data.verify()
     assert (sound.count, sound.bad, bool(sound), str(sound)) == (6, {}, True, "6 files, 0 of them bad")
     for index in (1, 4):
-        case.picture_of(index).write_bytes(b"no picture")
+        case.image_of(index).write_bytes(b"no image")
     found = data.verify()
     assert (found.count, list(found.bad), bool(found)) == (6, [case.paths[1], case.paths[4]], False)
     assert isinstance(found, Verification)
     assert str(found) == "\n".join(
-        ["6 files, 2 of them bad", *(f"cannot decode the picture {case.picture_of(index)}" for index in (1, 4))]
+        ["6 files, 2 of them bad", *(f"cannot decode the image {case.image_of(index)}" for index in (1, 4))]
     )
 
 
 def test_a_damaged_file_is_named_with_its_index(case):
-    path = case.picture_of(2)
+    path = case.image_of(2)
     path.write_bytes(path.read_bytes()[:45])
     data = case.build()
     with pytest.raises(ImageError) as caught:
         data[2]
     first, *rest = str(caught.value).splitlines()
-    assert first == f"sample 2: cannot decode the picture {path}"
+    assert first == f"sample 2: cannot decode the image {path}"
     assert rest[1:] == [
-        "  expected: a whole picture (JPEG, PNG, WebP, GIF, BMP, TIFF, …)",
-        "  fix: replace or delete the file; a data set's verify() lists all such files",
+        "  expected: a whole image (JPEG, PNG, WebP, GIF, BMP, TIFF, …)",
+        "  fix: replace or delete the file; a dataset's verify() lists all such files",
     ]
 
 
 def test_a_file_that_went_away_is_named_with_its_index(case):
     data = case.build()
-    case.picture_of(3).unlink()
+    case.image_of(3).unlink()
     with pytest.raises(ImageError) as caught:
         data[3]
     assert str(caught.value) == (
-        f"sample 3: cannot read the picture {case.picture_of(3)}\n"
+        f"sample 3: cannot read the image {case.image_of(3)}\n"
         "  got: FileNotFoundError: No such file or directory\n"
         "  expected: a file that can be read\n"
         "  fix: check the path and its permissions"
     )
 
 
-def test_what_is_to_become_of_bad_pictures_is_kept_and_checked(case):
+def test_what_is_to_become_of_bad_images_is_kept_and_checked(case):
     assert case.build().on_error == "raise"
     assert case.build(on_error="skip").on_error == Subset(case.build(on_error="skip"), [0]).on_error == "skip"
     with pytest.raises(ArgumentError) as caught:
@@ -377,30 +377,30 @@ def test_what_is_to_become_of_bad_pictures_is_kept_and_checked(case):
     )
 
 
-def test_larger_pictures_than_allowed_are_refused(case):
-    picture(case.picture_of(0), size=(9, 9))
+def test_larger_images_than_allowed_are_refused(case):
+    source(case.image_of(0), size=(9, 9))
     data = case.build(max_pixels=80 if case.classes else 96)
     assert data[1][0].size == (6, 4)
     if case.classes:
-        with pytest.raises(ImageError, match=r"^sample 0: the picture .* is too large\n  got: 9×9 pixels\n"):
+        with pytest.raises(ImageError, match=r"^sample 0: the image .* is too large\n  got: 9×9 pixels\n"):
             data[0]
     for wrong in (0, -1, 2.5, True, "many"):
         with pytest.raises(ArgumentError) as caught:
             case.build(max_pixels=wrong)
         assert str(caught.value) == (
-            f"max_pixels cannot be used\n  got: {wrong!r}\n  expected: a whole number of pixels\n"
+            f"max_pixels cannot be used\n  got: {wrong!r}\n  expected: an integer of pixels\n"
             "  fix: leave it out for 89,478,485"
         )
 
 
 def test_transparent_pixels_show_the_background(case):
-    Image.new("RGBA", (6, 4), (9, 8, 7, 0)).save(case.picture_of(0))
+    Image.new("RGBA", (6, 4), (9, 8, 7, 0)).save(case.image_of(0))
     assert case.build()[0][0].getpixel((0, 0)) == (255, 255, 255)
     assert case.build(background=(1, 2, 3))[0][0].getpixel((0, 0)) == (1, 2, 3)
 
 
 @pytest.mark.parametrize("wrong", [255, (1, 2), (1, 2, 300), (1, 2, -1), (0.5, 0.5, 0.5), "red", (True, 0, 0)])
-def test_a_background_that_is_no_colour_is_not_blamed_on_the_pictures(case, wrong):
+def test_a_background_that_is_no_colour_is_not_blamed_on_the_images(case, wrong):
     with pytest.raises(ArgumentError) as caught:
         case.build(background=wrong)
     assert str(caught.value) == (
@@ -422,16 +422,16 @@ def test_parts_of_it_are_data_sets_too(case):
     assert sorted([*one.indices, *two.indices]) == list(range(6))
 
 
-def test_its_repr_says_what_it_is_and_reads_no_picture(case, monkeypatch):
+def test_its_repr_says_what_it_is_and_reads_no_image(case, monkeypatch):
     data = case.build()
     for index in range(6):
-        case.picture_of(index).write_bytes(b"")
+        case.image_of(index).write_bytes(b"")
     if isinstance(data, ParallelDataset) and data.kind == "mask":
         (data.label_root / data.label_paths[0]).write_bytes(b"")
-        assert repr(data) == f"ParallelDataset({str(case.root)!r}, 6 pictures)"
+        assert repr(data) == f"ParallelDataset({str(case.root)!r}, 6 images)"
         return
     classes = f", {len(case.classes)} classes" if case.classes else ""
-    assert repr(data) == f"{type(data).__name__}({str(case.root)!r}, 6 pictures{classes})"
+    assert repr(data) == f"{type(data).__name__}({str(case.root)!r}, 6 images{classes})"
     assert repr(Subset(data, [1])) == f"Subset(1 of {data!r})"
 
 
@@ -461,7 +461,7 @@ def test_what_arrays_keep_of_the_contract():
 
 
 class Listed(ClassTargets, FileDataset):
-    """A data set of many files that are not there; a sample is the length of its path."""
+    """A dataset of many files that are not there; a sample is the length of its path."""
 
     fingerprint = "listed"
 
@@ -547,7 +547,7 @@ def test_a_list_of_paths_would_have_been_copied_into_each_worker():
 
 def test_an_error_of_a_target_names_the_sample_too(tmp_path):
     case = _mask(tmp_path)
-    picture(tmp_path / "masks/4.png", 9, "L")
+    source(tmp_path / "masks/4.png", 9, "L")
     with pytest.raises(DataError, match=r"^sample 4: the mask .*masks/4\.png holds values that are no class: 9\n"):
         case.build(classes=["0", "1", "2"])[4]
     assert list(case.build(classes=["0", "1", "2"]).verify().bad) == ["4.png"]
@@ -556,9 +556,9 @@ def test_an_error_of_a_target_names_the_sample_too(tmp_path):
 def test_a_worker_of_a_users_own_loader_names_file_and_index(tmp_path):
     case = _mask(tmp_path)
     data = case.build()
-    case.picture_of(3).write_bytes(b"no picture")
+    case.image_of(3).write_bytes(b"no image")
     loader = DataLoader(data, 1, num_workers=1, collate_fn=list, multiprocessing_context="fork", timeout=60)
     taken = []
-    with pytest.raises(ImageError, match=f"sample 3: cannot decode the picture {case.picture_of(3)}"):
+    with pytest.raises(ImageError, match=f"sample 3: cannot decode the image {case.image_of(3)}"):
         taken.extend(loader)
     assert len(taken) == 3

@@ -58,7 +58,7 @@ def test_names_that_do_not_match_are_listed(tmp_path, name):
     with pytest.raises(DataError) as caught:
         FilenameDataset(tmp_path, PATTERN)
     assert str(caught.value) == (
-        f"the names of 1 pictures in {tmp_path} do not match the pattern\n  got: deep/{name}\n"
+        f"the names of 1 images in {tmp_path} do not match the pattern\n  got: deep/{name}\n"
         f"  expected: names in which {PATTERN!r} finds a label\n  fix: widen the pattern, or move these files away"
     )
 
@@ -66,7 +66,7 @@ def test_names_that_do_not_match_are_listed(tmp_path, name):
 @pytest.mark.parametrize("pattern", [r"^(?P<label>[a-z]*)", r"^(?P<label>[a-z]+)?"])
 def test_a_label_of_no_letters_is_none(tmp_path, pattern):
     write(tmp_path, "cat.png", "7.png")
-    with pytest.raises(DataError, match=r"^the names of 1 pictures in .* do not match the pattern\n  got: 7\.png\n"):
+    with pytest.raises(DataError, match=r"^the names of 1 images in .* do not match the pattern\n  got: 7\.png\n"):
         FilenameDataset(tmp_path, pattern)
 
 
@@ -99,12 +99,12 @@ def test_a_pattern_without_a_label_says_how_one_looks(tmp_path, pattern):
     )
 
 
-def test_a_directory_without_pictures_says_what_is_there(tmp_path):
+def test_a_directory_without_images_says_what_is_there(tmp_path):
     (tmp_path / "list.csv").write_text("")
     with pytest.raises(DataError) as caught:
         FilenameDataset(tmp_path, PATTERN)
     assert str(caught.value) == (
-        f"no picture in {tmp_path}\n  got: 1 entries, e.g. list.csv\n"
+        f"no image in {tmp_path}\n  got: 1 entries, e.g. list.csv\n"
         "  expected: files ending in .bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp\n"
         "  fix: check the path, or name other endings: extensions=(…)"
     )

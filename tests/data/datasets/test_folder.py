@@ -25,14 +25,14 @@ def test_the_folder_is_the_label_in_a_fixed_order(shapes):
     assert (image.mode, image.size, target) == ("RGB", (16, 16), 1)
 
 
-def test_pictures_in_deeper_folders_count_and_hidden_ones_do_not(shapes):
+def test_images_in_deeper_folders_count_and_hidden_ones_do_not(shapes):
     (shapes / "circle" / "more").mkdir()
     Image.new("RGB", (4, 4)).save(shapes / "circle" / "more" / "X.JPG")
     (shapes / "circle" / ".thumbnails").mkdir()
     Image.new("RGB", (4, 4)).save(shapes / "circle" / ".thumbnails" / "x.png")
     Image.new("RGB", (4, 4)).save(shapes / "circle" / ".x.png")
     (shapes / ".ipynb_checkpoints").mkdir()
-    (shapes / "circle" / "notes.txt").write_text("no picture")
+    (shapes / "circle" / "notes.txt").write_text("no image")
     data = FolderDataset(shapes)
     assert data.classes == ["circle", "square", "triangle"]
     assert list(data.paths).count("circle/more/X.JPG") == 1
@@ -55,9 +55,7 @@ def test_a_folder_that_the_training_classes_lack_is_named(shapes, tmp_path):
 def test_an_empty_class_is_named_with_what_lies_there(shapes):
     (shapes / "oval").mkdir()
     (shapes / "oval" / "list.csv").write_text("")
-    with pytest.raises(
-        DataError, match=r"the class folder .*oval holds no picture\n  got: 1 entries, e\.g\. list\.csv"
-    ):
+    with pytest.raises(DataError, match=r"the class folder .*oval holds no image\n  got: 1 entries, e\.g\. list\.csv"):
         FolderDataset(shapes)
 
 
@@ -102,14 +100,14 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_not_an_empty_one(shapes, m
         FolderDataset(shapes)
 
 
-def test_a_class_that_comes_twice_would_count_its_pictures_twice(shapes):
+def test_a_class_that_comes_twice_would_count_its_images_twice(shapes):
     with pytest.raises(ArgumentError, match="classes cannot be used"):
         FolderDataset(shapes, classes=["circle", "circle", "square", "triangle"])
     with pytest.raises(ArgumentError, match=r"fix: classes=\['circle'\]"):
         FolderDataset(shapes, classes="circle")
 
 
-def test_other_endings_may_count_as_pictures(shapes):
+def test_other_endings_may_count_as_images(shapes):
     (shapes / "circle" / "0000.png").rename(shapes / "circle" / "0000.JFIF")
     assert len(FolderDataset(shapes)) == 11
     assert list(FolderDataset(shapes, classes=["circle", "square", "triangle"], extensions=[".jfif"]).paths) == [
@@ -120,7 +118,7 @@ def test_other_endings_may_count_as_pictures(shapes):
             FolderDataset(shapes, extensions=wrong)
 
 
-def test_a_picture_by_another_ending_than_its_format_is_decoded(tmp_path):
+def test_an_image_by_another_ending_than_its_format_is_decoded(tmp_path):
     (tmp_path / "ants").mkdir()
     Image.new("P", (4, 4)).save(tmp_path / "ants" / "imageNotFound.gif")
     Image.new("RGB", (4, 4), (9, 9, 9)).save(tmp_path / "ants" / "png.jpg", "PNG")
@@ -133,7 +131,7 @@ def test_a_damaged_file_is_named_with_its_index(shapes):
     path = shapes / "square" / "0001.png"
     path.write_bytes(path.read_bytes()[:100])
     data = FolderDataset(shapes)
-    with pytest.raises(ImageError, match=r"sample 5: cannot decode the picture .*square/0001\.png"):
+    with pytest.raises(ImageError, match=r"sample 5: cannot decode the image .*square/0001\.png"):
         data[5]
     found = data.verify()
     assert (found.count, list(found.bad), bool(found)) == (12, ["square/0001.png"], False)
@@ -234,7 +232,7 @@ def test_files_beside_the_class_folders_do_not_count(shapes):
     assert len(FolderDataset(shapes)) == 12
 
 
-def test_a_folder_named_like_a_picture_is_a_folder(shapes):
+def test_a_folder_named_like_an_image_is_a_folder(shapes):
     (shapes / "circle" / "album.png").mkdir()
     Image.new("RGB", (4, 4)).save(shapes / "circle" / "album.png" / "x.png")
     assert "circle/album.png/x.png" in FolderDataset(shapes).paths
@@ -243,18 +241,18 @@ def test_a_folder_named_like_a_picture_is_a_folder(shapes):
 def test_a_class_of_hidden_files_only_is_empty(shapes):
     (shapes / "oval").mkdir()
     (shapes / "oval" / ".DS_Store").write_bytes(b"")
-    with pytest.raises(DataError, match=r"oval holds no picture\n  got: 1 entries, e\.g\. \.DS_Store\n"):
+    with pytest.raises(DataError, match=r"oval holds no image\n  got: 1 entries, e\.g\. \.DS_Store\n"):
         FolderDataset(shapes)
 
 
-def test_a_root_without_any_picture_of_the_training_classes_is_refused(shapes, tmp_path):
+def test_a_root_without_any_image_of_the_training_classes_is_refused(shapes, tmp_path):
     (tmp_path / "val" / "circle").mkdir(parents=True)
     with pytest.raises(DataError) as caught:
         FolderDataset(tmp_path / "val", classes=FolderDataset(shapes).classes)
     assert str(caught.value) == (
-        f"no picture of any class in {tmp_path}/val\n  got: 1 entries, e.g. circle\n"
+        f"no image of any class in {tmp_path}/val\n  got: 1 entries, e.g. circle\n"
         "  expected: files ending in .bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp\n"
-        "  fix: add pictures, or name other endings: extensions=(…)"
+        "  fix: add images, or name other endings: extensions=(…)"
     )
 
 
@@ -274,15 +272,15 @@ def test_each_refusal_of_a_root_in_its_words(shapes):
     assert str(caught.value) == (
         f"{shapes}/circle holds no class folder\n"
         "  got: 4 entries, e.g. 0000.png, 0001.png, 0002.png, 0003.png\n"
-        f"  expected: {shapes}/circle/<class>/<picture>\n"
-        "  fix: put the pictures of each class into a folder of its name"
+        f"  expected: {shapes}/circle/<class>/<image>\n"
+        "  fix: put the images of each class into a folder of its name"
     )
     with pytest.raises(DataError) as caught:
         FolderDataset(shapes, classes=["circle", "square"])
     assert str(caught.value) == (
         f"{shapes} holds folders that are no known class: triangle\n  got: folders circle, square, triangle\n"
         "  expected: only circle, square\n"
-        "  fix: rename or remove the folder, or add its pictures to the training set as well"
+        "  fix: rename or remove the folder, or add its images to the training set as well"
     )
 
 
@@ -358,7 +356,7 @@ def test_a_class_of_links_alone_says_that_they_are_not_followed(shapes, tmp_path
     with pytest.raises(DataError) as caught:
         FolderDataset(shapes)
     assert str(caught.value).splitlines()[:2] == [
-        f"the class folder {shapes}/star holds no picture",
+        f"the class folder {shapes}/star holds no image",
         "  got: 2 entries, e.g. 0.png, 1.png; 2 links, which are not followed without follow_links=True",
     ]
 
@@ -404,9 +402,7 @@ def test_a_link_to_nothing_is_named_when_it_is_read(shapes):
     os.symlink("gone.png", shapes / "circle" / "9.png")
     data = FolderDataset(shapes)
     assert list(data.verify().bad) == ["circle/9.png"]
-    with pytest.raises(
-        ImageError, match=r"^sample 4: cannot read the picture .*circle/9\.png\n  got: FileNotFoundError"
-    ):
+    with pytest.raises(ImageError, match=r"^sample 4: cannot read the image .*circle/9\.png\n  got: FileNotFoundError"):
         data[4]
 
 

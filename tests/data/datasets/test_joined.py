@@ -30,7 +30,7 @@ from cvkit.errors import ArgumentError, CvkitError, CvkitWarning, DataError, Ima
 from cvkit.transforms import classification_train, segmentation_eval, small_image_train
 
 
-def picture(path, level=0, mode="RGB", size=(12, 10)):
+def source(path, level=0, mode="RGB", size=(12, 10)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, level if mode != "RGB" else (level,) * 3).save(path)
     return path
@@ -39,14 +39,14 @@ def picture(path, level=0, mode="RGB", size=(12, 10)):
 def folder(root, names, count=3, **options):
     for number, name in enumerate(names):
         for index in range(count):
-            picture(root / name / f"{index}.png", 10 * number + index)
+            source(root / name / f"{index}.png", 10 * number + index)
     return FolderDataset(root, **options)
 
 
 def text(root, names, count=3, **options):
     for number, name in enumerate(names):
         for index in range(count):
-            picture(root / "images" / f"{number}{index}.png", 10 * number + index)
+            source(root / "images" / f"{number}{index}.png", 10 * number + index)
             (root / "labels").mkdir(exist_ok=True)
             (root / "labels" / f"{number}{index}.txt").write_text(name)
     return ParallelDataset(root / "images", root / "labels", **options)
@@ -55,14 +55,14 @@ def text(root, names, count=3, **options):
 def filename(root, names, count=3, **options):
     for name in names:
         for index in range(count):
-            picture(root / f"{name}.{index}.png", index)
+            source(root / f"{name}.{index}.png", index)
     return FilenameDataset(root, r"^(?P<label>\w+)\.", **options)
 
 
 def table(root, names, count=3, **options):
     rows = [{"image": f"{name}{index}.png", "label": name} for name in names for index in range(count)]
     for row in rows:
-        picture(root / row["image"])
+        source(root / row["image"])
     return TableDataset(rows, root=root, **options)
 
 
@@ -73,7 +73,7 @@ def arrays(root, names, count=3, **options):
 
 def masks(root, values, *, count=2, **options):
     for index in range(count):
-        picture(root / "images" / f"{index}.png", index)
+        source(root / "images" / f"{index}.png", index)
         path = root / "masks" / f"{index}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.resize(np.array(values, np.uint8), (10, 12))).save(path)
@@ -182,20 +182,20 @@ def test_an_index_is_that_of_all(tmp_path):
 def test_a_damaged_file_is_named_with_its_index_in_all(tmp_path):
     both = folder(tmp_path / "a", ["ants"]) + folder(tmp_path / "b", ["bees"])
     bad = tmp_path / "b" / "bees" / "1.png"
-    bad.write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=f"^sample 4: cannot decode the picture {bad}\n"):
+    bad.write_bytes(b"no image")
+    with pytest.raises(ImageError, match=f"^sample 4: cannot decode the image {bad}\n"):
         both[4]
-    with pytest.raises(ImageError, match=f"^sample 4: cannot decode the picture {bad}\n"):
+    with pytest.raises(ImageError, match=f"^sample 4: cannot decode the image {bad}\n"):
         list(Loader(both, 6))
     found = both.verify()
     assert list(found.bad) == [str(bad)]
-    assert found.bad[str(bad)].startswith(f"cannot decode the picture {bad}\n")
+    assert found.bad[str(bad)].startswith(f"cannot decode the image {bad}\n")
     assert list(Subset(both, [5, 4]).verify().bad) == [str(bad)]
 
 
 def test_a_sample_that_cannot_be_decoded_is_left_out_where_all_parts_say_so(tmp_path):
     parts = [folder(tmp_path / name, [label], on_error="skip") for name, label in (("a", "ants"), ("b", "bees"))]
-    (tmp_path / "b" / "bees" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "b" / "bees" / "1.png").write_bytes(b"no image")
     loader = Loader(parts[0] + parts[1], 6)
     assert next(iter(loader))[1].tolist() == [0, 0, 0, 1, 1]
     assert list(loader.skipped) == [4]
@@ -299,7 +299,7 @@ def test_images_and_numbers_are_joined_with_their_own(tmp_path):
     pairs = []
     for name in "ab":
         for side in ("images", "labels"):
-            picture(tmp_path / name / side / "0.png", 40)
+            source(tmp_path / name / side / "0.png", 40)
         pairs.append(ParallelDataset(tmp_path / name / "images", tmp_path / name / "labels", "image"))
     both = pairs[0] + pairs[1]
     assert (both.kind, both.classes) == ("image", None)
@@ -426,13 +426,13 @@ def test_a_checkpoint_of_joined_data_describes_itself(tmp_path):
     )
     how = cvkit.load_checkpoint(tmp_path / "run" / "last.pt")
     assert how["description"]["classes"] == ["ants", "bees"]
-    assert how["description"]["pictures"]["max_pixels"] == 900
-    assert how["description"]["pictures"]["background"] == [255, 255, 255]
+    assert how["description"]["images"]["max_pixels"] == 900
+    assert how["description"]["images"]["background"] == [255, 255, 255]
     predictor = cvkit.load(tmp_path / "run" / "last.pt")
     assert predictor.classes == ["ants", "bees"]
     assert predictor.predict(tmp_path / "a/ants/0.png").label in ("ants", "bees")
     with pytest.raises(CvkitError, match="900"):
-        predictor.predict(picture(tmp_path / "large.png", size=(40, 40)))
+        predictor.predict(source(tmp_path / "large.png", size=(40, 40)))
 
 
 # torch's ConcatDataset

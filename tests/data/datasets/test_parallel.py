@@ -10,16 +10,16 @@ from cvkit.data import ParallelDataset, write_shapes
 from cvkit.errors import ArgumentError, CvkitWarning, DataError, ImageError, UnknownNameError
 
 
-def picture(path, size=(4, 4), mode="RGB", **options):
+def source(path, size=(4, 4), mode="RGB", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size).save(path, **options)
 
 
 @pytest.fixture
 def texts(tmp_path):
-    """Three pictures and their labels."""
+    """Three images and their labels."""
     for stem, label in (("a", "cat"), ("b", "dog"), ("c", "cat")):
-        picture(tmp_path / "images" / f"{stem}.png")
+        source(tmp_path / "images" / f"{stem}.png")
         (tmp_path / "labels").mkdir(exist_ok=True)
         (tmp_path / "labels" / f"{stem}.txt").write_text(label)
     return tmp_path
@@ -30,9 +30,9 @@ def parallel(root, **options):
 
 
 def mask_of(tmp_path, values, name="m.png", save=None, **options):
-    """A data set of one picture with a mask of these values."""
+    """A dataset of one image with a mask of these values."""
     values = np.asarray(values)
-    picture(tmp_path / "images" / "m.png", values.shape[::-1])
+    source(tmp_path / "images" / "m.png", values.shape[::-1])
     (tmp_path / "masks").mkdir(exist_ok=True)
     image = Image.fromarray(values)
     (save or (lambda image, path: image.save(path)))(image, tmp_path / "masks" / name)
@@ -109,15 +109,15 @@ def test_the_training_classes_govern(texts):
 
 
 def test_orphans_on_either_side_are_listed(texts):
-    picture(texts / "images" / "x.png")
-    picture(texts / "images" / "deep" / "y.JPG")
+    source(texts / "images" / "x.png")
+    source(texts / "images" / "deep" / "y.JPG")
     (texts / "labels" / "z.txt").write_text("cat")
     with pytest.raises(DataError) as caught:
         parallel(texts)
     assert str(caught.value) == (
         f"{texts}/images and {texts}/labels do not match\n"
-        "  got: 2 pictures without a label: deep/y.JPG, x.png; 1 labels without a picture: z.txt\n"
-        "  expected: for each picture one label of its name, ending in .txt\n"
+        "  got: 2 images without a label: deep/y.JPG, x.png; 1 labels without an image: z.txt\n"
+        "  expected: for each image one label of its name, ending in .txt\n"
         "  fix: add what is missing or move the rest away; names such as 7_mask.png are matched by suffix='_mask'"
     )
 
@@ -125,13 +125,13 @@ def test_orphans_on_either_side_are_listed(texts):
 def test_of_many_orphans_ten_are_listed(texts):
     for index in range(25):
         (texts / "labels" / f"{index:02d}.txt").write_text("cat")
-    with pytest.raises(DataError, match=r"25 labels without a picture: 00\.txt, .*, 09\.txt and 15 more\n"):
+    with pytest.raises(DataError, match=r"25 labels without an image: 00\.txt, .*, 09\.txt and 15 more\n"):
         parallel(texts)
 
 
 @pytest.mark.parametrize("other", ["a.jpg", "a.PNG"])
-def test_two_pictures_of_one_name_are_refused(texts, other):
-    picture(texts / "images" / other)
+def test_two_images_of_one_name_are_refused(texts, other):
+    source(texts / "images" / other)
     with pytest.raises(DataError) as caught:
         parallel(texts)
     one, two = sorted(["a.png", other])
@@ -142,15 +142,15 @@ def test_two_pictures_of_one_name_are_refused(texts, other):
 
 
 def test_two_labels_of_one_name_are_refused(tmp_path):
-    picture(tmp_path / "images" / "a.png")
-    picture(tmp_path / "labels" / "a.png", mode="L")
-    picture(tmp_path / "labels" / "a.tif", mode="L")
+    source(tmp_path / "images" / "a.png")
+    source(tmp_path / "labels" / "a.png", mode="L")
+    source(tmp_path / "labels" / "a.tif", mode="L")
     with pytest.raises(DataError, match=r"labels holds two files of one name: a\.png and a\.tif\n"):
         parallel(tmp_path, kind="mask")
 
 
 def test_folders_belong_to_the_name_and_hidden_files_and_other_endings_do_not_count(texts):
-    picture(texts / "images" / "deep" / "a.JPEG")
+    source(texts / "images" / "deep" / "a.JPEG")
     (texts / "labels" / "deep").mkdir()
     (texts / "labels" / "deep" / "a.TXT").write_text("dog")
     (texts / "labels" / ".ipynb_checkpoints").mkdir()
@@ -165,7 +165,7 @@ def test_folders_belong_to_the_name_and_hidden_files_and_other_endings_do_not_co
 
 def test_a_name_may_hold_dots_and_lack_its_place_in_the_order_of_labels(tmp_path):
     for stem, label in (("a.1", "x"), ("a", "y"), ("a-1", "z")):
-        picture(tmp_path / "images" / f"{stem}.png")
+        source(tmp_path / "images" / f"{stem}.png")
         (tmp_path / "labels").mkdir(exist_ok=True)
         (tmp_path / "labels" / f"{stem}.txt").write_text(label)
     data = parallel(tmp_path)
@@ -177,15 +177,15 @@ def test_a_name_may_hold_dots_and_lack_its_place_in_the_order_of_labels(tmp_path
 
 
 def test_a_suffix_of_the_labels_names_is_taken_off(tmp_path):
-    picture(tmp_path / "images" / "7.jpg")
-    picture(tmp_path / "labels" / "7_mask.png", mode="L")
+    source(tmp_path / "images" / "7.jpg")
+    source(tmp_path / "labels" / "7_mask.png", mode="L")
     assert list(parallel(tmp_path, kind="mask", suffix="_mask").label_paths) == ["7_mask.png"]
-    picture(tmp_path / "labels" / "8.png", mode="L")
+    source(tmp_path / "labels" / "8.png", mode="L")
     with pytest.raises(DataError) as caught:
         parallel(tmp_path, kind="mask", suffix="_mask")
     assert str(caught.value).splitlines()[1:3] == [
-        "  got: 1 labels without a picture: 8.png",
-        "  expected: for each picture one label of its name and '_mask', ending in .bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, "
+        "  got: 1 labels without an image: 8.png",
+        "  expected: for each image one label of its name and '_mask', ending in .bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, "
         ".tif, .tiff, .webp",
     ]
 
@@ -203,14 +203,14 @@ def test_directories_that_are_missing_or_empty_say_so(texts, tmp_path):
     with pytest.raises(DataError) as caught:
         ParallelDataset(texts / "none", texts / "nothing")
     assert str(caught.value) == (
-        f"no picture in {texts}/none\n  got: 1 entries, e.g. list.csv\n"
+        f"no image in {texts}/none\n  got: 1 entries, e.g. list.csv\n"
         "  expected: files ending in .bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp\n"
         "  fix: check the path, or name other endings: extensions=(…)"
     )
 
 
 def test_links_out_of_either_directory_are_left_out_or_followed(texts, tmp_path):
-    picture(tmp_path / "outside" / "d.png")
+    source(tmp_path / "outside" / "d.png")
     (tmp_path / "outside" / "d.txt").write_text("dog")
     (texts / "images" / "d.png").symlink_to(tmp_path / "outside" / "d.png")
     (texts / "labels" / "d.txt").symlink_to(tmp_path / "outside" / "d.txt")
@@ -228,14 +228,14 @@ def test_links_out_of_either_directory_are_left_out_or_followed(texts, tmp_path)
     with pytest.raises(DataError) as failed:
         parallel(texts)
     assert str(failed.value).splitlines()[1] == (
-        "  got: 1 labels without a picture: d.txt; 1 links, which are not followed without follow_links=True"
+        "  got: 1 labels without an image: d.txt; 1 links, which are not followed without follow_links=True"
     )
 
 
 # masks
 
 
-def test_a_mask_is_its_whole_numbers(tmp_path):
+def test_a_mask_is_its_integers(tmp_path):
     data = mask_of(tmp_path, np.array([[0, 1, 2], [2, 2, 0]], np.uint8))
     mask = data[0][1]
     assert (mask.mode, mask.size, values_of(data)) == ("L", (3, 2), [[0, 1, 2], [2, 2, 0]])
@@ -244,7 +244,7 @@ def test_a_mask_is_its_whole_numbers(tmp_path):
 
 def test_the_classes_of_masks_are_counted_over_all_of_them_and_without_the_ignored(tmp_path):
     mask_of(tmp_path, np.array([[0, 3]], np.uint8))
-    picture(tmp_path / "images" / "n.png", (2, 1))
+    source(tmp_path / "images" / "n.png", (2, 1))
     Image.fromarray(np.array([[1, 255]], np.uint8)).save(tmp_path / "masks" / "n.png")
     data = ParallelDataset(tmp_path / "images", tmp_path / "masks", "mask", ignore=255)
     assert data.classes == ["0", "1", "2", "3"]
@@ -327,24 +327,24 @@ def test_every_level_of_a_pgm_comes_back(tmp_path, levels):
     assert values_of(data) == [numbers.tolist()]
 
 
-def test_a_mask_is_turned_upright_as_its_picture_is(tmp_path):
+def test_a_mask_is_turned_upright_as_its_image_is(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     data = mask_of(tmp_path, np.array([[1], [0]], np.uint8), save=lambda image, path: image.save(path, exif=exif))
     assert values_of(data) == [[0], [1]]
 
 
-def test_a_mask_of_another_size_is_named_with_its_picture(tmp_path):
+def test_a_mask_of_another_size_is_named_with_its_image(tmp_path):
     data = mask_of(tmp_path, np.zeros((2, 3), np.uint8))
-    picture(tmp_path / "images" / "m.png", (2, 3))
+    source(tmp_path / "images" / "m.png", (2, 3))
     with pytest.raises(DataError) as caught:
         data[0]
     assert str(caught.value) == (
-        f"sample 0: the mask {tmp_path}/masks/m.png is not as large as its picture {tmp_path}/images/m.png\n"
-        "  got: mask 3×2, picture 2×3\n  expected: the same size\n"
-        "  fix: see whether one was resized or turned without the other (pictures are turned upright by their EXIF tag)"
+        f"sample 0: the mask {tmp_path}/masks/m.png is not as large as its image {tmp_path}/images/m.png\n"
+        "  got: mask 3×2, image 2×3\n  expected: the same size\n"
+        "  fix: see whether one was resized or turned without the other (images are turned upright by their EXIF tag)"
     )
-    assert not isinstance(caught.value, ImageError)  # on_error="skip" is for pictures that cannot be decoded
+    assert not isinstance(caught.value, ImageError)  # on_error="skip" is for images that cannot be decoded
     assert list(data.verify().bad) == ["m.png"]
 
 
@@ -377,7 +377,7 @@ def test_a_mask_of_32_bits_beyond_any_class_is_refused(tmp_path, value, options)
         data[0]
     assert str(caught.value) == (
         f"sample 0: the mask {tmp_path}/masks/m.tif holds values that are no class numbers\n"
-        f"  got: values from {value} to {value}\n  expected: whole numbers from 0 to 65,535\n"
+        f"  got: values from {value} to {value}\n  expected: integers from 0 to 65,535\n"
         "  fix: save it with the classes' numbers, e.g. 255 where there is none, and pass ignore=255"
     )
 
@@ -385,12 +385,12 @@ def test_a_mask_of_32_bits_beyond_any_class_is_refused(tmp_path, value, options)
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "CMYK", "F"])
 def test_a_mask_of_colours_is_refused(tmp_path, mode):
     name = "m.tif" if mode in ("CMYK", "F") else "m.png"
-    data = mask_of(tmp_path, np.zeros((1, 2), np.uint8), name, save=lambda _, path: picture(path, (2, 1), mode))
+    data = mask_of(tmp_path, np.zeros((1, 2), np.uint8), name, save=lambda _, path: source(path, (2, 1), mode))
     with pytest.raises(ImageError) as caught:
         data[0]
     assert str(caught.value) == (
         f"sample 0: the mask {tmp_path}/masks/{name} holds colours or transparency, not class numbers\n"
-        f"  got: mode {mode!r}\n  expected: one whole number a pixel (mode 1, L, P or 16-bit grey)\n"
+        f"  got: mode {mode!r}\n  expected: one integer a pixel (mode 1, L, P or 16-bit grey)\n"
         "  fix: map each colour to its class number, and save that as a grey or palette PNG"
     )
 
@@ -412,16 +412,16 @@ def test_a_jpeg_is_no_mask_unless_its_values_are_known(tmp_path):
 
 def test_a_damaged_mask_is_named(tmp_path):
     data = mask_of(tmp_path, np.zeros((1, 2), np.uint8))
-    (tmp_path / "masks" / "m.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"^sample 0: cannot decode the picture .*masks/m\.png\n"):
+    (tmp_path / "masks" / "m.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"^sample 0: cannot decode the image .*masks/m\.png\n"):
         data[0]
     assert list(data.verify().bad) == ["m.png"]
 
 
 def test_larger_masks_than_allowed_are_refused(tmp_path):
     data = mask_of(tmp_path, np.zeros((3, 3), np.uint8), max_pixels=8)
-    picture(tmp_path / "images" / "m.png", (2, 2))
-    with pytest.raises(ImageError, match=r"^sample 0: the picture .*masks/m\.png is too large\n  got: 3×3 pixels\n"):
+    source(tmp_path / "images" / "m.png", (2, 2))
+    with pytest.raises(ImageError, match=r"^sample 0: the image .*masks/m\.png is too large\n  got: 3×3 pixels\n"):
         data[0]
 
 
@@ -430,7 +430,7 @@ def test_an_ignored_value_that_no_mask_can_hold_is_refused(tmp_path, ignore):
     with pytest.raises(ArgumentError) as caught:
         mask_of(tmp_path, np.zeros((1, 2), np.uint8), ignore=ignore)
     assert str(caught.value) == (
-        f"ignore cannot be used\n  got: {ignore!r}\n  expected: a whole number from 0 to 65,535 that the masks hold\n"
+        f"ignore cannot be used\n  got: {ignore!r}\n  expected: an integer from 0 to 65,535 that the masks hold\n"
         "  fix: save the masks with 255 there, and pass ignore=255 here and ignore_index=255 to the loss"
     )
 
@@ -469,7 +469,7 @@ def test_mask_values_that_are_none_are_refused(tmp_path, values, ignore):
         mask_of(tmp_path, np.zeros((1, 2), np.uint8), mask_values=values, ignore=ignore)
     assert str(caught.value) == (
         f"mask_values cannot be used\n  got: {values!r}, ignore={ignore}\n"
-        "  expected: whole numbers from 0 to 65,535, each of them once, without the ignored one\n"
+        "  expected: integers from 0 to 65,535, each of them once, without the ignored one\n"
         "  fix: e.g. mask_values=(0, 255) for a black and white mask"
     )
 
@@ -500,7 +500,7 @@ def test_options_that_do_not_go_together_are_refused(texts):
         assert str(caught.value) == (
             "mask_values and ignore are for masks\n  got: kind='text'\n  expected: kind=\"mask\"\n  fix: leave them out"
         )
-    with pytest.raises(ArgumentError, match=r"^pictures have no classes\n"):
+    with pytest.raises(ArgumentError, match=r"^images have no classes\n"):
         parallel(texts, kind="image", classes=["a"])
     with pytest.raises(ArgumentError) as caught:
         parallel(texts, kind="mask", classes=["a"], mask_values=(0, 255))
@@ -510,23 +510,23 @@ def test_options_that_do_not_go_together_are_refused(texts):
     )
 
 
-# pictures
+# images
 
 
-def test_a_picture_as_target_comes_in_rgb_and_its_own_size(tmp_path):
-    picture(tmp_path / "images" / "a.png", (4, 4))
-    picture(tmp_path / "labels" / "a.webp", (8, 6), "L")
+def test_an_image_as_target_comes_in_rgb_and_its_own_size(tmp_path):
+    source(tmp_path / "images" / "a.png", (4, 4))
+    source(tmp_path / "labels" / "a.webp", (8, 6), "L")
     data = parallel(tmp_path, kind="image")
     image, target = data[0]
     assert (image.size, target.mode, target.size, data.classes) == ((4, 4), "RGB", (8, 6), None)
     (tmp_path / "labels" / "a.webp").write_bytes(b"")
-    with pytest.raises(ImageError, match=r"^sample 0: cannot decode the picture .*labels/a\.webp\n"):
+    with pytest.raises(ImageError, match=r"^sample 0: cannot decode the image .*labels/a\.webp\n"):
         data[0]
 
 
-def test_beside_a_mask_or_a_picture_a_picture_comes_whole(tmp_path):
+def test_beside_a_mask_or_an_image_an_image_comes_whole(tmp_path):
     for name in ("images", "labels"):
-        picture(tmp_path / name / "a.jpg", (64, 64), "L")
+        source(tmp_path / name / "a.jpg", (64, 64), "L")
 
     def enough(width, height):
         return width // 4, height // 4

@@ -49,34 +49,34 @@ def test_zero_has_a_name():
     assert alike(["0", "00", "000", "1"]) == [["0", "00", "000"]]
 
 
-def picture(path):
+def image(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4)).save(path)
 
 
 def folder(root, names, **options):
     for name in names:
-        picture(root / name / "0.png")
+        image(root / name / "0.png")
     return FolderDataset(root, **options)
 
 
 def text(root, names, **options):
     (root / "labels").mkdir(parents=True)
     for index, name in enumerate(names):
-        picture(root / "images" / f"{index}.png")
+        image(root / "images" / f"{index}.png")
         (root / "labels" / f"{index}.txt").write_text(name, "utf-8")
     return ParallelDataset(root / "images", root / "labels", **options)
 
 
 def table(root, names, **options):
     for index in range(len(names)):
-        picture(root / f"{index}.png")
+        image(root / f"{index}.png")
     return TableDataset([{"image": f"{i}.png", "label": name} for i, name in enumerate(names)], root=root, **options)
 
 
 def filename(root, names, **options):
     for name in names:
-        picture(root / f"{name}-0.png")
+        image(root / f"{name}-0.png")
     return FilenameDataset(root, r"(?P<label>.+)-", **options)
 
 

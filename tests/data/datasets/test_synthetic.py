@@ -55,13 +55,13 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, options, got):
         write_shapes(tmp_path / "new", **options)
     assert str(caught.value) == (
         f"write_shapes cannot draw this\n  got: {got}\n"
-        "  expected: at least 1 picture a class, of at least 8 pixels, and classes that differ\n"
+        "  expected: at least 1 image a class, of at least 8 pixels, and classes that differ\n"
         "  fix: write_shapes(root, per_class=50, size=32)"
     )
     assert not (tmp_path / "new").exists()
 
 
-def test_the_layouts_lay_the_same_pictures_out(tmp_path):
+def test_the_layouts_lay_the_same_images_out(tmp_path):
     for layout in ("folder", "parallel", "mask"):
         assert write_shapes(tmp_path / layout, 2, 16, layout=layout, classes=("ring", "cross")) == tmp_path / layout
     folder, parallel, mask = (contents(tmp_path / layout) for layout in ("folder", "parallel", "mask"))

@@ -14,7 +14,7 @@ from cvkit.errors import ArgumentError, DataError, UnknownNameError
 
 @pytest.fixture
 def root(tmp_path):
-    """A directory with four pictures."""
+    """A directory with four images."""
     for name in ("a.png", "b.png", "deep/c.png", "d, e.png"):
         (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / "root" / name)
@@ -151,14 +151,14 @@ def test_the_training_classes_govern(root):
 # labels that are values
 
 
-def test_one_column_of_values_is_a_number_a_picture(root):
+def test_one_column_of_values_is_a_number_an_image(root):
     data = table(root, "image,age\na.png,3.5\nb.png,-1e2\n", label="age", kind="value")
     assert (data.classes, data.targets) == (None, [3.5, -100.0])
     target = data[1][1]
     assert (target.dtype, tuple(target.shape), target.item()) == (torch.float32, (), -100.0)
 
 
-def test_several_columns_of_values_are_a_row_a_picture(root):
+def test_several_columns_of_values_are_a_row_an_image(root):
     data = table(root, "image,cat,dog\na.png,1,0\nb.png,1,1\n", label=["cat", "dog"], kind="value")
     assert (data.classes, data.targets) == (["cat", "dog"], [[1.0, 0.0], [1.0, 1.0]])
     assert (data[0][1].dtype, data[0][1].tolist()) == (torch.float32, [1.0, 0.0])
@@ -185,7 +185,7 @@ def test_options_that_do_not_go_together_are_refused(root):
         TableDataset(rows(1), root=root, label=["a", "b"])
     assert str(caught.value) == (
         "several label columns hold no one class\n  got: label=['a', 'b']\n  expected: one column, or kind=\"value\"\n"
-        '  fix: pass kind="value" for several numbers a picture, as for loss="bce"'
+        '  fix: pass kind="value" for several numbers an image, as for loss="bce"'
     )
     with pytest.raises(ArgumentError, match=r"^label names no column\n  got: label=\[\]\n"):
         TableDataset(rows(1), root=root, label=[], kind="value")
@@ -220,7 +220,7 @@ def test_an_empty_table_is_refused(root, content):
     with pytest.raises(DataError) as caught:
         table(root, content)
     assert str(caught.value) == (
-        f"the table {root}/table.csv is empty\n  got: no rows\n  expected: a header and one row a picture\n  fix: fill it"
+        f"the table {root}/table.csv is empty\n  got: no rows\n  expected: a header and one row an image\n  fix: fill it"
     )
     with pytest.raises(DataError, match=r"^the table is empty\n  got: no rows\n"):
         TableDataset([], root=root)
@@ -304,7 +304,7 @@ def test_a_cell_that_is_no_single_value_is_refused(root, value):
     assert str(caught.value) == (
         f"the table, row 1: label is no single value\n  got: {type(value).__name__}: {value!r}\n"
         "  expected: a text or a number\n"
-        '  fix: take its text or number out; several numbers a picture go into columns: label=[…], kind="value"'
+        '  fix: take its text or number out; several numbers an image go into columns: label=[…], kind="value"'
     )
 
 
@@ -328,11 +328,11 @@ def test_a_row_that_lacks_the_column_is_named(root):
         TableDataset([*rows("cat"), {"image": "b.png"}], root=root)
 
 
-def test_pictures_that_are_not_there_are_listed_with_their_lines(root):
+def test_images_that_are_not_there_are_listed_with_their_lines(root):
     with pytest.raises(DataError) as caught:
         table(root, "image,label\na.png,cat\nx.png,cat\ndeep,dog\n")
     assert str(caught.value) == (
-        f"2 of 3 pictures in {root}/table.csv are not there\n  got: x.png (line 3), deep (line 4)\n"
+        f"2 of 3 images in {root}/table.csv are not there\n  got: x.png (line 3), deep (line 4)\n"
         f"  expected: files under {root}\n  fix: pass the directory that the paths are relative to: root=…"
     )
     with pytest.raises(DataError, match=r"got: 0\.png \(row 0\), .*, 4\.png \(row 4\) and 3 more\n"):
@@ -340,12 +340,12 @@ def test_pictures_that_are_not_there_are_listed_with_their_lines(root):
 
 
 @pytest.mark.parametrize("again", ["a.png", "./a.png", "deep/../a.png"])
-def test_a_picture_that_comes_twice_is_named(root, again):
+def test_an_image_that_comes_twice_is_named(root, again):
     with pytest.raises(DataError) as caught:
         table(root, f"image,label\na.png,cat\nb.png,cat\n{again},dog\n")
     assert str(caught.value) == (
         f"{root}/table.csv lists a.png twice\n  got: line 2 and line 4\n"
-        "  expected: each picture once, so that none counts twice\n  fix: take one of the rows out"
+        "  expected: each image once, so that none counts twice\n  fix: take one of the rows out"
     )
 
 
@@ -364,7 +364,7 @@ def test_a_path_that_leads_out_of_the_root_is_refused(root, path, follow_links):
         TableDataset([{"image": path, "label": "x"}], root=root, follow_links=follow_links)
     assert str(caught.value) == (
         f"the path {path} leads out of {root}\n  got: {(root / path).resolve()}\n  expected: a path under {root}\n"
-        "  fix: pass the directory above all pictures as root, or follow_links=True where a link in it is meant"
+        "  fix: pass the directory above all images as root, or follow_links=True where a link in it is meant"
     )
 
 
@@ -391,7 +391,7 @@ def test_what_is_no_path_is_refused(root, path):
         DataError, match=r"^.* is no path\n  got: .*\n  expected: a file under .*\n  fix: mend the cell$"
     ):
         TableDataset([{"image": path, "label": "x"}], root=root)
-    with pytest.raises(DataError, match=r"^1 of 1 pictures in the table are not there\n"):
+    with pytest.raises(DataError, match=r"^1 of 1 images in the table are not there\n"):
         TableDataset([{"image": path, "label": "x"}], root=root, follow_links=True)
 
 

@@ -194,7 +194,7 @@ class Noise(Callback):
 
     def on_fit_start(self, state) -> None:
         self.position = state.epoch * len(state.train) + state.batch_index
-        random.random(), np.random.rand(), torch.rand(1)  # as a callback that shows a random picture does
+        random.random(), np.random.rand(), torch.rand(1)  # as a callback that shows a random image does
 
     def on_epoch_start(self, state) -> None:
         random.random(), np.random.rand(), torch.rand(1)
@@ -228,7 +228,7 @@ class Noisy(Dataset):
         return self.inputs[index] + torch.rand(1) + random.random() + np.random.rand(), self.targets[index]
 
 
-def pictures(count: int, seed: int) -> ArrayDataset:
+def images(count: int, seed: int) -> ArrayDataset:
     made = np.random.default_rng(seed)
     return ArrayDataset(made.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8), np.arange(count) % CLASSES)
 
@@ -244,7 +244,7 @@ def loaders(options: Options) -> tuple:
     if options.data == "folder":
         train, val = (FolderDataset(Path(options.folder) / part) for part in ("train", "val"))
     else:
-        train, val = pictures(SAMPLES, 1), pictures(10, 2)
+        train, val = images(SAMPLES, 1), images(10, 2)
     if options.preset == "small":
         mixing = {"mixup": options.mixup, "num_classes": CLASSES} if options.mixup else {}
         transform = small_image_train(SIZE, padding=2, brightness=0.2, **mixing)

@@ -1,4 +1,4 @@
-"""What the outputs of a batch say, in the terms of its task: classes, labels, masks, pictures or numbers."""
+"""What the outputs of a batch say, in the terms of its task: classes, labels, masks, images or numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cvkit.training.state import TrainState
 
 __all__ = ["Answers", "class_names", "first_tensor", "read"]
 
-Task: TypeAlias = Literal["classes", "binary", "labels", "masks", "pictures", "numbers"]
+Task: TypeAlias = Literal["classes", "binary", "labels", "masks", "images", "numbers"]
 
 _BINARY = ("bce", "BCEWithLogitsLoss", "BCELoss", "binary_cross_entropy_with_logits", "binary_cross_entropy")
 _OVERLAP = ("dice",)
@@ -25,7 +25,7 @@ class Answers:
 
     Attributes:
         task: ``"classes"`` (one of several), ``"binary"`` (one of two, from one output), ``"labels"`` (any of several),
-            ``"masks"`` (a class for each pixel), ``"pictures"``, or ``"numbers"``.
+            ``"masks"`` (a class for each pixel), ``"images"``, or ``"numbers"``.
         predicted: Class indices ``(N,)``; for labels bool ``(N, C)``; for masks ``(N, H, W)``; else what the model gave.
         truth: The same of the targets.
         scores: Probabilities ``(N, C)`` of classes and labels, ``(N, 2)`` for binary; ``None`` for anything else.
@@ -46,7 +46,7 @@ def read(outputs: Any, targets: Any, loss: Loss, inputs: Tensor | None = None) -
         outputs: What the model gave.
         targets: What would have been right.
         loss: The run's loss, which tells a logit from a number.
-        inputs: What the model saw: outputs of its size, flattened or not, are pictures.
+        inputs: What the model saw: outputs of its size, flattened or not, are images.
 
     Returns:
         The answers, or ``None`` for something that is none of the above.
@@ -66,9 +66,9 @@ def read(outputs: Any, targets: Any, loss: Loss, inputs: Tensor | None = None) -
         return _of_classes(outputs, targets)
     if outputs.ndim == 2 and outputs.shape == targets.shape and outputs.shape[1] > 1 and _shares(targets):
         return Answers("classes", outputs.argmax(1), targets.argmax(1), outputs.softmax(1), outputs.shape[1])
-    pictures = _as_pictures(outputs, targets, inputs)
-    if pictures is not None:
-        return pictures
+    images = _as_images(outputs, targets, inputs)
+    if images is not None:
+        return images
     if outputs.numel() == targets.numel():
         return Answers("numbers", outputs.reshape(len(outputs), -1), targets.float().reshape(len(outputs), -1))
     return None
@@ -113,12 +113,12 @@ def _shares(targets: Tensor) -> bool:
     return bool((targets >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
-def _as_pictures(outputs: Tensor, targets: Tensor, inputs: Tensor | None) -> Answers | None:
+def _as_images(outputs: Tensor, targets: Tensor, inputs: Tensor | None) -> Answers | None:
     if outputs.ndim == 4 and targets.shape == outputs.shape:
-        return Answers("pictures", outputs, targets.float())
+        return Answers("images", outputs, targets.float())
     if inputs is None or inputs.ndim != 4 or not outputs.numel() == targets.numel() == inputs.numel():
         return None
-    return Answers("pictures", outputs.reshape(inputs.shape), targets.float().reshape(inputs.shape))
+    return Answers("images", outputs.reshape(inputs.shape), targets.float().reshape(inputs.shape))
 
 
 def first_tensor(batch: Any) -> Tensor | None:

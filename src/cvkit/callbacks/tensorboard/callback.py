@@ -1,4 +1,4 @@
-"""``TensorBoard``: scalars, histograms, the graph, pictures, embeddings, hyperparameters and text."""
+"""``TensorBoard``: scalars, histograms, the graph, images, embeddings, hyperparameters and text."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class TensorBoard(Callback):
         every_steps: How many updates lie between two points of the curves by step.
         histograms: Histograms of weights and gradients: ``True`` after each epoch, or a number for every that many epochs.
         graph: The model's graph, as it was run on the first batch.
-        images: How many pictures to show after each epoch, as the model saw them: inputs of the first training batch, and
-            predictions of samples from all over the validation, wrong ones marked. Masks and pictures stand beside their
+        images: How many images to show after each epoch, as the model saw them: inputs of the first training batch, and
+            predictions of samples from all over the validation, wrong ones marked. Masks and images stand beside their
             targets.
-        embeddings: How many validation samples go into the projector, as the last layer sees them, with their pictures. They
+        embeddings: How many validation samples go into the projector, as the last layer sees them, with their images. They
             are written after each epoch in place of those before.
         hparams: Hyperparameters to compare runs by, with their final metrics: names and plain values, or ``True`` for the
             settings of the run.

@@ -20,7 +20,7 @@ __all__ = ["Inputs", "Validation"]
 
 
 class Inputs:
-    """The pictures that an epoch begins with, as the model saw them."""
+    """The images that an epoch begins with, as the model saw them."""
 
     def __init__(self, options: Options, notes: Notes) -> None:
         self._count = options.images
@@ -33,18 +33,18 @@ class Inputs:
         return self._images is not None
 
     def take(self, state: TrainState) -> None:
-        """Takes the first pictures of the current batch, on the device; waits for nothing."""
+        """Takes the first images of the current batch, on the device; waits for nothing."""
         if not self._count or not self._notes.on("images"):
             return
         inputs = first_tensor(state.batch)
-        if image_grid.is_pictures(inputs) and inputs is not None:
+        if image_grid.is_image_batch(inputs) and inputs is not None:
             self._images = inputs[: self._count].detach().clone()
         else:
             shape = "none" if inputs is None else f"{str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}"
-            self._notes.tell("images", f"the inputs are no pictures (N, C, H, W) but {shape}")
+            self._notes.tell("images", f"the inputs are no images (N, C, H, W) but {shape}")
 
     def write(self, sink: Sink, state: TrainState) -> None:
-        """Writes them as one picture."""
+        """Writes them as one image."""
         images, self._images = self._images, None
         if images is not None:
             with self._notes.guard("images", "drawing the inputs"):
@@ -92,7 +92,7 @@ class Validation:
         names = class_names(state, answers.classes) if answers is not None else []
         self._names = names
         if shows:
-            with notes.guard("images", "taking pictures of the validation"):
+            with notes.guard("images", "taking images of the validation"):
                 self._show(state, inputs, answers, shows)
         if counts:
             self._count(state, answers)
@@ -111,7 +111,7 @@ class Validation:
         return min(count, math.ceil(count * self._samples / total)) - held
 
     def _show(self, state: TrainState, inputs: Tensor | None, answers: Answers | None, count: int) -> None:
-        if not image_grid.is_pictures(inputs) or inputs is None:
+        if not image_grid.is_image_batch(inputs) or inputs is None:
             return  # said of the training batches already
         if answers is None:
             self._notes.tell("images", f"predictions cannot be drawn from {_what(state)}; the inputs were")
@@ -120,7 +120,7 @@ class Validation:
         self._shown.append((inputs[rows].detach(), _rows(answers, rows)))
 
     def _count(self, state: TrainState, answers: Answers | None) -> None:
-        if answers is None or answers.task in ("pictures", "numbers"):
+        if answers is None or answers.task in ("images", "numbers"):
             found = _what(state) if answers is None else f"outputs that are {answers.task}"
             self._notes.tell("figures", f"a confusion matrix and curves need classes, and there are {found}")
             return
@@ -138,7 +138,7 @@ class Validation:
         held = self._embedding
         header, table = projector.described(answers, names, len(inputs), 0 if held is None else len(held))
         tiles = None
-        if image_grid.is_pictures(inputs):
+        if image_grid.is_image_batch(inputs):
             pixels = image_grid.to_pixels(inputs, _transform(state))
             tiles = projector.sprites(pixels, self._options.embeddings)
         made = projector.Embedding(features, header, table, tiles)

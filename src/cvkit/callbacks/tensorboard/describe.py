@@ -106,7 +106,7 @@ def _loader(loader: Any) -> str | None:
     dataset = getattr(loader, "dataset", None)
     try:
         samples = f"{len(dataset)} samples, " if dataset is not None else ""
-    except TypeError:  # a data set without a length
+    except TypeError:  # a dataset without a length
         samples = ""
     transform = getattr(loader, "transform", None)
     shown = f", {transform!r}" if transform is not None else ""

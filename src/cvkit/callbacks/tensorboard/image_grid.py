@@ -1,4 +1,4 @@
-"""Pictures of batches: what the model saw, and what it made of it; drawn by Pillow, in no colour map of anybody else's."""
+"""Images of batches: what the model saw, and what it made of it; drawn by Pillow, in no colour map of anybody else's."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["Pixels", "font", "grid", "is_image_batch", "predictions", "shortened
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 RIGHT, WRONG, GAP = (20, 130, 70), (200, 30, 45), 4
-"""Frames, and the white between pictures."""
+"""Frames, and the white between images."""
 
 _SMALL, _LARGE = 64, 256
 _MOST_CHANNELS = 8
 
 
-def is_pictures(inputs: Any) -> bool:
+def is_image_batch(inputs: Any) -> bool:
     """Whether this is a batch that can be shown: ``(N, C, H, W)``."""
     return isinstance(inputs, Tensor) and inputs.ndim == 4 and not inputs.is_complex() and inputs[:1].numel() > 0
 
 
 def to_pixels(images: Tensor, transform: Any = None) -> Pixels:
-    """Turns a batch as the model sees it into pictures as people see them.
+    """Turns a batch as the model sees it into images as people see them.
 
     Args:
         images: ``(N, C, H, W)`` on any device: uint8, or floats. One channel is grey, three are RGB; any other number of
@@ -42,7 +42,7 @@ def to_pixels(images: Tensor, transform: Any = None) -> Pixels:
             the smallest of the batch to the largest.
 
     Returns:
-        uint8 ``(N, H, W, 3)``; ``W`` is a multiple of the pictures' where channels are side by side.
+        uint8 ``(N, H, W, 3)``; ``W`` is a multiple of the images' where channels are side by side.
     """
     images = images.detach()
     if images.dtype == torch.uint8:
@@ -70,58 +70,58 @@ def _scaled(images: Tensor) -> Tensor:
     return images if low >= 0 and high <= 1 else (images - low) / max(high - low, 1e-12)
 
 
-def grid(pictures: Sequence[Pixels]) -> Pixels:
-    """Lays pictures of one size out in about as many rows as columns, white between them.
+def grid(images: Sequence[Pixels]) -> Pixels:
+    """Lays images of one size out in about as many rows as columns, white between them.
 
     Args:
-        pictures: uint8 ``(H, W, 3)`` each.
+        images: uint8 ``(H, W, 3)`` each.
 
     Returns:
         uint8 ``(H', W', 3)``.
     """
-    height, width = pictures[0].shape[:2]
-    columns = max(1, min(len(pictures), round(math.sqrt(len(pictures) * height / width)) or 1))
-    rows = math.ceil(len(pictures) / columns)
+    height, width = images[0].shape[:2]
+    columns = max(1, min(len(images), round(math.sqrt(len(images) * height / width)) or 1))
+    rows = math.ceil(len(images) / columns)
     canvas = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         top, left = index // columns * (height + GAP), index % columns * (width + GAP)
-        canvas[top : top + height, left : left + width] = picture
+        canvas[top : top + height, left : left + width] = image
     return canvas
 
 
-def sized(picture: Pixels, least: int = _SMALL) -> Pixels:
-    """Enlarges a small picture by a whole factor, pixel by pixel, and shrinks a large one."""
-    height, width = picture.shape[:2]
+def sized(source: Pixels, least: int = _SMALL) -> Pixels:
+    """Enlarges a small image by a whole factor, pixel by pixel, and shrinks a large one."""
+    height, width = source.shape[:2]
     if max(height, width) > _LARGE * max(1, width // height):
-        image = Image.fromarray(picture)
+        image = Image.fromarray(source)
         image.thumbnail((_LARGE * max(1, width // height), _LARGE), Image.Resampling.BOX)
         return np.asarray(image)
     factor = math.ceil(least / max(1, min(height, width)))
-    return picture.repeat(factor, 0).repeat(factor, 1) if factor > 1 else picture
+    return source.repeat(factor, 0).repeat(factor, 1) if factor > 1 else source
 
 
 def squares(images: Pixels, side: int) -> Pixels:
-    """Returns pictures of ``side × side`` pixels, for a sprite."""
+    """Returns images of ``side × side`` pixels, for a sprite."""
     made = [Image.fromarray(one).resize((side, side), Image.Resampling.BOX) for one in images]
     return np.stack([np.asarray(one) for one in made])
 
 
 def predictions(inputs: Pixels, answers: Answers, names: Sequence[str], transform: Any) -> Pixels:
-    """Draws what a model has made of pictures beside what would have been right.
+    """Draws what a model has made of images beside what would have been right.
 
-    Classes, labels and numbers are written below each picture, in a green frame where they are right and in a red one where
-    not; masks and pictures stand beside it: input, output, target.
+    Classes, labels and numbers are written below each image, in a green frame where they are right and in a red one where
+    not; masks and images stand beside it: input, output, target.
 
     Args:
         inputs: uint8 ``(N, H, W, 3)``.
         answers: Of these ``N`` samples.
         names: The name of each class.
-        transform: As in :func:`to_pixels`, for outputs and targets that are pictures.
+        transform: As in :func:`to_pixels`, for outputs and targets that are images.
 
     Returns:
         uint8 ``(H', W', 3)``.
     """
-    if answers.task == "pictures":
+    if answers.task == "images":
         made, wanted = to_pixels(answers.predicted, transform), to_pixels(answers.truth, transform)
         return grid([_beside([sized(one) for one in row]) for row in zip(inputs, made, wanted, strict=True)])
     if answers.task == "masks":
@@ -143,10 +143,10 @@ def coloured(masks: Tensor, classes: int) -> Pixels:
     return np.asarray(palette, np.uint8)[np.where((values < 0) | (values >= classes), classes, values)]
 
 
-def _beside(pictures: Sequence[Pixels]) -> Pixels:
-    height = max(one.shape[0] for one in pictures)
+def _beside(images: Sequence[Pixels]) -> Pixels:
+    height = max(one.shape[0] for one in images)
     parts: list[Pixels] = []
-    for one in pictures:
+    for one in images:
         parts += [np.full((height, 1, 3), 255, np.uint8)] if parts else []
         filled = np.full((height, one.shape[1], 3), 255, np.uint8)
         filled[: one.shape[0]] = one
@@ -155,7 +155,7 @@ def _beside(pictures: Sequence[Pixels]) -> Pixels:
 
 
 def _told(answers: Answers, names: Sequence[str]) -> list[tuple[list[str], bool | None]]:
-    """Returns the lines below each picture, and whether the answer is right (``None`` for numbers)."""
+    """Returns the lines below each image, and whether the answer is right (``None`` for numbers)."""
     told: list[tuple[list[str], bool | None]] = []
     predicted, truth = answers.predicted.cpu(), answers.truth.cpu()
     if answers.task == "numbers":
@@ -183,12 +183,12 @@ def _numbers(values: Tensor) -> str:
     return f"{shown} …" if values.numel() > 4 else shown
 
 
-def _framed(picture: Pixels, lines: Sequence[str], right: bool | None) -> Pixels:
-    """Puts a picture into a frame, with lines below it."""
-    height, width = picture.shape[:2]
+def _framed(image: Pixels, lines: Sequence[str], right: bool | None) -> Pixels:
+    """Puts an image into a frame, with lines below it."""
+    height, width = image.shape[:2]
     colour = (120, 120, 120) if right is None else RIGHT if right else WRONG
     canvas = Image.new("RGB", (width + 8, height + 8 + 15 * len(lines) + 3), colour)
-    canvas.paste(Image.fromarray(picture), (4, 4))
+    canvas.paste(Image.fromarray(image), (4, 4))
     draw = ImageDraw.Draw(canvas)
     for index, line in enumerate(lines):
         text = shortened(line, font(12), width)

@@ -32,7 +32,7 @@ class Notes:
 
     @contextmanager
     def guard(self, option: str, doing: str) -> Iterator[None]:
-        """Turns what fails inside into a note: a picture is not worth a training. A disk's errors are not held back."""
+        """Turns what fails inside into a note: an image is not worth a training. A disk's errors are not held back."""
         try:
             yield
         except (OSError, CheckpointError):

@@ -32,7 +32,7 @@ class Options:
         every_steps: How many updates lie between two points.
         histograms: How many epochs lie between two histograms; 0 for none.
         graph: Whether the model's graph is.
-        images: How many pictures are in a grid; 0 for none.
+        images: How many images are in a grid; 0 for none.
         embeddings: How many samples are in the projector; 0 for none.
         hparams: Hyperparameters; ``True`` for the settings of the run, ``None`` for none.
         figures: Whether confusion matrix and precision-recall curves are.
@@ -118,7 +118,7 @@ def _check_target(target: object, comment: object) -> None:
 
 def _whole(name: str, value: object, least: int, example: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        expected = f"at least {least}" if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
+        expected = f"at least {least}" if isinstance(value, int) and not isinstance(value, bool) else "an integer"
         raise ArgumentError(f"{name} cannot be used", got=repr(value), expected=expected, fix=f"{name}={example}")
 
 

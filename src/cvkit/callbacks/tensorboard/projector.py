@@ -22,7 +22,7 @@ __all__ = ["NAME", "Embedding", "described", "penultimate", "sprites", "write"]
 NAME = "last layer's input"
 
 _SIDE, _WIDEST = 64, 8192
-"""Pixels of a picture of a sprite, and of the widest sprite that browsers take."""
+"""Pixels of an image of a sprite, and of the widest sprite that browsers take."""
 
 
 @dataclass(slots=True)
@@ -33,25 +33,23 @@ class Embedding:
         features: float ``(N, D)``.
         header: The names of the columns of ``rows``.
         rows: What is known of each sample.
-        pictures: uint8 ``(N, side, side, 3)``, or ``None`` where the samples are no pictures.
+        images: uint8 ``(N, side, side, 3)``, or ``None`` where the samples are no images.
     """
 
     features: Tensor
     header: list[str]
     rows: list[list[str]]
-    pictures: Pixels | None = None
+    images: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
     def add(self, other: Embedding) -> Embedding:
         """Returns both together."""
-        both = self.pictures is not None and other.pictures is not None
-        pictures = (
-            torch.cat([torch.as_tensor(self.pictures), torch.as_tensor(other.pictures)]).numpy() if both else None
-        )
+        both = self.images is not None and other.images is not None
+        images = torch.cat([torch.as_tensor(self.images), torch.as_tensor(other.images)]).numpy() if both else None
         features = torch.cat([self.features, other.features])
-        return Embedding(features, self.header, [*self.rows, *other.rows], pictures)
+        return Embedding(features, self.header, [*self.rows, *other.rows], images)
 
 
 def penultimate(model: nn.Module, inputs: Tensor, runtime: Runtime) -> Tensor:
@@ -105,7 +103,7 @@ def described(answers: Answers | None, names: list[str], count: int, first: int)
 
 
 def sprites(pixels: Pixels, wanted: int) -> Pixels:
-    """Returns pictures as small as ``wanted`` of them must be for one sprite."""
+    """Returns images as small as ``wanted`` of them must be for one sprite."""
     columns = math.ceil(math.sqrt(max(1, wanted)))
     return squares(pixels, max(1, min(_SIDE, max(pixels.shape[1:3]), _WIDEST // columns)))
 
@@ -128,21 +126,21 @@ def write(directory: Path, embedding: Embedding) -> None:
         'tensor_path: "projector/tensors.tsv"',
         'metadata_path: "projector/metadata.tsv"',
     ]
-    if embedding.pictures is not None:
-        side = embedding.pictures.shape[1]
-        _write_sprite(inside / "sprite.png", embedding.pictures)
+    if embedding.images is not None:
+        side = embedding.images.shape[1]
+        _write_sprite(inside / "sprite.png", embedding.images)
         config.append(
             f'sprite {{ image_path: "projector/sprite.png" single_image_dim: {side} single_image_dim: {side} }}'
         )
     _replace(directory / "projector_config.pbtxt", ("embeddings {\n  " + "\n  ".join(config) + "\n}\n").encode())
 
 
-def _write_sprite(path: Path, pictures: Pixels) -> None:
-    """Lays pictures out row by row, as many rows as columns."""
-    side, columns = pictures.shape[1], math.ceil(math.sqrt(len(pictures)))
+def _write_sprite(path: Path, images: Pixels) -> None:
+    """Lays images out row by row, as many rows as columns."""
+    side, columns = images.shape[1], math.ceil(math.sqrt(len(images)))
     canvas = Image.new("RGB", (columns * side, columns * side), "white")
-    for index, picture in enumerate(pictures):
-        canvas.paste(Image.fromarray(picture), (index % columns * side, index // columns * side))
+    for index, image in enumerate(images):
+        canvas.paste(Image.fromarray(image), (index % columns * side, index // columns * side))
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.png")
     canvas.save(temporary)
     os.replace(temporary, path)

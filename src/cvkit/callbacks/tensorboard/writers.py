@@ -60,7 +60,7 @@ class Sink(ABC):
 
     @abstractmethod
     def image(self, phase: str, tag: str, pixels: Pixels, step: int) -> None:
-        """Writes a picture ``(H, W, 3)``."""
+        """Writes an image ``(H, W, 3)``."""
 
     @abstractmethod
     def text(self, tag: str, markdown: str, step: int) -> None:
@@ -202,14 +202,14 @@ class Files(Sink):
             self._add("train", step, summary=Summary(value=made))
 
     def image(self, phase: str, tag: str, pixels: Pixels, step: int) -> None:
-        """Writes a picture as PNG."""
+        """Writes an image as PNG."""
         from tensorboardX.proto.summary_pb2 import Summary
 
         content = io.BytesIO()
         Image.fromarray(pixels).save(content, format="PNG", compress_level=3)
         height, width = pixels.shape[:2]
-        picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content.getvalue())
-        self._add(phase, step, summary=Summary(value=[Summary.Value(tag=tag, image=picture)]))
+        source = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content.getvalue())
+        self._add(phase, step, summary=Summary(value=[Summary.Value(tag=tag, image=source)]))
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         """Writes a text."""
@@ -307,7 +307,7 @@ class Writer(Sink):
             self.writer.add_histogram_raw(tag, h.low, h.high, h.count, h.total, h.squares, h.limits, h.counts, step)
 
     def image(self, phase: str, tag: str, pixels: Pixels, step: int) -> None:
-        """Writes a picture."""
+        """Writes an image."""
         self.writer.add_image(f"{tag}/{phase}", pixels, step, dataformats="HWC")
 
     def text(self, tag: str, markdown: str, step: int) -> None:
@@ -332,12 +332,12 @@ class Writer(Sink):
     def embedding(self, embedding: projector.Embedding, step: int, *, last: bool) -> None:
         """Writes the last embedding alone: a writer adds each to those before it."""
         if last:
-            pictures, several = embedding.pictures, len(embedding.header) > 1
+            images, several = embedding.images, len(embedding.header) > 1
             self.writer.add_embedding(
                 embedding.features,
                 metadata=embedding.rows if several else [row[0] for row in embedding.rows],
                 metadata_header=embedding.header if several else None,
-                label_img=None if pictures is None else torch.as_tensor(pictures).permute(0, 3, 1, 2).float() / 255,
+                label_img=None if images is None else torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255,
                 global_step=step,
                 tag=projector.NAME,
             )

@@ -1,4 +1,4 @@
-"""``ArrayDataset``: pictures or plain features that are in memory."""
+"""``ArrayDataset``: images or plain features that are in memory."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class ArrayDataset(Joinable):
     """Arrays in memory.
 
     Args:
-        images: uint8 pictures ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` with ``C`` 1 or 3, which come as PIL images;
+        images: uint8 images ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` with ``C`` 1 or 3, which come as PIL images;
             or floating-point numbers ``(N, …)``, which come as tensors as they are.
-        targets: One a sample, whole numbers for classes or floating-point for a regression: ``(N,)`` or ``(N, …)``.
+        targets: One a sample, integers for classes or floating-point for a regression: ``(N,)`` or ``(N, …)``.
         classes: The class names; by default ``"0"``, ``"1"``, … for whole-number targets ``(N,)``.
 
     Attributes:
@@ -41,7 +41,7 @@ class ArrayDataset(Joinable):
         paths: ``None``: nothing here is a file.
 
     Raises:
-        DataError: Different lengths, no samples, no numbers, pictures of another shape or type, or a target that no class has.
+        DataError: Different lengths, no samples, no numbers, images of another shape or type, or a target that no class has.
     """
 
     deterministic = True
@@ -65,16 +65,16 @@ class ArrayDataset(Joinable):
                 expected="as many of one as of the other, at least one",
                 fix="check how the two were loaded",
             )
-        self.pictures = self.images.dtype == torch.uint8
-        if self.pictures:
+        self.is_image = self.images.dtype == torch.uint8
+        if self.is_image:
             self.images = _channels_last(self.images)
         elif self.images.is_floating_point():
             self.images = self.images.float()
         else:
             raise DataError(
-                "images are whole numbers of another type than uint8",
+                "images are integers of another type than uint8",
                 got=str(self.images.dtype),
-                expected="uint8 pictures, or floating-point features",
+                expected="uint8 images, or floating-point features",
                 fix="convert: images.astype('uint8') for levels 0 to 255, images.astype('float32') for features",
             )
         self.classes = self._name(classes)
@@ -106,14 +106,14 @@ class ArrayDataset(Joinable):
         return fingerprint_of(self.classes, self.images.numpy(), self.values.numpy())
 
     def size(self, index: int) -> tuple[int, int]:
-        """Returns the width and height of a picture in pixels.
+        """Returns the width and height of an image in pixels.
 
         Raises:
-            DataError: These are features, not pictures.
+            DataError: These are features, not images.
         """
-        if not self.pictures:
+        if not self.is_image:
             raise DataError(
-                "features have no width and height", got=repr(self), expected="uint8 pictures", fix="leave it"
+                "features have no width and height", got=repr(self), expected="uint8 images", fix="leave it"
             )
         return self.images.shape[2], self.images.shape[1]
 
@@ -145,10 +145,10 @@ class ArrayDataset(Joinable):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, Any]:
-        index = operator.index(index)  # of a slice of pictures one picture would be made
+        index = operator.index(index)  # of a slice of images one image would be made
         value = self.values[index]
         target = value.item() if value.ndim == 0 else value.clone()  # what is done to it in place stays out of the data
-        if not self.pictures:
+        if not self.is_image:
             return self.images[index].clone(), target
         return Image.fromarray(self.images[index].numpy()), target
 
@@ -185,7 +185,7 @@ def _tensor(name: str, values: Any) -> Tensor:
 
 
 def _channels_last(images: Tensor) -> Tensor:
-    """Returns pictures as PIL takes them: ``(N, H, W)`` or ``(N, H, W, 3)``."""
+    """Returns images as PIL takes them: ``(N, H, W)`` or ``(N, H, W, 3)``."""
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
         images = images.movedim(1, -1)
     if images.ndim == 4 and images.shape[3] == 1:
@@ -193,7 +193,7 @@ def _channels_last(images: Tensor) -> Tensor:
     if images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3):
         return images.contiguous()
     raise DataError(
-        "images have no shape of pictures",
+        "images have no shape of images",
         got=f"uint8 {tuple(images.shape)}",
         expected="(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3",
         fix="reshape them, or pass floating-point features",
@@ -201,14 +201,14 @@ def _channels_last(images: Tensor) -> Tensor:
 
 
 def in_memory(dataset: Any) -> tuple[Tensor, Tensor] | None:
-    """Returns all samples of a data set that holds them as arrays, as its items become when nothing is done to them.
+    """Returns all samples of a dataset that holds them as arrays, as its items become when nothing is done to them.
 
     Known are :class:`ArrayDataset`, torchvision's MNIST and CIFAR families without transforms, parts of such, and several of
     them joined.
 
     Returns:
-        Images, uint8 ``(N, C, H, W)`` for pictures, and targets ``(N, …)``; ``None`` for any other data set. No copy is made
-        but for coloured pictures, parts and joined ones.
+        Images, uint8 ``(N, C, H, W)`` for images, and targets ``(N, …)``; ``None`` for any other dataset. No copy is made
+        but for coloured images, parts and joined ones.
     """
     if type(dataset) in (Subset, TorchSubset):  # a class derived from one may do more
         whole = in_memory(dataset.dataset)
@@ -218,7 +218,7 @@ def in_memory(dataset: Any) -> tuple[Tensor, Tensor] | None:
         return _joined_in_memory(dataset)
     if type(dataset) is ArrayDataset:
         images, targets = dataset.images, dataset.values
-        if not dataset.pictures:
+        if not dataset.is_image:
             return images, targets
     elif _is_torchvision(dataset) and is_deterministic(dataset):
         try:

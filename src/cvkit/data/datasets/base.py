@@ -1,4 +1,4 @@
-"""What every data set of this room has, and parts of one."""
+"""What every dataset of this room has, and parts of one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Dataset(Protocol):
-    """A sized, indexable collection of samples ``(picture or tensor, target)``."""
+    """A sized, indexable collection of samples ``(image or tensor, target)``."""
 
     def __len__(self) -> int: ...
 
@@ -57,14 +57,14 @@ def class_names(classes: Iterable[str]) -> list[str]:
 
 
 class Subset(Joinable):
-    """Some samples of a data set, which keeps its classes.
+    """Some samples of a dataset, which keeps its classes.
 
     Args:
         dataset: The whole.
         indices: Which samples, in this order.
 
     Raises:
-        ArgumentError: Indices that are no whole numbers, or that the whole does not have.
+        ArgumentError: Indices that are no integers, or that the whole does not have.
     """
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
@@ -86,7 +86,7 @@ class Subset(Joinable):
 
     @property
     def reads(self) -> bool:
-        """Whether the whole can give a smaller picture."""
+        """Whether the whole can give a smaller image."""
         return reads(self.dataset)
 
     @property
@@ -135,14 +135,14 @@ class Subset(Joinable):
 
         Raises:
             MissingDependencyError: As there.
-            ArgumentError: The whole is a data set that cannot do that.
+            ArgumentError: The whole is a dataset that cannot do that.
         """
         found = getattr(self.dataset, "found_bad", None)
         if found is None:
             raise ArgumentError(
                 "these samples cannot be verified",
                 got=f"part of a {type(self.dataset).__name__}",
-                expected="part of a data set of cvkit.data",
+                expected="part of a dataset of cvkit.data",
                 fix="read them one by one: for i in range(len(part)): part[i]",
             )
         return found([int(place) for place in self._places], strict=strict)
@@ -168,7 +168,7 @@ def _places(indices: Sequence[int], count: int) -> np.ndarray[Any, np.dtype[np.i
     raise ArgumentError(
         "indices cannot be used",
         got=f"{wrong[0]} and {len(wrong) - 1} more" if wrong else f"{places.dtype} {places.shape}",
-        expected=f"whole numbers from 0 to {count - 1}",
+        expected=f"integers from 0 to {count - 1}",
         fix="a mask is turned into indices by mask.nonzero()"
         if places.dtype.kind == "b"
         else "name samples that are there",
@@ -223,10 +223,10 @@ def _joined(dataset: Any) -> Any:
 
 
 def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
-    """Splits a data set in two, each class by the same share.
+    """Splits a dataset in two, each class by the same share.
 
     Args:
-        dataset: A data set with ``targets``.
+        dataset: A dataset with ``targets``.
         fraction: The share of the second part, e.g. 0.2 for validation.
         seed: Which samples; the same seed gives the same split.
 
@@ -234,7 +234,7 @@ def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]
         The larger remainder and the part, each in the order of the whole. Every class of two samples or more is in both.
 
     Raises:
-        ArgumentError: A fraction outside 0 to 1, or a data set without targets or with no class of two samples or more.
+        ArgumentError: A fraction outside 0 to 1, or a dataset without targets or with no class of two samples or more.
     """
     if not 0 < fraction < 1:
         raise ArgumentError(
@@ -244,10 +244,10 @@ def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]
     if targets is None or len(targets) != len(dataset):
         there = "without targets" if targets is None else f"with {len(targets)} targets"
         raise ArgumentError(
-            "this data set cannot be split by class",
+            "this dataset cannot be split by class",
             got=f"{type(dataset).__name__} of {len(dataset)} samples {there}",
             expected="targets, one a sample",
-            fix="give the data set a list of targets",
+            fix="give the dataset a list of targets",
         )
     generator = torch.Generator().manual_seed(seeding.derive(seed, "split"))
     groups: dict[Hashable, list[int]] = {}
@@ -260,7 +260,7 @@ def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]
         part.update(members[i] for i in order[:count])
     if not part:
         raise ArgumentError(
-            "this data set cannot be split",
+            "this dataset cannot be split",
             got=f"{len(dataset)} samples in {len(groups)} classes, no class with two",
             expected="at least one class of two samples or more",
             fix="add samples, or choose the two parts by hand: Subset(dataset, indices)",
@@ -270,7 +270,7 @@ def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]
 
 
 def _class_of(target: Any) -> Hashable:
-    """Returns what a sample is stratified by: a whole number or a name; all other targets form one group."""
+    """Returns what a sample is stratified by: an integer or a name; all other targets form one group."""
     if isinstance(target, torch.Tensor | np.ndarray | np.generic):
         target = target.tolist()
     return target if isinstance(target, int | str) else None

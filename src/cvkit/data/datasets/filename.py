@@ -21,7 +21,7 @@ __all__ = ["FilenameDataset"]
 
 
 class FilenameDataset(ClassTargets, FileDataset):
-    r"""Pictures under ``root`` whose names tell their class, as in ``cat.0001.jpg``.
+    r"""Images under ``root`` whose names tell their class, as in ``cat.0001.jpg``.
 
     Files and links count as in :class:`FolderDataset`; the order is that of the sorted paths.
 
@@ -45,12 +45,12 @@ class FilenameDataset(ClassTargets, FileDataset):
         fingerprint: A hash of classes, paths and targets.
 
     Raises:
-        DataError: A missing directory, no pictures, names that do not match, or labels that ``classes`` lacks; a picture that
+        DataError: A missing directory, no images, names that do not match, or labels that ``classes`` lacks; an image that
             links list with two labels; a pipe, socket or device.
         ArgumentError: A value that cannot be used, or a pattern without a group ``label``.
 
     Warns:
-        CvkitWarning: Links that are not followed, or that list a picture twice; class names that are nearly the same.
+        CvkitWarning: Links that are not followed, or that list an image twice; class names that are nearly the same.
     """
 
     classes: list[str]
@@ -69,11 +69,11 @@ class FilenameDataset(ClassTargets, FileDataset):
         follow_links: bool = False,
     ) -> None:
         expression = _compiled(pattern)
-        tree = Tree(root, extensions, follow_links=follow_links, what="a directory of pictures")
+        tree = Tree(root, extensions, follow_links=follow_links, what="a directory of images")
         paths = tree.files()
         if not paths:
             raise DataError(
-                f"no picture in {tree.root}",
+                f"no image in {tree.root}",
                 got=tree.holds(),
                 expected=f"files ending in {', '.join(tree.endings)}",
                 fix="check the path, or name other endings: extensions=(…)",
@@ -82,7 +82,7 @@ class FilenameDataset(ClassTargets, FileDataset):
         orphans = [path for path, match in zip(paths, matches, strict=True) if match is None or not match["label"]]
         if orphans:
             raise DataError(
-                f"the names of {len(orphans)} pictures in {tree.root} do not match the pattern",
+                f"the names of {len(orphans)} images in {tree.root} do not match the pattern",
                 got=some(orphans),
                 expected=f"names in which {expression.pattern!r} finds a label",
                 fix="widen the pattern, or move these files away",

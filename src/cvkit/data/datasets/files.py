@@ -1,4 +1,4 @@
-"""What every data set of picture files has: where the files are, how one is read, and how all are verified."""
+"""What every dataset of image files has: where the files are, how one is read, and how all are verified."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from cvkit.errors import ArgumentError, CvkitError, DataError, ImageError
 __all__ = ["EXTENSIONS", "Background", "FileDataset", "OnError", "Tree", "Verification", "some"]
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""File name endings that count as pictures, in any case."""
+"""File name endings that count as images, in any case."""
 
 OnError = Literal["raise", "skip"]
 Background = tuple[int, int, int]
 
 
 class FileDataset(Joinable, ABC):
-    """Pictures in files, and a target for each.
+    """Images in files, and a target for each.
 
     Attributes:
         root: The directory that the paths are relative to.
         classes: The class names; the target is the place in this list. ``None`` where targets are no classes.
-        paths: The path of each sample's picture, relative to ``root``.
+        paths: The path of each sample's image, relative to ``root``.
         fingerprint: A hash of what the samples are.
-        on_error: What the loader does with a picture that cannot be decoded.
+        on_error: What the loader does with an image that cannot be decoded.
         background: What lies behind transparent pixels.
         max_pixels: The largest number of pixels that is decoded.
         colour: What becomes of an image whose file says that its colours are not sRGB.
@@ -68,7 +68,7 @@ class FileDataset(Joinable, ABC):
             raise ArgumentError(
                 "max_pixels cannot be used",
                 got=repr(max_pixels),
-                expected="a whole number of pixels",
+                expected="an integer of pixels",
                 fix=f"leave it out for {MAX_PIXELS:,}",
             )
         _check_background(background)
@@ -82,10 +82,10 @@ class FileDataset(Joinable, ABC):
 
     @abstractmethod
     def target(self, index: int, image: Image.Image) -> Any:
-        """Returns the target of a sample whose picture has been decoded.
+        """Returns the target of a sample whose image has been decoded.
 
         Raises:
-            DataError: It cannot be read, or does not fit the picture.
+            DataError: It cannot be read, or does not fit the image.
         """
 
     @cached_property
@@ -94,7 +94,7 @@ class FileDataset(Joinable, ABC):
         """The target of each sample."""
 
     def read(self, index: int, enough: Enough | None = None) -> tuple[Image.Image, Any]:
-        """Returns a sample, whose picture may be smaller than the file's; several threads may read at a time.
+        """Returns a sample, whose image may be smaller than the file's; several threads may read at a time.
 
         Args:
             index: Which one.
@@ -114,7 +114,7 @@ class FileDataset(Joinable, ABC):
             raise type(error)(f"sample {index}: {error}") from error
 
     def size(self, index: int) -> tuple[int, int]:
-        """Returns the width and height in pixels of a sample's picture, upright; only its header is read.
+        """Returns the width and height in pixels of a sample's image, upright; only its header is read.
 
         Raises:
             ImageError: The file's header cannot be read; it and its index are named.
@@ -128,7 +128,7 @@ class FileDataset(Joinable, ABC):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
-        """Returns the picture in RGB, upright, and its target.
+        """Returns the image in RGB, upright, and its target.
 
         Raises:
             ImageError: The file cannot be decoded; it and its index are named.
@@ -181,7 +181,7 @@ class FileDataset(Joinable, ABC):
     def __repr__(self) -> str:
         names = self.known_classes
         classes = f", {len(names)} classes" if names is not None else ""
-        return f"{type(self).__name__}({str(self.root)!r}, {len(self)} pictures{classes})"
+        return f"{type(self).__name__}({str(self.root)!r}, {len(self)} images{classes})"
 
     @property
     def known_classes(self) -> list[str] | None:
@@ -190,7 +190,7 @@ class FileDataset(Joinable, ABC):
 
 
 class ClassTargets:
-    """The targets of a data set whose targets are classes, in one array; a mixin of the adapters."""
+    """The targets of a dataset whose targets are classes, in one array; a mixin of the adapters."""
 
     numbers: np.ndarray[Any, np.dtype[np.int64]]
 
@@ -327,7 +327,7 @@ def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
         raise DataError(
             f"the folder {folder} cannot be read",
             got=f"{type(error).__name__}: {error.strerror}",
-            expected="a folder whose pictures can all be counted",
+            expected="a folder whose images can all be counted",
             fix="check its permissions",
         ) from error
 
@@ -376,7 +376,7 @@ def some(names: Sequence[str], most: int = 10) -> str:
 
 
 def stem_of(path: str) -> str:
-    """Returns a path without the last ending of its name, by which pictures and labels are matched."""
+    """Returns a path without the last ending of its name, by which images and labels are matched."""
     folder, slash, name = path.rpartition("/")
     return folder + slash + name.rpartition(".")[0]
 

@@ -19,9 +19,9 @@ __all__ = ["FolderDataset"]
 
 
 class FolderDataset(ClassTargets, FileDataset):
-    """Pictures in ``root/<class>/**``.
+    """Images in ``root/<class>/**``.
 
-    Hidden files and folders, and files that are no pictures by their ending, do not count. Nor do symbolic links to folders
+    Hidden files and folders, and files that are no images by their ending, do not count. Nor do symbolic links to folders
     and to files outside ``root``, of which a warning tells. The order is that of the sorted class names, and within a class
     of the sorted paths.
 
@@ -30,9 +30,9 @@ class FolderDataset(ClassTargets, FileDataset):
         classes: The class names in their order. By default the names of the folders, sorted; a validation set is made with
             ``classes=train.classes``, so that both number them alike.
         on_error: ``"raise"`` names a file that cannot be decoded; ``"skip"`` lets the loader leave it out and count it.
-        extensions: File name endings that count as pictures, in any case.
+        extensions: File name endings that count as images, in any case.
         background: What lies behind transparent pixels.
-        max_pixels: The largest picture that is decoded, in pixels.
+        max_pixels: The largest image that is decoded, in pixels.
         colour: What becomes of an image whose file says that its colours are not sRGB: ``"convert"`` or ``"ignore"``, as in
             :func:`decode`.
         follow_links: Whether symbolic links are followed, wherever they lead.
@@ -45,12 +45,12 @@ class FolderDataset(ClassTargets, FileDataset):
         fingerprint: A hash of classes, paths and targets.
 
     Raises:
-        DataError: A missing directory, no class folders, a class without pictures, a folder that ``classes`` lacks, or one
-            that cannot be read; a picture that links list in two classes; a pipe, socket or device.
+        DataError: A missing directory, no class folders, a class without images, a folder that ``classes`` lacks, or one
+            that cannot be read; an image that links list in two classes; a pipe, socket or device.
         ArgumentError: A value that cannot be used.
 
     Warns:
-        CvkitWarning: Links that are not followed, or that list a picture twice in its class; class names that are nearly the
+        CvkitWarning: Links that are not followed, or that list an image twice in its class; class names that are nearly the
             same.
     """
 
@@ -78,19 +78,19 @@ class FolderDataset(ClassTargets, FileDataset):
             inside = tree.files(name) if name in found else []
             if not inside and classes is None:
                 raise DataError(
-                    f"the class folder {tree.root / name} holds no picture",
+                    f"the class folder {tree.root / name} holds no image",
                     got=tree.holds(name),
                     expected=f"files ending in {', '.join(tree.endings)}",
-                    fix="add pictures, or delete the folder",
+                    fix="add images, or delete the folder",
                 )
             paths += inside
             targets += [target] * len(inside)
         if not paths:
             raise DataError(
-                f"no picture of any class in {tree.root}",
+                f"no image of any class in {tree.root}",
                 got=tree.holds(),
                 expected=f"files ending in {', '.join(tree.endings)}",
-                fix="add pictures, or name other endings: extensions=(…)",
+                fix="add images, or name other endings: extensions=(…)",
             )
         tree.warn()
         tree.check_repeats(paths, targets, self.classes)
@@ -107,8 +107,8 @@ def _class_folders(tree: Tree) -> list[str]:
         raise DataError(
             f"{tree.root} holds no class folder",
             got=tree.holds(),
-            expected=f"{tree.root}/<class>/<picture>",
-            fix="put the pictures of each class into a folder of its name",
+            expected=f"{tree.root}/<class>/<image>",
+            fix="put the images of each class into a folder of its name",
         )
     return folders
 
@@ -120,5 +120,5 @@ def _check_known(tree: Tree, found: Sequence[str], classes: Sequence[str]) -> No
             f"{tree.root} holds folders that are no known class: {', '.join(unknown)}",
             got=f"folders {', '.join(found)}",
             expected=f"only {', '.join(classes)}",
-            fix=f"rename{hint(unknown, classes)} or remove the folder, or add its pictures to the training set as well",
+            fix=f"rename{hint(unknown, classes)} or remove the folder, or add its images to the training set as well",
         )

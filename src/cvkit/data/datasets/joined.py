@@ -160,7 +160,7 @@ class JoinedDataset(Joinable):
 
     @property
     def reads(self) -> bool:
-        """Whether every part can give a smaller picture."""
+        """Whether every part can give a smaller image."""
         return all(reads(part) for part in self.parts)
 
     def __len__(self) -> int:
@@ -191,7 +191,7 @@ class JoinedDataset(Joinable):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def size(self, index: int) -> tuple[int, int]:
-        """Returns the width and height of a sample's picture in pixels.
+        """Returns the width and height of a sample's image in pixels.
 
         Raises:
             ImageError: The file's header cannot be read.

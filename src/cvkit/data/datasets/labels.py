@@ -22,7 +22,7 @@ def number(labels: Sequence[str], classes: Sequence[str] | None, sources: Sequen
 
     Args:
         labels: The label of each sample.
-        classes: The class names in their order; ``None`` takes those found, sorted as numbers where all are whole numbers (so
+        classes: The class names in their order; ``None`` takes those found, sorted as numbers where all are integers (so
             that ``"10"`` comes after ``"9"``), else as text.
         sources: Where each label comes from, for messages.
 

@@ -1,4 +1,4 @@
-"""``ParallelDataset``: pictures in one directory, their labels in another, matched by name."""
+"""``ParallelDataset``: images in one directory, their labels in another, matched by name."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _LEVELS = 65536  # as many values as 16 bits have
 
 
 class ParallelDataset(FileDataset):
-    """Pictures in one directory and their labels in another, matched by their path without its ending.
+    """Images in one directory and their labels in another, matched by their path without its ending.
 
     ``images/a/7.jpg`` belongs to ``labels/a/7.txt`` (or ``.png``). Files and links count as in :class:`FolderDataset`; the
-    order is that of the pictures' sorted paths. A target is, by ``kind``:
+    order is that of the images' sorted paths. A target is, by ``kind``:
 
     * ``"text"``: the class that the file names, as its place in ``classes``;
-    * ``"mask"``: a picture of whole numbers, mode ``"L"`` (or ``"I"`` beyond 255), as large as the image: a class a pixel.
+    * ``"mask"``: an image of integers, mode ``"L"`` (or ``"I"`` beyond 255), as large as the image: a class a pixel.
       Palette masks give their indices, and no level is scaled or blended;
-    * ``"image"``: a picture in RGB, e.g. what a network is to restore. It may be of another size.
+    * ``"image"``: an image in RGB, e.g. what a network is to restore. It may be of another size.
 
     Args:
-        images: The directory of the pictures.
+        images: The directory of the images.
         labels: The directory of the labels.
         kind: What the labels are.
         classes: The class names in their order. For text by default those found, sorted; for masks by default the numbers
@@ -48,32 +48,32 @@ class ParallelDataset(FileDataset):
             the classes themselves.
         ignore: For masks: a value that stays as it is and is no class, e.g. 255 for an unlabelled border, to be given to the
             loss: ``nn.CrossEntropyLoss(ignore_index=255)``.
-        suffix: What label names have beyond those of the pictures, e.g. ``"_mask"`` for ``7_mask.png``.
+        suffix: What label names have beyond those of the images, e.g. ``"_mask"`` for ``7_mask.png``.
         on_error: As in :class:`FolderDataset`.
-        extensions: As in :class:`FolderDataset`, for pictures and for labels that are pictures.
+        extensions: As in :class:`FolderDataset`, for images and for labels that are images.
         background: As in :class:`FolderDataset`.
         max_pixels: As in :class:`FolderDataset`.
-        colour: As in :class:`FolderDataset`, of pictures; masks are numbers, and are not converted.
+        colour: As in :class:`FolderDataset`, of images; masks are numbers, and are not converted.
         follow_links: As in :class:`FolderDataset`.
 
     Attributes:
-        root: The directory of the pictures.
+        root: The directory of the images.
         label_root: The directory of the labels.
         classes: The class names; ``None`` for ``kind="image"``.
         targets: The target of each sample for text, else the path of each label.
-        paths: The path of each picture, relative to ``root``.
+        paths: The path of each image, relative to ``root``.
         label_paths: The path of each label, relative to ``label_root``.
         fingerprint: A hash of kind, classes, paths and targets.
 
     Raises:
-        DataError: A missing directory, no pictures, a picture without a label or a label without a picture, two of one
-            name, an empty text, or a class that ``classes`` lacks; a picture that links list with two classes; a pipe, socket
+        DataError: A missing directory, no images, an image without a label or a label without an image, two of one
+            name, an empty text, or a class that ``classes`` lacks; an image that links list with two classes; a pipe, socket
             or device. When a sample is read: a mask of another size than its
-            picture, or with a value that is no class.
+            image, or with a value that is no class.
         ArgumentError: A value that cannot be used.
 
     Warns:
-        CvkitWarning: Links that are not followed, or that list a picture twice; class names that are nearly the same.
+        CvkitWarning: Links that are not followed, or that list an image twice; class names that are nearly the same.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class ParallelDataset(FileDataset):
         if kind not in _KINDS:
             raise unknown_name("kind", kind, _KINDS)
         _check_mask_options(kind, classes, mask_values, ignore)
-        pictures = Tree(images, extensions, follow_links=follow_links, what="a directory of pictures")
+        sources = Tree(images, extensions, follow_links=follow_links, what="a directory of images")
         answers = Tree(
             labels, (".txt",) if kind == "text" else extensions, follow_links=follow_links, what="a directory of labels"
         )
-        pairs = _matched(pictures, answers, suffix)
-        pictures.warn()
+        pairs = _matched(sources, answers, suffix)
+        sources.warn()
         answers.warn()
         super().__init__(
             images,
@@ -126,7 +126,7 @@ class ParallelDataset(FileDataset):
             self._numbers = np.asarray(targets, dtype=np.int64)
             if given is None:
                 warn_alike(answers.root, self._given)
-        pictures.check_repeats(self.paths, targets, self._given)
+        sources.check_repeats(self.paths, targets, self._given)
 
     @cached_property
     def classes(self) -> list[str] | None:  # type: ignore[override]  # made when first asked for, else the same
@@ -170,15 +170,15 @@ class ParallelDataset(FileDataset):
         return fingerprint_of(*values, list(self.paths), list(self.label_paths), numbers)
 
     def read(self, index: int, enough: Enough | None = None) -> tuple[Image.Image, Any]:
-        """Returns a sample; a picture with a mask or a picture beside it comes in its full size."""
+        """Returns a sample; an image with a mask or an image beside it comes in its full size."""
         return super().read(index, enough if self.kind == "text" else None)
 
     def target(self, index: int, image: Image.Image) -> Any:
-        """Returns the class number, the mask or the picture that belongs to a picture.
+        """Returns the class number, the mask or the image that belongs to an image.
 
         Raises:
             DataError: The mask has another size, or a value that is no class.
-            ImageError: A label that is a picture cannot be decoded.
+            ImageError: A label that is an image cannot be decoded.
         """
         if self._numbers is not None:
             return int(self._numbers[index])
@@ -188,32 +188,32 @@ class ParallelDataset(FileDataset):
         mask = self._mask(index)
         if mask.size != image.size:
             raise DataError(
-                f"the mask {path} is not as large as its picture {self.root / self.paths[index]}",
-                got=f"mask {mask.width}×{mask.height}, picture {image.width}×{image.height}",
+                f"the mask {path} is not as large as its image {self.root / self.paths[index]}",
+                got=f"mask {mask.width}×{mask.height}, image {image.width}×{image.height}",
                 expected="the same size",
-                fix="see whether one was resized or turned without the other (pictures are turned upright by their EXIF tag)",
+                fix="see whether one was resized or turned without the other (images are turned upright by their EXIF tag)",
             )
         return mask
 
     def files(self, index: int) -> list[Path]:
-        """Returns the files that a sample's pixels come from: its picture, and the mask or picture beside it."""
+        """Returns the files that a sample's pixels come from: its image, and the mask or image beside it."""
         return super().files(index) + ([self.label_root / self.label_paths[index]] if self.kind != "text" else [])
 
     def _mask(self, index: int) -> Image.Image:
         """Returns a mask with its class numbers.
 
         Raises:
-            ImageError: It cannot be decoded, or holds no whole numbers.
+            ImageError: It cannot be decoded, or holds no integers.
             DataError: A value that is no class.
         """
         path = self.label_root / self.label_paths[index]
         exact = self._given is None
-        values = np.asarray(opened(path, _whole_numbers(path, exact=exact), max_pixels=self.max_pixels))
+        values = np.asarray(opened(path, _integers(path, exact=exact), max_pixels=self.max_pixels))
         if not 0 <= int(values.min(initial=0)) <= int(values.max(initial=0)) < _LEVELS:
             raise DataError(
                 f"the mask {path} holds values that are no class numbers",
                 got=f"values from {values.min()} to {values.max()}",
-                expected=f"whole numbers from 0 to {_LEVELS - 1:,}",
+                expected=f"integers from 0 to {_LEVELS - 1:,}",
                 fix="save it with the classes' numbers, e.g. 255 where there is none, and pass ignore=255",
             )
         if self.mask_values is not None:
@@ -256,7 +256,7 @@ def _check_mask_options(
             "mask_values and ignore are for masks", got=f"kind={kind!r}", expected='kind="mask"', fix="leave them out"
         )
     if kind == "image" and classes is not None:
-        raise ArgumentError("pictures have no classes", got='kind="image"', expected="no classes", fix="leave them out")
+        raise ArgumentError("images have no classes", got='kind="image"', expected="no classes", fix="leave them out")
     if mask_values is not None and not isinstance(mask_values, Iterable):
         raise ArgumentError(
             "mask_values cannot be used", got=repr(mask_values), expected="one a class", fix="e.g. mask_values=(0, 255)"
@@ -272,7 +272,7 @@ def _check_mask_options(
         raise ArgumentError(
             "mask_values cannot be used",
             got=f"{mask_values!r}, ignore={ignore}",
-            expected="whole numbers from 0 to 65,535, each of them once, without the ignored one",
+            expected="integers from 0 to 65,535, each of them once, without the ignored one",
             fix="e.g. mask_values=(0, 255) for a black and white mask",
         )
     if classes is not None and len(list(classes)) != len(values):
@@ -289,7 +289,7 @@ def _check_ignore(ignore: int | None, names: Sequence[Any] | None) -> None:
         raise ArgumentError(
             "ignore cannot be used",
             got=repr(ignore),
-            expected=f"a whole number from 0 to {_LEVELS - 1:,} that the masks hold",
+            expected=f"an integer from 0 to {_LEVELS - 1:,} that the masks hold",
             fix="save the masks with 255 there, and pass ignore=255 here and ignore_index=255 to the loss",
         )
     count = len(list(names)) if names is not None else 0
@@ -302,28 +302,28 @@ def _check_ignore(ignore: int | None, names: Sequence[Any] | None) -> None:
         )
 
 
-def _matched(pictures: Tree, labels: Tree, suffix: str) -> list[tuple[str, str]]:
-    """Returns pairs of picture and label, in the order of the pictures."""
-    images, answers = _by_stem(pictures, ""), _by_stem(labels, suffix)
+def _matched(sources: Tree, labels: Tree, suffix: str) -> list[tuple[str, str]]:
+    """Returns pairs of image and label, in the order of the images."""
+    images, answers = _by_stem(sources, ""), _by_stem(labels, suffix)
     without = [images[stem] for stem in images if stem not in answers]
     orphans = [answers[stem] for stem in answers if stem not in images]
     if without or orphans:
-        parts = [f"{len(without)} pictures without a label: {some(without)}"] if without else []
-        parts += [f"{len(orphans)} labels without a picture: {some(orphans)}"] if orphans else []
-        links = len(pictures.links) + len(labels.links)
+        parts = [f"{len(without)} images without a label: {some(without)}"] if without else []
+        parts += [f"{len(orphans)} labels without an image: {some(orphans)}"] if orphans else []
+        links = len(sources.links) + len(labels.links)
         parts += [f"{links} links, which are not followed without follow_links=True"] if links else []
         raise DataError(
-            f"{pictures.root} and {labels.root} do not match",
+            f"{sources.root} and {labels.root} do not match",
             got="; ".join(parts),
-            expected=f"for each picture one label of its name{suffix and f' and {suffix!r}'}, "
+            expected=f"for each image one label of its name{suffix and f' and {suffix!r}'}, "
             f"ending in {', '.join(labels.endings)}",
             fix="add what is missing or move the rest away; names such as 7_mask.png are matched by suffix='_mask'",
         )
     if not images:
         raise DataError(
-            f"no picture in {pictures.root}",
-            got=pictures.holds(),
-            expected=f"files ending in {', '.join(pictures.endings)}",
+            f"no image in {sources.root}",
+            got=sources.holds(),
+            expected=f"files ending in {', '.join(sources.endings)}",
             fix="check the path, or name other endings: extensions=(…)",
         )
     return [(path, answers[stem]) for stem, path in images.items()]
@@ -365,8 +365,8 @@ def _text(path: Path) -> str:
     return label
 
 
-def _whole_numbers(path: Path, *, exact: bool) -> Any:
-    """Returns what makes whole numbers of a mask's picture; ``exact`` if nothing will tell which of them are right."""
+def _integers(path: Path, *, exact: bool) -> Any:
+    """Returns what makes integers of a mask's image; ``exact`` if nothing will tell which of them are right."""
 
     def take(image: Image.Image) -> Image.Image:
         if exact and image.format in ("JPEG", "MPO"):
@@ -378,12 +378,12 @@ def _whole_numbers(path: Path, *, exact: bool) -> Any:
             )
         largest, scaled_to = _scale(image)
         loaded(image)
-        ImageOps.exif_transpose(image, in_place=True)  # as the picture is
+        ImageOps.exif_transpose(image, in_place=True)  # as the image is
         if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
             raise ImageError(
                 f"the mask {path} holds colours or transparency, not class numbers",
                 got=f"mode {image.mode!r}",
-                expected="one whole number a pixel (mode 1, L, P or 16-bit grey)",
+                expected="one integer a pixel (mode 1, L, P or 16-bit grey)",
                 fix="map each colour to its class number, and save that as a grey or palette PNG",
             )
         if image.mode == "1" or largest != scaled_to:

@@ -1,4 +1,4 @@
-"""A generated data set: coloured shapes that a small network learns in seconds."""
+"""A generated dataset: coloured shapes that a small network learns in seconds."""
 
 from __future__ import annotations
 
@@ -65,26 +65,26 @@ def write_shapes(
     classes: Sequence[str] = ("circle", "square", "triangle"),
     seed: int = 0,
 ) -> Path:
-    """Writes a small data set of coloured shapes on noisy ground as PNG files.
+    """Writes a small dataset of coloured shapes on noisy ground as PNG files.
 
-    Place, size, angle, colours and noise of each picture are drawn from its seed, so the same call writes the same bytes.
+    Place, size, angle, colours and noise of each image are drawn from its seed, so the same call writes the same bytes.
 
     Args:
         root: The directory; made if missing.
-        per_class: Pictures of each class.
-        size: Side of the pictures in pixels.
+        per_class: Images of each class.
+        size: Side of the images in pixels.
         layout: ``"folder"``: ``root/<class>/<number>.png``; ``"parallel"``: ``root/images/<number>.png`` with the class's name
             in ``root/labels/<number>.txt``; ``"mask"``: ``root/images/<number>.png`` with ``root/masks/<number>.png``, whose
             levels are 0 for the ground and the place among ``classes``, from 1, for the shape.
         classes: Which shapes: ``"circle"``, ``"square"``, ``"triangle"``, ``"ring"``, ``"star"``, ``"cross"``.
-        seed: Which pictures.
+        seed: Which images.
 
     Returns:
         ``root`` as a path.
 
     Raises:
         UnknownNameError: A shape or layout that is not known.
-        ArgumentError: A number below 1, pictures under 8 pixels, no classes, or one that comes twice.
+        ArgumentError: A number below 1, images under 8 pixels, no classes, or one that comes twice.
     """
     if layout not in _LAYOUTS:
         raise unknown_name("layout", layout, _LAYOUTS)
@@ -95,7 +95,7 @@ def write_shapes(
         raise ArgumentError(
             "write_shapes cannot draw this",
             got=f"per_class={per_class}, size={size}, classes={tuple(classes)}",
-            expected="at least 1 picture a class, of at least 8 pixels, and classes that differ",
+            expected="at least 1 image a class, of at least 8 pixels, and classes that differ",
             fix="write_shapes(root, per_class=50, size=32)",
         )
     root = Path(root)
@@ -122,7 +122,7 @@ def _made(folder: Path) -> Path:
 def _draw(
     shape: Callable[[float], list[Point]], size: int, random: np.random.Generator
 ) -> tuple[Image.Image, Image.Image]:
-    """Draws one picture at four times its size, scales it down, and adds noise; beside it where the shape is (255)."""
+    """Draws one image at four times its size, scales it down, and adds noise; beside it where the shape is (255)."""
     large = 4 * size
     ground, colour = random.integers(0, 256, 3), random.integers(0, 256, 3)
     while abs(int(ground.sum()) - int(colour.sum())) < 200:  # a shape that can be told from its ground

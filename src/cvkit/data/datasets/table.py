@@ -1,4 +1,4 @@
-"""``TableDataset``: pictures and labels are listed in a table."""
+"""``TableDataset``: images and labels are listed in a table."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class TableDataset(FileDataset):
-    """Pictures listed in a CSV file, in a data frame, or in rows made by a script.
+    """Images listed in a CSV file, in a data frame, or in rows made by a script.
 
     Args:
         table: A CSV file with a header line (UTF-8; comma, semicolon or tab), a data frame, or rows as mappings.
-        image: The column that holds each picture's path, relative to ``root``.
+        image: The column that holds each image's path, relative to ``root``.
         label: The column that holds each label; for ``kind="value"`` also several columns.
-        root: The directory of the pictures; by default the one of the CSV file.
+        root: The directory of the images; by default the one of the CSV file.
         kind: ``"class"``: labels are names (also names like ``"3"``), the target is the place among ``classes``. ``"value"``:
             labels are numbers, as for a regression or for several yes-or-no labels; the target is float32, ``()`` for one
             column and ``(k,)`` for a list of ``k``.
@@ -60,13 +60,13 @@ class TableDataset(FileDataset):
         fingerprint: A hash of classes, paths and targets.
 
     Raises:
-        DataError: A missing or empty table, column, cell or picture, a path outside ``root``, a picture that is listed twice,
+        DataError: A missing or empty table, column, cell or image, a path outside ``root``, an image that is listed twice,
             or through links with two labels, a label that is no number, or one that ``classes`` lacks; a pipe, socket or
             device.
         ArgumentError: A value that cannot be used.
 
     Warns:
-        CvkitWarning: Links of either kind that list a picture twice; class names that are nearly the same.
+        CvkitWarning: Links of either kind that list an image twice; class names that are nearly the same.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ def _check_labels(kind: str, label: str | Sequence[str], classes: Sequence[str] 
             "several label columns hold no one class",
             got=f"label={list(label)!r}",
             expected='one column, or kind="value"',
-            fix='pass kind="value" for several numbers a picture, as for loss="bce"',
+            fix='pass kind="value" for several numbers an image, as for loss="bce"',
         )
     if not label:
         raise ArgumentError("label names no column", got=f"label={label!r}", expected="a column", fix='label="label"')
@@ -164,7 +164,7 @@ def _rows(table: Any) -> tuple[str, list[tuple[str, Row]]]:
             fix='e.g. [{"image": "a.jpg", "label": "cat"}, …]',
         )
     if not rows:
-        raise DataError("the table is empty", got="no rows", expected="one row a picture", fix="see how it was made")
+        raise DataError("the table is empty", got="no rows", expected="one row an image", fix="see how it was made")
     return "the table", [(f"row {index}", row) for index, row in enumerate(rows)]
 
 
@@ -194,7 +194,7 @@ def _of_csv(path: Path) -> list[tuple[str, Row]]:
         rows.append((f"line {reader.line_num}", row))
     if not rows:
         raise DataError(
-            f"the table {path} is empty", got="no rows", expected="a header and one row a picture", fix="fill it"
+            f"the table {path} is empty", got="no rows", expected="a header and one row an image", fix="fill it"
         )
     return rows
 
@@ -255,7 +255,7 @@ def _cell(name: str, line: str, row: Row, column: str) -> Any:
             f"{name}, {line}: {column} is no single value",
             got=f"{type(value).__name__}: {value!r:.60}",
             expected="a text or a number",
-            fix='take its text or number out; several numbers a picture go into columns: label=[…], kind="value"',
+            fix='take its text or number out; several numbers an image go into columns: label=[…], kind="value"',
         )
     return value.strip() if isinstance(value, str) else value
 
@@ -313,7 +313,7 @@ def _inside(root: Path, home: str, path: str, follow_links: bool) -> str:
         f"the path {path} leads out of {root}",
         got=real,
         expected=f"a path under {home}",
-        fix="pass the directory above all pictures as root, or follow_links=True where a link in it is meant",
+        fix="pass the directory above all images as root, or follow_links=True where a link in it is meant",
     )
 
 
@@ -340,7 +340,7 @@ def _checked_files(name: str, root: Path, paths: Sequence[str], lines: Sequence[
     missing = [f"{path} ({line})" for path, line, one in listed if one is None or not stat.S_ISREG(one.st_mode)]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(paths)} pictures in {name} are not there",
+            f"{len(missing)} of {len(paths)} images in {name} are not there",
             got=some(missing, 5),
             expected=f"files under {root}",
             fix="pass the directory that the paths are relative to: root=…",
@@ -351,7 +351,7 @@ def _checked_files(name: str, root: Path, paths: Sequence[str], lines: Sequence[
             raise DataError(
                 f"{name} lists {path} twice",
                 got=f"{first[path]} and {line}",
-                expected="each picture once, so that none counts twice",
+                expected="each image once, so that none counts twice",
                 fix="take one of the rows out",
             )
         first[path] = line

@@ -13,7 +13,7 @@ __all__ = ["fingerprint_of", "is_deterministic", "reads"]
 
 
 def fingerprint_of(*parts: object) -> str:
-    """Returns a short stable hash of what a data set consists of: of an array its bytes, of all else its ``repr``."""
+    """Returns a short stable hash of what a dataset consists of: of an array its bytes, of all else its ``repr``."""
     digest = hashlib.blake2b(digest_size=12)
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -28,7 +28,7 @@ def fingerprint_of(*parts: object) -> str:
 def is_deterministic(dataset: Any) -> bool:
     """Whether a sample is known to be the same each time it is asked for.
 
-    Data sets of this room say so themselves (``deterministic``; it does not hold for a subclass with a ``__getitem__`` of its
+    Datasets of this room say so themselves (``deterministic``; it does not hold for a subclass with a ``__getitem__`` of its
     own, unless that says so again); torchvision's are, unless they carry transforms; so are parts of such.
     """
     if type(dataset) is TorchSubset:
@@ -46,7 +46,7 @@ def is_deterministic(dataset: Any) -> bool:
 
 
 def reads(dataset: Any) -> bool:
-    """Whether a data set's ``read`` gives its samples; a subclass with a ``__getitem__`` of its own gives others.
+    """Whether a dataset's ``read`` gives its samples; a subclass with a ``__getitem__`` of its own gives others.
 
     A dataset made of others says so itself (``reads``).
     """
