@@ -178,11 +178,11 @@ def test_a_warning_points_at_the_first_frame_that_is_not_ours(monkeypatch, tmp_p
 
 
 def test_the_warnings_of_fit_point_at_its_call():
-    spoilt = [(torch.full((4, 6), torch.nan), BATCHES[0][1])] * 3
+    nonfinite = [(torch.full((4, 6), torch.nan), BATCHES[0][1])] * 3
 
     def run():
         found.append(here())
-        cvkit.fit(network(), spoilt, epochs=70, progress=False, preflight=False)
+        cvkit.fit(network(), nonfinite, epochs=70, progress=False, preflight=False)
 
     found = []
     assert [(file, line - 1) for file, line in warned(run)] == found, "once a run, at the line of the call"

@@ -4,8 +4,8 @@
 stop, log and show; ``load`` turns a checkpoint into predictions.
 """
 
-from cvkit import callbacks, data, errors, metrics, models, plots, transforms
-from cvkit.inference import Prediction, Predictions, Predictor, export, load, predict
+from cvkit import callbacks, data, errors, export, metrics, models, plots, transforms
+from cvkit.inference import Prediction, Predictions, Predictor, load, predict
 from cvkit.training import (
     Callback,
     FitResult,

@@ -147,12 +147,12 @@ def test_each_phase_gets_its_time_and_all_of_them_all_of_it(slow, tmp_path):
 def test_only_the_batches_asked_for_are_timed(slow, tmp_path):
     spent = slow()
 
-    class Later:
+    class AsyncScalars:
         def on_batch_end(self, state):
             spent.seconds["data"] = 0.001 if 3 <= state.step <= 12 else 1.0
 
     profile = Profile(tmp_path, wait=2, batches=10, trace=0)
-    run(spent, profile, Later())
+    run(spent, profile, AsyncScalars())
     assert table(profile.summary)["data"] == (1.0, 100.0)
 
 
@@ -191,7 +191,7 @@ def test_bringing_the_batch_and_its_transform_are_told_apart(slow, tmp_path, mon
 
     monkeypatch.setattr(runtime_.Runtime, "place", place)
     monkeypatch.setattr(runtime_.Runtime, "finished", finished)
-    monkeypatch.setattr(runtime_.loaders, "can_skip", lambda loader: True)
+    monkeypatch.setattr(runtime_.loaders, "is_resumable", lambda loader: True)
     monkeypatch.setattr(runtime_.loaders, "open_epoch", lambda loader, *rest: iter(loader))
     profile = Profile(tmp_path, wait=3, batches=20, trace=0)
     run(spent, profile)

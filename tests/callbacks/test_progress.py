@@ -21,7 +21,7 @@ from torch import nn
 from cvkit.callbacks import Checkpoint, EarlyStopping, Progress
 from cvkit.callbacks import progress as progress_
 from cvkit.errors import CvkitWarning
-from cvkit.metrics.async_scalars import Tally
+from cvkit.metrics.async_scalars import WeightedSum
 from cvkit.training import evaluate
 
 
@@ -177,9 +177,9 @@ def test_waiting_for_data_is_told_where_it_matters(tiny, clock):
 def test_the_bar_never_waits_for_the_device(tiny, clock, monkeypatch):
     waited, shipped = [], []
     clock(1.0)
-    ship = Tally.ship
-    monkeypatch.setattr(Tally, "drain", lambda self: waited.append(self))
-    monkeypatch.setattr(Tally, "ship", lambda self: (shipped.append(self), ship(self)))
+    send = WeightedSum.send
+    monkeypatch.setattr(WeightedSum, "drain", lambda self: waited.append(self))
+    monkeypatch.setattr(WeightedSum, "ship", lambda self: (shipped.append(self), send(self)))
     look = tiny.Do("on_batch_end", lambda state, calls: waited and pytest.fail("it waited"), order=2)
     tiny.run(look, Progress(file=Terminal()), epochs=1, val=False)
     assert len(shipped) >= 8

@@ -296,9 +296,9 @@ def test_the_run_continued_comes_to_the_same_place(tmp_path):
 
 def test_losses_that_arrive_late_are_found_late_and_nothing_spoilt_is_saved(tmp_path, monkeypatch):
     """As on a GPU: nothing has arrived until somebody waits for it."""
-    from cvkit.metrics.async_scalars import Later
+    from cvkit.metrics.async_scalars import AsyncScalars
 
-    monkeypatch.setattr(Later, "arrived", lambda self: [])
+    monkeypatch.setattr(AsyncScalars, "arrived", lambda self: [])
     model = Bomb("forward", 6)
     result, said = run(model, StopOnNaN(), Checkpoint(tmp_path, every_steps=3))
     assert result.stop_reason == "nan"
@@ -317,14 +317,14 @@ def test_losses_that_arrive_late_are_found_late_and_nothing_spoilt_is_saved(tmp_
 
 
 def test_another_reason_to_stop_does_not_save_what_is_spoilt(tmp_path, monkeypatch):
-    from cvkit.metrics.async_scalars import Later
+    from cvkit.metrics.async_scalars import AsyncScalars
 
     class Interrupt:
         def on_batch_end(self, state):
             if state.step == 6:
                 state.request_stop("interrupted")
 
-    monkeypatch.setattr(Later, "arrived", lambda self: [])
+    monkeypatch.setattr(AsyncScalars, "arrived", lambda self: [])
     result, _ = run(Bomb("forward", 6), Interrupt(), StopOnNaN(), Checkpoint(tmp_path))
     assert result.stop_reason == "nan"
     assert saved(tmp_path / "last.pt")[1]["step"] == 4

@@ -8,7 +8,7 @@ from torch import nn
 import cvkit
 from cvkit.callbacks import Checkpoint
 from cvkit.errors import CheckpointError
-from cvkit.serialization.async_writer import Buffers, Writer
+from cvkit.serialization.async_writer import AsyncWriter, Buffers
 from cvkit.training import Callback, load_checkpoint
 
 
@@ -70,7 +70,7 @@ def test_a_copy_follows_a_content_that_changes_its_shape_and_keeps_lists_as_they
 
 
 def test_one_job_at_a_time_and_its_error_comes_at_the_next_call():
-    writer, running, most, lock = Writer(), 0, 0, threading.Lock()
+    writer, running, most, lock = AsyncWriter(), 0, 0, threading.Lock()
 
     def job():
         nonlocal running, most

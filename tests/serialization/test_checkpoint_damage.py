@@ -61,7 +61,7 @@ def _flat(content: object) -> list[object]:
     return [type(content).__name__, repr(content)]
 
 
-def _told(path: Path, data: bytes, sound: bytes, what: object) -> str:
+def _captions(path: Path, data: bytes, sound: bytes, what: object) -> str:
     """Loads damaged bytes; returns the first line of the refusal."""
     assert data != sound, what
     path.write_bytes(data)
@@ -91,7 +91,7 @@ def test_random_bit_flips_never_load(tmp_path, sound):
         for _ in range(chance.choice([1, 1, 1, 2, 3, 16])):
             changed[chance.randrange(len(sound))] ^= 1 << chance.randrange(8)
         if bytes(changed) != sound:
-            assert _told(path, bytes(changed), sound, case) in _refusals(path)
+            assert _captions(path, bytes(changed), sound, case) in _refusals(path)
 
 
 def test_every_single_bit_of_the_seal_and_of_the_first_header_counts(tmp_path, sound):
@@ -101,7 +101,7 @@ def test_every_single_bit_of_the_seal_and_of_the_first_header_counts(tmp_path, s
         for bit in (0, 5) if place > 64 else (place % 8,):
             changed = bytearray(sound)
             changed[place] ^= 1 << bit
-            assert _told(path, bytes(changed), sound, (place, bit)) in _refusals(path)
+            assert _captions(path, bytes(changed), sound, (place, bit)) in _refusals(path)
 
 
 def test_random_cuts_never_load(tmp_path, sound):
@@ -111,15 +111,15 @@ def test_random_cuts_never_load(tmp_path, sound):
         kind = chance.choice(["end", "start", "middle"])
         cut = {"end": sound[:end], "start": sound[start:], "middle": sound[:start] + sound[end:]}[kind]
         if cut != sound:
-            assert _told(path, cut, sound, (case, kind, start, end)) in _refusals(path)
+            assert _captions(path, cut, sound, (case, kind, start, end)) in _refusals(path)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 21, 22, 76, 77, 78, 79, 98, 99, 100])
 def test_a_file_cut_to_its_last_bytes_or_its_first_is_refused(tmp_path, sound, keep):
     path = tmp_path / "cut.pt"
-    assert _told(path, sound[:keep], sound, keep) in _refusals(path)
-    assert _told(path, sound[len(sound) - keep :], sound, keep) in _refusals(path)
-    assert _told(path, sound[: len(sound) - 1 - keep], sound, keep) in _refusals(path)
+    assert _captions(path, sound[:keep], sound, keep) in _refusals(path)
+    assert _captions(path, sound[len(sound) - keep :], sound, keep) in _refusals(path)
+    assert _captions(path, sound[: len(sound) - 1 - keep], sound, keep) in _refusals(path)
 
 
 DAMAGES: dict[str, Callable[[bytes, bytes, random.Random], bytes]] = {
@@ -167,7 +167,7 @@ def test_what_copying_and_disks_do_to_files_is_noticed(tmp_path, sound, earlier,
             sound,
             earlier,
         ):  # a block of zeros, or one that both have, may be put where there was such a one
-            assert _told(path, damaged, sound, (damage, case)) in _refusals(path)
+            assert _captions(path, damaged, sound, (damage, case)) in _refusals(path)
 
 
 def test_swapped_blocks_are_noticed(tmp_path, sound):
@@ -175,7 +175,7 @@ def test_swapped_blocks_are_noticed(tmp_path, sound):
     for case in range(40):
         swapped = _swapped(sound, chance)
         if swapped != sound:
-            assert _told(path, swapped, sound, case) in _refusals(path)
+            assert _captions(path, swapped, sound, case) in _refusals(path)
 
 
 def test_a_damaged_file_is_refused_by_its_name_wherever_it_is_read(tmp_path, sound):

@@ -15,7 +15,7 @@ import cvkit
 from cvkit.callbacks import Checkpoint
 from cvkit.errors import CheckpointError, CvkitWarning
 from cvkit.serialization import directory_lock
-from cvkit.serialization.directory_lock import NAME, claimed
+from cvkit.serialization.directory_lock import NAME, locked_directory
 from cvkit.training import Callback
 
 HOLD = """
@@ -74,9 +74,9 @@ def test_two_runs_of_one_process_are_kept_apart(tmp_path):
 
 
 def test_it_is_given_back_after_an_error_and_other_directories_are_free(tmp_path):
-    with pytest.raises(ValueError, match="inside"), claimed(tmp_path / "a"), claimed(tmp_path / "b"):
+    with pytest.raises(ValueError, match="inside"), locked_directory(tmp_path / "a"), locked_directory(tmp_path / "b"):
         raise ValueError("inside")
-    with claimed(tmp_path / "a"), claimed(tmp_path / "b"):
+    with locked_directory(tmp_path / "a"), locked_directory(tmp_path / "b"):
         assert (tmp_path / "a" / NAME).read_text().startswith(f"process {os.getpid()} on ")
     assert list((tmp_path / "a").iterdir()) == []
 
@@ -102,7 +102,7 @@ def test_a_forked_worker_that_outlives_a_killed_run_keeps_nobody_out(tmp_path):
         assert process.stdout.readline() == "held\n"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        with claimed(tmp_path):
+        with locked_directory(tmp_path):
             pass
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -174,11 +174,11 @@ def test_it_is_kept_when_a_forked_child_ends(tmp_path, leave):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_is_kept_out_by_its_parent_as_any_process_is(tmp_path):
-    with claimed(tmp_path):
+    with locked_directory(tmp_path):
         child = os.fork()
         if child == 0:
             try:
-                with claimed(tmp_path):
+                with locked_directory(tmp_path):
                     os._exit(0)
             except CheckpointError as error:
                 os._exit(7 if f"process {os.getppid()} on " in str(error) else 8)
@@ -250,7 +250,7 @@ def test_a_lock_that_is_removed_while_another_waits_is_not_held_by_both(tmp_path
         return file
 
     monkeypatch.setattr(directory_lock, "_opened", late)
-    with claimed(tmp_path):
+    with locked_directory(tmp_path):
         assert len(times) == 2
         assert (tmp_path / NAME).exists()
 
@@ -258,7 +258,7 @@ def test_a_lock_that_is_removed_while_another_waits_is_not_held_by_both(tmp_path
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_that_takes_no_file_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(CheckpointError, match=f"^cannot write to {tmp_path}"), claimed(tmp_path):
+    with pytest.raises(CheckpointError, match=f"^cannot write to {tmp_path}"), locked_directory(tmp_path):
         pass
 
 
@@ -266,7 +266,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(CheckpointError, match=r"^cannot write to .*file/run\n  got: NotADirectoryError"),
-        claimed(tmp_path / "file" / "run"),
+        locked_directory(tmp_path / "file" / "run"),
     ):
         pass
 

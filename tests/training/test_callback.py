@@ -36,7 +36,7 @@ class Told(Callback):
     def __init__(self, name, log, order=CHANGER, fail=()):
         self.name, self.log, self.order, self.fail = name, log, order, fail
 
-    def tell(self, hook):
+    def warn_once(self, hook):
         self.log.append((self.name, hook))
         if hook in self.fail:
             raise ValueError(f"{self.name} fails in {hook}")
@@ -44,7 +44,7 @@ class Told(Callback):
 
 def _teller(hook):
     def method(self, state):
-        self.tell(hook)
+        self.warn_once(hook)
 
     return method
 

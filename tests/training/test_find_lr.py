@@ -169,15 +169,15 @@ def test_a_loss_that_is_not_finite_has_run_away():
 
 
 def test_a_loss_that_is_not_finite_before_the_first_update_is_told():
-    spoilt = [(torch.full((8, 6), value), torch.zeros(8, dtype=torch.long)) for value in (1.0, math.nan)]
+    nonfinite = [(torch.full((8, 6), value), torch.zeros(8, dtype=torch.long)) for value in (1.0, math.nan)]
     with pytest.raises(PreflightError, match=r"^the loss is nan before the first update\n  got: "):
-        find_lr(network(), spoilt, accumulate=2, steps=10)
+        find_lr(network(), nonfinite, accumulate=2, steps=10)
 
 
 def test_a_loss_that_is_not_finite_after_the_first_update_can_be_printed_and_drawn():
     pytest.importorskip("matplotlib")
-    spoilt = [(torch.full((8, 6), value), torch.zeros(8, dtype=torch.long)) for value in (1.0, math.nan)]
-    curve = find_lr(network(), spoilt, steps=10)
+    nonfinite = [(torch.full((8, 6), value), torch.zeros(8, dtype=torch.long)) for value in (1.0, math.nan)]
+    curve = find_lr(network(), nonfinite, steps=10)
     assert (len(curve.losses), curve.diverged) == (1, True)
     assert (
         repr(curve)
@@ -188,14 +188,14 @@ def test_a_loss_that_is_not_finite_after_the_first_update_can_be_printed_and_dra
 
 def test_the_loss_is_not_read_in_each_step(monkeypatch):
     """On a device that is slow to answer the ramp goes on, and the result is the same."""
-    from cvkit.metrics.async_scalars import Later
+    from cvkit.metrics.async_scalars import AsyncScalars
 
     def run():
         return find_lr(nn.Linear(6, 2), batches(), optimizer="sgd", step=quadratic, high=1e4, **OPTIONS)
 
     torch.manual_seed(0)
     at_once = run()
-    monkeypatch.setattr(Later, "arrived", lambda self: [])
+    monkeypatch.setattr(AsyncScalars, "arrived", lambda self: [])
     torch.manual_seed(0)
     assert run() == at_once
 

@@ -11,7 +11,8 @@ from torch import nn
 from cvkit.callbacks import Checkpoint, CSVLogger, TensorBoard
 from cvkit.callbacks.tensorboard import projector
 from cvkit.errors import ArgumentError, CheckpointError
-from cvkit.serialization.directory_lock import NAME, claimed
+from cvkit.serialization import directory_lock
+from cvkit.serialization.directory_lock import NAME, locked_directory
 from cvkit.training import Callback, fit, load_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="paths and /dev/full of POSIX")
@@ -58,7 +59,7 @@ def checkpoint(directory):
 @pytest.mark.parametrize("where", ["directory", "file"])
 def test_where_the_directory_or_its_lock_cannot_be_made(tmp_path, monkeypatch, where):
     monkeypatch.setattr(Path, "mkdir", full) if where == "directory" else monkeypatch.setattr(
-        lock, "open", full, raising=False
+        directory_lock, "open", full, raising=False
     )
     with pytest.raises(CheckpointError) as caught:
         train(checkpoint(tmp_path / "run"))
@@ -77,7 +78,7 @@ def test_where_the_lock_cannot_be_written(tmp_path, monkeypatch):
     assert str(caught.value).splitlines()[:2] == [f"cannot write to {tmp_path}", FULL]
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
-    with claimed(tmp_path):
+    with locked_directory(tmp_path):
         assert (tmp_path / NAME).read_text().startswith(f"process {os.getpid()} on "), (
             "nobody is kept out by what failed"
         )

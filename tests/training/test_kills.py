@@ -42,7 +42,7 @@ class Runs:
         self.shapes = root / "shapes"
         write_shapes(self.shapes / "train", per_class=7, size=20)  # the last batch of an epoch is one sample
         write_shapes(self.shapes / "val", per_class=3, size=20, seed=1)
-        self._whole: dict[str, dict] = {}
+        self._check_integer: dict[str, dict] = {}
         self._server = subprocess.Popen(
             [sys.executable, str(HERE / "server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -88,10 +88,10 @@ class Runs:
     def whole(self, options: dict) -> dict:
         """Returns what an undisturbed run comes to."""
         key = json.dumps(options, sort_keys=True)
-        if key not in self._whole:
-            directory = self.root / str(len(self._whole))
-            self._whole[key] = self.finished(directory, options) | {"directory": str(directory)}
-        return self._whole[key]
+        if key not in self._check_integer:
+            directory = self.root / str(len(self._check_integer))
+            self._check_integer[key] = self.finished(directory, options) | {"directory": str(directory)}
+        return self._check_integer[key]
 
 
 def said(directory: Path) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cvkit.errors import ArgumentError, UnknownNameError
 from cvkit.metrics import Accuracy, Mean
-from cvkit.metrics.async_scalars import Tally
+from cvkit.metrics.async_scalars import WeightedSum
 from cvkit.training import History
 
 entries = st.lists(st.tuples(st.floats(-1e3, 1e3, width=32), st.integers(1, 64)), min_size=1, max_size=200)
@@ -15,26 +15,26 @@ entries = st.lists(st.tuples(st.floats(-1e3, 1e3, width=32), st.integers(1, 64))
 
 @given(entries, st.sets(st.integers(0, 199)))
 def test_a_tally_is_the_sum_in_order_whoever_looks_in_between(values, looks):
-    tally, total, weight = Tally(), 0.0, 0
+    running_sum, total, weight = WeightedSum(), 0.0, 0
     for place, (value, count) in enumerate(values):
-        tally.add(torch.tensor(value), count, count)
+        running_sum.add(torch.tensor(value), count, count)
         total += value * count
         weight += count
         if place in looks:
-            tally.ship()
-    saved = tally.state_dict()
-    assert (tally.total, tally.mean) == (total, total / weight)
-    again = Tally()
+            running_sum.send()
+    saved = running_sum.state_dict()
+    assert (running_sum.total, running_sum.mean) == (total, total / weight)
+    again = WeightedSum()
     again.load_state_dict(saved)
     assert again.state_dict() == saved
 
 
 def test_a_tally_names_the_first_value_that_is_not_finite():
-    tally = Tally()
+    running_sum = WeightedSum()
     for value in (1.0, math.inf, math.nan):
-        tally.add(torch.tensor(value), 1, 1)
-    tally.drain()
-    assert tally.first_nonfinite == 1
+        running_sum.add(torch.tensor(value), 1, 1)
+    running_sum.wait_for_all()
+    assert running_sum.first_nonfinite == 1
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cvkit.errors import ArgumentError
-from cvkit.serialization.async_writer import Buffers, Writer
+from cvkit.serialization.async_writer import AsyncWriter, Buffers
 from cvkit.serialization.checkpoint import save_checkpoint, sync_directory
-from cvkit.serialization.directory_lock import Claim, claimed
+from cvkit.serialization.directory_lock import Claim, locked_directory
 from cvkit.training import snapshot
 from cvkit.training.callback import LAST, Callback
-from cvkit.training.file_errors import written
+from cvkit.serialization.file_errors import written
 from cvkit.training.monitor import Monitor
 from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import TrainState
@@ -72,14 +72,14 @@ class Checkpoint(Callback):
         self.keep_last = keep_last
         self.background = background
         self._saved_step = -1
-        self._writer = Writer()
+        self._writer = AsyncWriter()
         self._buffers = Buffers()
         self._claim: Claim | None = None
 
     @contextmanager
     def claim(self) -> Iterator[None]:
         """Keeps other runs out of the directory while inside; ``fit`` does so from before it looks for a checkpoint."""
-        with claimed(self.directory) as self._claim:
+        with locked_directory(self.directory) as self._claim:
             try:
                 yield
             finally:

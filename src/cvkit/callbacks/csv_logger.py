@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cvkit.errors import ArgumentError
-from cvkit.metrics.async_scalars import Later
+from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.serialization.checkpoint import sync_directory
 from cvkit.training.callback import OBSERVER, Callback
-from cvkit.training.file_errors import written
+from cvkit.serialization.file_errors import written
 from cvkit.training.state import TrainState
 
 __all__ = ["CSVLogger"]
@@ -52,7 +52,7 @@ class CSVLogger(Callback):
             )
         self.path = Path(path)
         self.every_steps = every_steps
-        self._losses = Later()
+        self._losses = AsyncScalars()
         self._lines: list[tuple[float, ...]] = []
         self._seen = 0
 
@@ -73,7 +73,7 @@ class CSVLogger(Callback):
                 expected="a new file, for a new run",
                 fix="choose another path, or delete the file, or resume the run",
             )
-        self._losses, self._lines, self._seen = Later(), [], state.step
+        self._losses, self._lines, self._seen = AsyncScalars(), [], state.step
         if self.every_steps is not None:
             _replace(self.steps_path, _csv([STEP_COLUMNS, *_lines_until(self.steps_path, state.step)]))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cvkit.calls import warn
 from cvkit.errors import ArgumentError
-from cvkit.metrics.async_scalars import Later
+from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
@@ -57,14 +57,14 @@ class GradientNorm(Callback):
                 )
         self.every_steps = every_steps
         self.layers = layers
-        self._later = Later()
+        self._arriving = AsyncScalars()
         self._values: dict[str, list[float]] = {}
         self._names: dict[int, str] = {}
         self._warned: set[str] = set()
 
     def on_fit_start(self, state: TrainState) -> None:
         """Learns which parameter belongs to which group."""
-        self._later = Later()
+        self._arriving = AsyncScalars()
         if state.batch_index == 0:
             self._values = {}
         self._warned = set()
@@ -74,8 +74,8 @@ class GradientNorm(Callback):
         """Measures, when it is time."""
         if ((state.batch_index - 1) // state.accumulate) % self.every_steps == 0:
             for name, norm in self._measured(state).items():
-                self._later.put(name, norm)
-            self._file(self._later.arrived())
+                self._arriving.put(name, norm)
+            self._file(self._arriving.arrived())
 
     def _measured(self, state: TrainState) -> dict[str, Tensor]:
         """Returns the norms, on the device, the total under the empty name."""
@@ -101,7 +101,7 @@ class GradientNorm(Callback):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Logs the epoch's values."""
-        self._file(self._later.all())
+        self._file(self._arriving.all())
         scaled = state.runtime.scaler is not None
         for name, values in self._values.items():
             kept = [value for value in values if math.isfinite(value)] if scaled else values
@@ -141,11 +141,11 @@ class GradientNorm(Callback):
 
     def on_fit_end(self, state: TrainState) -> None:
         """Lets go of what is still on the device."""
-        self._later = Later()
+        self._arriving = AsyncScalars()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what this epoch has measured so far; waits for the device."""
-        self._file(self._later.all())
+        self._file(self._arriving.all())
         return {"values": {name: list(values) for name, values in self._values.items()}} if self._values else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

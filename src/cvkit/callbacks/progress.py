@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TextIO
 
 from cvkit.calls import warn
-from cvkit.metrics.async_scalars import Tally
+from cvkit.metrics.async_scalars import WeightedSum
 from cvkit.registry import default_callbacks
 from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.monitor import Monitor
@@ -108,7 +108,7 @@ class Progress(Callback):
         trained, seconds = self._now - self._epoch_began, now - self._epoch_began
         samples = state.train_meters.losses.weight - self._samples
         parts = [f"epoch {state.epoch + 1}/{state.epochs}"]
-        parts += [f"{name} {_short(value)}" for name, value in state.logs.items() if _told(name)]
+        parts += [f"{name} {_short(value)}" for name, value in state.logs.items() if _captions(name)]
         parts.append(f"{seconds:.1f} s")
         if trained > 0 and samples > 0:
             parts.append(_rate(samples / trained))
@@ -169,7 +169,7 @@ class Progress(Callback):
         meters, seconds = state.train_meters, self._now - self._epoch_began
         done = state.batch_index - self._first
         losses = meters.losses
-        losses.ship()
+        losses.send()
         parts = [f"validating {self._validated}/{len(state.val)}"] if not state.training else []
         left = self._left(state, now, done)
         if left is not None:
@@ -261,11 +261,11 @@ def _running(metrics: dict[str, Any]) -> list[tuple[str, float]]:
     """Returns the metrics whose value so far can be told without waiting: those that keep one tally."""
     found = []
     for name, metric in metrics.items():
-        tally = getattr(metric, "tally", None)
-        if isinstance(tally, Tally):
-            tally.ship()
-            if tally.weight:
-                found.append((name, tally.mean))
+        running_sum = getattr(metric, "running_sum", None)
+        if isinstance(running_sum, WeightedSum):
+            running_sum.send()
+            if running_sum.weight:
+                found.append((name, running_sum.mean))
     return found
 
 
@@ -275,7 +275,7 @@ def _summary(state: TrainState, seconds: float, now: int, width: int | None) -> 
     name, mode = _watched(state)
     known = any(math.isfinite(row.get(name, math.nan)) for row in rows)
     best = rows.index(state.history.best(name, mode)) if known else None
-    lines = _table(rows, ["epoch", *(one for one in state.history.columns if _told(one))], name, best, width)
+    lines = _table(rows, ["epoch", *(one for one in state.history.columns if _captions(one))], name, best, width)
     here = "" if now == len(rows) else f" ({now} of them now)"
     lines.append(
         f"{len(rows)} epochs{here}, {state.step} steps, {_clock(seconds)}" + (f"; * best {name}" if known else "")
@@ -313,7 +313,7 @@ def _table(
     return lines
 
 
-def _told(name: str) -> bool:
+def _captions(name: str) -> bool:
     """Whether a logged value is shown; what is a detail of another (``gradient_norm/layer1``) is in the history only."""
     return name not in ("epoch", "step") and "/" not in name
 

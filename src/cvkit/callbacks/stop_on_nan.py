@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cvkit import seeding
 from cvkit.calls import warn
-from cvkit.metrics.async_scalars import Later
+from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
@@ -47,14 +47,14 @@ class StopOnNaN(Callback):
         self.gradients = gradients
         self.wait = wait
         self.diagnose = diagnose
-        self._later = Later()
+        self._arriving = AsyncScalars()
         self._state: TrainState | None = None
-        self._so_from_the_start: set[str] = set()
+        self._nonfinite_at_start: set[str] = set()
 
     def on_fit_start(self, state: TrainState) -> None:
         """Begins anew."""
-        self._later, self._state = Later(), state
-        self._so_from_the_start = set(_spoilt(state.model))  # a mask of -inf, as of attention
+        self._arriving, self._state = AsyncScalars(), state
+        self._nonfinite_at_start = set(_nonfinite_weights(state.model))  # a mask of -inf, as of attention
 
     def on_gradients_ready(self, state: TrainState) -> None:
         """Looks at the batch before its update, where that is possible without waiting, or waiting is asked for."""
@@ -79,24 +79,24 @@ class StopOnNaN(Callback):
 
     def on_fit_end(self, state: TrainState) -> None:
         """Lets go of the run."""
-        self._later, self._state = Later(), None
+        self._arriving, self._state = AsyncScalars(), None
 
     def state_dict(self) -> dict[str, Any]:
         """Looks at all losses and weights, so that none that are spoilt are saved; there is no state."""
         state = self._state
         if state is not None and state.stop_reason != REASON:
             self._look(state, wait=True)
-            if state.stop_reason != REASON and not set(_spoilt(state.model)) <= self._so_from_the_start:
+            if state.stop_reason != REASON and not set(_nonfinite_weights(state.model)) <= self._nonfinite_at_start:
                 self._stop("weights", math.nan, (state.epoch, state.batch_index, state.step), state)
         return {}
 
     def _send(self, what: str, value: Tensor | None, state: TrainState) -> None:
         if value is not None and state.stop_reason != REASON:
             # step + 1: the update that this batch belongs to is the next one
-            self._later.put((what, (state.epoch, state.batch_index, state.step + 1)), value.detach())
+            self._arriving.put((what, (state.epoch, state.batch_index, state.step + 1)), value.detach())
 
     def _look(self, state: TrainState, *, wait: bool) -> None:
-        for (what, where), value in self._later.all() if wait else self._later.arrived():
+        for (what, where), value in self._arriving.all() if wait else self._arriving.arrived():
             if not math.isfinite(value) and state.stop_reason != REASON:
                 self._stop(what, value, where, state)
 
@@ -132,7 +132,7 @@ def _trained(state: TrainState) -> Iterator[Tensor]:
             yield from group["params"]
 
 
-def _spoilt(model: nn.Module) -> list[str]:
+def _nonfinite_weights(model: nn.Module) -> list[str]:
     """Returns the names of the weights and buffers that are not finite; waits for the device."""
     held = ((name, value) for name, value in model.state_dict().items() if isinstance(value, Tensor))
     floats = {name: value for name, value in held if value.is_floating_point() and value.numel()}
@@ -151,10 +151,10 @@ def _diagnosis(state: TrainState, *, here: bool) -> list[str]:
         here: Whether it is.
     """
     buffers = {name for name, _ in state.model.named_buffers()}
-    spoilt = [name for name in _spoilt(state.model) if name not in buffers]
-    if spoilt:
+    nonfinite = [name for name in _nonfinite_weights(state.model) if name not in buffers]
+    if nonfinite:
         return [
-            f"the weights had been spoilt by an update before: {_some(spoilt)}",
+            f"the weights had been spoilt by an update before: {_some(nonfinite)}",
             "StopOnNaN(gradients=True, wait=True) stops before that update and names its layer; "
             "continue from the last checkpoint with it",
         ]

@@ -113,7 +113,7 @@ class Fetcher:
         self.explicit = self.framed and same and not transform.draws_global
         # what is not cvkit's own may draw from Python's and NumPy's generators as well
         self.foreign = self.random and not (_is_own(transform) and same)
-        self.threads = self.explicit and _stands_threads(dataset)
+        self.threads = self.explicit and _is_thread_safe(dataset)
         self.image_cache: ImageCache | None = None
 
     def __call__(self, epoch: int, indices: Sequence[int]) -> Fetched:
@@ -167,7 +167,7 @@ class Fetcher:
         if self.image_cache is not None:
             image, target = self.image_cache.get(index) or self._keep(index)
             if not self.framed:  # a transform may change in place what it is given
-                return self._staged(_twin(image), _twin(target), index)
+                return self._staged(_copied_image(image), _copied_image(target), index)
             size = (image.shape[2], image.shape[1])
             return self._framed(image, target, self.transform.frame(*size, generator), index)
         if not self.framed:
@@ -301,7 +301,7 @@ class Fetcher:
         return {**self.__dict__, "images": None}  # a worker decodes its own
 
 
-def _twin(part: Any) -> Any:
+def _copied_image(part: Any) -> Any:
     """Returns a copy that may be changed; of a TIFF with its tags, which say how many bits its levels have."""
     twin = copy.deepcopy(part)
     if hasattr(part, "tag_v2"):
@@ -315,12 +315,12 @@ def _draws(dataset: Any, transform: Any) -> bool:
     return stage_draws or not is_deterministic(dataset)
 
 
-def _stands_threads(dataset: Any) -> bool:
+def _is_thread_safe(dataset: Any) -> bool:
     """Whether a dataset is known to be read by several threads at a time: this room's own, and parts of them."""
     while hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     if isinstance(dataset, JoinedDataset):
-        return all(_stands_threads(part) for part in dataset.parts)
+        return all(_is_thread_safe(part) for part in dataset.parts)
     return reads(dataset) or type(dataset).__module__.split(".")[0] == __name__.split(".")[0]
 
 

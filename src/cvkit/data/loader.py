@@ -16,9 +16,9 @@ from cvkit.data.datasets.labels import places_of
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
 from cvkit.data.image_cache import ImageCache, estimate
 from cvkit.data.order import batches_of, epoch_order
-from cvkit.data.prefetch import RawBatch, ahead
+from cvkit.data.prefetch import RawBatch, prefetched
 from cvkit.data.sample_cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
-from cvkit.data.workers import Makers, StartMethod, Threads, Workers, choose_threads, choose_workers
+from cvkit.data.workers import BatchProducer, StartMethod, Threads, Workers, choose_threads, choose_workers
 from cvkit.errors import ArgumentError, unknown_name
 
 __all__ = ["Loader", "RawBatch"]
@@ -111,7 +111,7 @@ class Loader:
         self._cache = self._choose_cache(cache)
         if self._cache is None:
             self._fetcher.image_cache = self._choose_image_cache(cache, workers)
-        self._makers: Makers
+        self._makers: BatchProducer
         if self._fetcher.image_cache is not None:
             threads = choose_threads() if workers == "auto" else workers
             self._makers = Threads(self._fetcher, threads if self._fetcher.threads else 0)
@@ -223,7 +223,7 @@ class Loader:
             CvkitError: A sample that cannot be loaded; it is named.
         """
         self._settle(device)
-        return ahead(self._batches(start, on_host=device is None or device.type == "cpu"), device)
+        return prefetched(self._batches(start, on_host=device is None or device.type == "cpu"), device)
 
     def _settle(self, device: torch.device | None) -> None:
         """Moves what is kept to the device, once it is complete, where that is wanted and there is room."""

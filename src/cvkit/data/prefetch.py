@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["RawBatch", "ahead"]
+__all__ = ["RawBatch", "prefetched"]
 
 
 class RawBatch(NamedTuple):
@@ -29,7 +29,7 @@ class RawBatch(NamedTuple):
     finished: tuple[Tensor, Tensor] | None = None
 
 
-def ahead(batches: Iterator[RawBatch], device: torch.device | None) -> Iterator[RawBatch]:
+def prefetched(batches: Iterator[RawBatch], device: torch.device | None) -> Iterator[RawBatch]:
     """Yields batches on a device; those for a CUDA device are copied one ahead, from pinned memory, beside its work.
 
     Args:

@@ -28,9 +28,9 @@ from cvkit.data.fetch import Fetched, Fetcher
 from cvkit.errors import CvkitError, DataError
 from cvkit.worker_signals import Shield, starting
 
-__all__ = ["Makers", "StartMethod", "Threads", "Token", "Workers", "choose_threads", "choose_workers"]
+__all__ = ["BatchProducer", "BatchRequest", "StartMethod", "Threads", "Workers", "choose_threads", "choose_workers"]
 
-Token = tuple[int, list[int]]
+BatchRequest = tuple[int, list[int]]
 """What a batch is made from: its epoch and the indices of its samples."""
 
 Finish = Callable[[Fetched, int], Any]
@@ -49,12 +49,12 @@ _END = 5.0
 """How long, in seconds, a process that was killed may take to be gone."""
 
 
-class Makers(Protocol):
+class BatchProducer(Protocol):
     """Whoever makes batches from tokens, in their order."""
 
     count: int
 
-    def load(self, tokens: list[Token], finish: Finish | None = None) -> Iterator[Fetched]:
+    def load(self, requests: list[BatchRequest], finish: Finish | None = None) -> Iterator[Fetched]:
         """Returns the batches of these tokens; ``finish`` is used where that saves the caller's time."""
 
     def close(self) -> None:
@@ -74,23 +74,23 @@ class Threads:
         self.count = count
         self._pool: ThreadPoolExecutor | None = None
 
-    def load(self, tokens: list[Token], finish: Finish | None = None) -> Iterator[Fetched]:
+    def load(self, requests: list[BatchRequest], finish: Finish | None = None) -> Iterator[Fetched]:
         """Returns the batches of these tokens, finished by the threads too.
 
         Raises:
             CvkitError: By the iterator, for a sample that fails.
         """
-        if self.count == 0 or not tokens:
-            return (self.fetcher(*token) for token in tokens)
-        return self._take(tokens, finish)
+        if self.count == 0 or not requests:
+            return (self.fetcher(*request) for request in requests)
+        return self._take(requests, finish)
 
-    def _take(self, tokens: list[Token], finish: Finish | None) -> Iterator[Fetched]:
+    def _take(self, requests: list[BatchRequest], finish: Finish | None) -> Iterator[Fetched]:
         if self._pool is None:
             self._pool = _one_core_each(self.count)
         coming: deque[Future[Fetched]] = deque()
         try:
-            for number, token in enumerate(tokens):
-                coming.append(self._pool.submit(self._make, token, number, finish))
+            for number, request in enumerate(requests):
+                coming.append(self._pool.submit(self._make, request, number, finish))
                 if len(coming) > 2 * self.count:
                     yield coming.popleft().result()
             while coming:
@@ -99,8 +99,8 @@ class Threads:
             for future in coming:
                 future.cancel()
 
-    def _make(self, token: Token, number: int, finish: Finish | None) -> Fetched:
-        fetched = self.fetcher(*token)
+    def _make(self, request: BatchRequest, number: int, finish: Finish | None) -> Fetched:
+        fetched = self.fetcher(*request)
         if finish is not None and fetched.indices:
             fetched.finished = finish(fetched, number)
         return fetched
@@ -150,22 +150,22 @@ class Workers:
         self.count = count
         self.timeout = timeout
         self.method = method
-        self._tokens: list[Token] = []
+        self._requests: list[BatchRequest] = []
         self._processes: DataLoader[Fetched | CvkitError] | None = None
         self._shield: Shield | None = None
         self._turn = 0
 
-    def load(self, tokens: list[Token], finish: Finish | None = None) -> Iterator[Fetched]:
+    def load(self, requests: list[BatchRequest], finish: Finish | None = None) -> Iterator[Fetched]:
         """Returns the batches of these tokens; the workers begin at once. Finishing is left to the caller: floats are large.
 
         Raises:
             CvkitError: By the iterator, for a sample that fails, or a worker that dies or hangs.
         """
-        if self.count == 0 or not tokens:
-            return (self.fetcher(*token) for token in tokens)
+        if self.count == 0 or not requests:
+            return (self.fetcher(*request) for request in requests)
         self._turn += 1
-        self._tokens[:] = tokens
-        return self._take(self._open(), tokens, self._turn)
+        self._requests[:] = requests
+        return self._take(self._open(), requests, self._turn)
 
     def close(self) -> None:
         """Lets the processes go; the next :meth:`load` starts new ones."""
@@ -203,10 +203,12 @@ class Workers:
             self.close()
             raise self._died(error, set()) from error
 
-    def _take(self, stream: Iterator[Fetched | CvkitError], tokens: list[Token], turn: int) -> Iterator[Fetched]:
-        for token in tokens:
+    def _take(
+        self, stream: Iterator[Fetched | CvkitError], requests: list[BatchRequest], turn: int
+    ) -> Iterator[Fetched]:
+        for request in requests:
             if turn != self._turn:
-                yield self.fetcher(*token)
+                yield self.fetcher(*request)
                 continue
             made = self._next(stream)
             if isinstance(made, CvkitError):
@@ -271,9 +273,9 @@ class Workers:
         self._shield.hold()
         weakref.finalize(self, self._shield.let_go)  # before the processes are: one that hangs is ended by SIGTERM
         return DataLoader(
-            _Tokened(self.fetcher),  # type: ignore[arg-type]  # its index is a token
+            _RequestDataset(self.fetcher),  # type: ignore[arg-type]  # its index is a token
             batch_size=None,
-            sampler=self._tokens,
+            sampler=self._requests,
             num_workers=self.count,
             collate_fn=_as_is,  # type: ignore[arg-type]  # without batch_size it gets one item
             worker_init_fn=self._shield.shielded(),
@@ -284,19 +286,19 @@ class Workers:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_processes": None, "_shield": None, "_tokens": []}  # processes stay where they are
+        return {**self.__dict__, "_processes": None, "_shield": None, "_requests": []}  # processes stay where they are
 
 
-class _Tokened:
+class _RequestDataset:
     """A dataset whose index is a whole batch's token."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self.fetcher = fetcher
 
-    def __getitem__(self, token: Token) -> Fetched | CvkitError:
+    def __getitem__(self, request: BatchRequest) -> Fetched | CvkitError:
         """Returns a batch, or the error: raised, torch would rewrite its message around the worker's traceback."""
         try:
-            return self.fetcher(*token)
+            return self.fetcher(*request)
         except CvkitError as error:
             cause = error.__cause__
             if cause is not None and not isinstance(cause, CvkitError):

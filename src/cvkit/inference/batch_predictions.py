@@ -16,13 +16,13 @@ from cvkit.inference.outputs import VIEWS, Reader, Task, View, mask_of, outputs_
 from cvkit.inference.prediction import Prediction
 from cvkit.transforms import Framed, Transform
 
-__all__ = ["Looked", "look", "predictions_of"]
+__all__ = ["BatchOutputs", "predictions_of", "run_views"]
 
 _MAPS = ("segmentation", "images")
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class BatchOutputs:
     """What a model says of a batch.
 
     Attributes:
@@ -36,7 +36,7 @@ class Looked:
     outputs: Tensor | None
 
 
-def look(model: Any, inputs: Tensor, views: Sequence[View], reader: Reader) -> Looked:
+def run_views(model: Any, inputs: Tensor, views: Sequence[View], reader: Reader) -> BatchOutputs:
     """Runs a model on each view of a batch and averages what it says.
 
     Args:
@@ -76,11 +76,11 @@ def look(model: Any, inputs: Tensor, views: Sequence[View], reader: Reader) -> L
     alone = len(views) == 1 and views[0] == VIEWS["original"]
     mean = total if len(views) == 1 else total / len(views)
     kept = outputs.float() if alone else mean if task in ("regression", "images") else None
-    return Looked(task, mean, kept)
+    return BatchOutputs(task, mean, kept)
 
 
 def predictions_of(
-    looked: Looked,
+    batch_outputs: BatchOutputs,
     sizes: Sequence[tuple[int, int]],
     paths: Sequence[Path | None],
     names: Sequence[str],
@@ -92,7 +92,7 @@ def predictions_of(
     """Returns a prediction for each image of a batch, on the CPU.
 
     Args:
-        looked: What the model says.
+        batch_outputs: What the model says.
         sizes: Height and width of each image in pixels.
         paths: The file of each.
         names: What to call each in a message.
@@ -104,17 +104,17 @@ def predictions_of(
         ModelError: Outputs that are not finite.
         ArgumentError: A preprocessing that looks at a part of each image, where there is to be a mask.
     """
-    task = looked.task
-    _check_finite(looked.scores, names)
+    task = batch_outputs.task
+    _check_finite(batch_outputs.scores, names)
     if task == "segmentation":
         _check_whole(transform)
-        masks = (_masked(one, size, probability_maps) for one, size in zip(looked.scores, sizes, strict=True))
+        masks = (_masked(one, size, probability_maps) for one, size in zip(batch_outputs.scores, sizes, strict=True))
         return [
             Prediction(task=task, classes=classes, path=path, size=size, mask=mask, maps=maps)
             for (mask, maps), size, path in zip(masks, sizes, paths, strict=True)
         ]
-    scores = looked.scores.cpu() if task in ("classification", "multilabel") else None
-    outputs = looked.outputs.cpu() if looked.outputs is not None else None
+    scores = batch_outputs.scores.cpu() if task in ("classification", "multilabel") else None
+    outputs = batch_outputs.outputs.cpu() if batch_outputs.outputs is not None else None
     return [
         Prediction(
             task=task,

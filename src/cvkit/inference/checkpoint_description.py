@@ -190,7 +190,7 @@ class Description:
         Raises:
             CheckpointError: A value that no run can have had.
         """
-        how = self._part(self._known, "images")
+        how = self._part(self._known, "images" if "images" in self._known else "pictures")  # as files of before call it
         behind, whole = how.get("background"), how.get("whole")
         if behind is not None and not (
             isinstance(behind, list | tuple)

@@ -11,19 +11,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from cvkit import export as export_
 from cvkit.data import Loader
 from cvkit.data.colour_profiles import Colour, check_colour
 from cvkit.data.datasets.base import class_names
 from cvkit.data.datasets.files import Background, OnError
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.errors import ArgumentError, DataError, unknown_name
-from cvkit.inference import export as export_
-from cvkit.inference.batch_predictions import look, predictions_of
+from cvkit.inference.batch_predictions import predictions_of, run_views
 from cvkit.inference.export_graph import Graph, metadata_of
 from cvkit.inference.outputs import TASKS, Reader, Task, View, Views, views_of
 from cvkit.inference.prediction import Prediction, Predictions
-from cvkit.inference.progress_bar import bar, tell_skipped
-from cvkit.inference.sources import Decoding, Given, Item, gather, skipped_by
+from cvkit.inference.progress_bar import bar, warn_skipped
+from cvkit.inference.sources import Decoding, Item, PredictionDataset, collect_items, skipped_by
 from cvkit.pixels import WHITE
 from cvkit.training import Runtime
 from cvkit.training.runtime import Precision
@@ -196,7 +196,7 @@ class Predictor:
         Warns:
             CvkitWarning: Images that were left out, or links that were not followed.
         """
-        items, alone = gather(images)
+        items, alone = collect_items(images)
         _check_on_error(on_error)
         loader = self._loader(items, batch_size, "raise" if alone else on_error, workers)
         coming = self._batches(loader, views_of(tta), probability_maps)
@@ -220,7 +220,7 @@ class Predictor:
                 expected="at least one that can",
                 fix="see what they are",
             )
-        tell_skipped(skipped, len(items))
+        warn_skipped(skipped, len(items))
         return Predictions(found, skipped)
 
     def stream(
@@ -246,7 +246,7 @@ class Predictor:
         Raises:
             CvkitError: As there, when it comes to the image.
         """
-        items, _ = gather(images)
+        items, _ = collect_items(images)
         _check_on_error(on_error)
         loader = self._loader(items, batch_size, on_error, workers)
         coming = self._batches(loader, views_of(tta), probability_maps)
@@ -254,32 +254,32 @@ class Predictor:
         def each() -> Iterator[Prediction]:
             for batch in coming:
                 yield from batch
-            tell_skipped(skipped_by(loader), len(items))
+            warn_skipped(skipped_by(loader), len(items))
 
         return each()  # so that arguments that cannot be used are told at once
 
     def _loader(
         self, items: Sequence[Item], batch_size: int | None, on_error: OnError, workers: int | Literal["auto"]
     ) -> Loader:
-        given = Given(items, self._decoding, on_error)
+        given = PredictionDataset(items, self._decoding, on_error)
         size = self.batch_size if batch_size is None else batch_size
         return Loader(given, size, transform=self.transform, workers=workers, cache=None)
 
     def _batches(self, loader: Loader, views: Sequence[View], probability_maps: bool) -> Iterator[list[Prediction]]:
         """Yields the predictions of each batch."""
-        given: Given = loader.dataset
+        given: PredictionDataset = loader.dataset
         self.model.eval()
         for raw in loader.batches(0, self.runtime.device):
             inputs, _ = self.runtime.finished(loader, raw)
             with torch.no_grad():
                 with self.runtime.autocast():
-                    looked = look(self.runtime.module, inputs, views, self._reader)
-                told = raw.targets.tolist()
+                    batch_outputs = run_views(self.runtime.module, inputs, views, self._reader)
+                sizes_and_places = raw.targets.tolist()
                 made = predictions_of(
-                    looked,
-                    [(height, width) for _, height, width in told],
-                    [given.path(index) for index, *_ in told],
-                    [given.name(index) for index, *_ in told],
+                    batch_outputs,
+                    [(height, width) for _, height, width in sizes_and_places],
+                    [given.path(index) for index, *_ in sizes_and_places],
+                    [given.name(index) for index, *_ in sizes_and_places],
                     self._reader.classes,
                     self.transform,
                     probability_maps=probability_maps,

@@ -8,7 +8,7 @@ from typing import Any
 
 from cvkit.calls import warn
 
-__all__ = ["bar", "tell_skipped"]
+__all__ = ["bar", "warn_skipped"]
 
 _SECONDS = 0.1
 """The least time between two refreshes of a bar."""
@@ -44,7 +44,7 @@ def _in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
 
 
-def tell_skipped(skipped: Mapping[str, str], total: int) -> None:
+def warn_skipped(skipped: Mapping[str, str], total: int) -> None:
     """Warns of images that were left out.
 
     Warns:

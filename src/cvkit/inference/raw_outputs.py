@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cvkit.calls import warn
 from cvkit.errors import ArgumentError, DataError
 from cvkit.training import Runtime
-from cvkit.training.loaders import can_skip, check_loader, explained
+from cvkit.training.loaders import check_loader, explain_worker_errors, is_resumable
 from cvkit.training.runtime import Precision
 
 __all__ = ["evaluating", "predict"]
@@ -65,7 +65,7 @@ def predict(
     runtime = Runtime(device, precision)
     model = runtime.prepare(model)
     outputs: list[Tensor] = []
-    with evaluating(model), torch.no_grad(), runtime.autocast(), explained():
+    with evaluating(model), torch.no_grad(), runtime.autocast(), explain_worker_errors():
         for inputs in _inputs(batches, runtime):
             made = model(inputs)
             if not isinstance(made, Tensor):
@@ -93,7 +93,7 @@ def predict(
 
 def _inputs(batches: Any, runtime: Runtime) -> Iterator[Any]:
     """Yields the inputs of each batch on the device; a loader of cvkit's brings them there ahead of time."""
-    own = can_skip(batches)
+    own = is_resumable(batches)
     for batch in batches.batches(0, runtime.device) if own else batches:
         ready = runtime.finished(batches, batch) if own else runtime.place(batch)
         yield ready[0] if isinstance(ready, tuple | list) else ready

@@ -20,7 +20,7 @@ from cvkit.data.decode import MAX_PIXELS, Enough, blamed_on, decode, upright
 from cvkit.errors import ArgumentError, DataError
 from cvkit.pixels import WHITE, eight_bit
 
-__all__ = ["Decoding", "Given", "Item", "gather", "skipped_by"]
+__all__ = ["Decoding", "Item", "PredictionDataset", "collect_items", "skipped_by"]
 
 Item: TypeAlias = "Path | Image.Image | np.ndarray[Any, Any]"
 """One image: a file, an image, or an array ``(H, W)`` or ``(H, W, C)``."""
@@ -48,7 +48,7 @@ class Decoding:
     colour: Colour = "convert"
 
 
-class Given:
+class PredictionDataset:
     """Images as a dataset; the target of each is its place, its height and its width.
 
     Args:
@@ -122,12 +122,12 @@ class Given:
 
 
 def skipped_by(loader: Loader) -> dict[str, str]:
-    """Returns the message of each image that a loader over :class:`Given` has left out, by its name, in order."""
-    given: Given = loader.dataset
+    """Returns the message of each image that a loader over :class:`PredictionDataset` has left out, by its name, in order."""
+    given: PredictionDataset = loader.dataset
     return {given.name(index): why for index, why in sorted(loader.skipped.items())}
 
 
-def gather(images: Any) -> tuple[list[Item], bool]:
+def collect_items(images: Any) -> tuple[list[Item], bool]:
     """Returns the images that are meant, in order, and whether this is one image rather than several.
 
     Args:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Later", "Tally"]
+__all__ = ["AsyncScalars", "WeightedSum"]
 
 
-class Tally:
+class WeightedSum:
     """A sum of device scalars that nobody waits for.
 
     ``add`` only files the tensor away. Every 64 of them are stacked and sent to the host in one asynchronous copy, and
@@ -59,9 +59,9 @@ class Tally:
     def _file(self, value: Tensor, scale: float, weight: Tensor | float) -> None:
         self._pending.append((value, scale, weight))
         if len(self._pending) >= self.BLOCK:
-            self.ship()
+            self.send()
 
-    def ship(self) -> None:
+    def send(self) -> None:
         """Starts the way of what is pending to the host, and takes in what has arrived there; never waits."""
         if self._pending:
             columns = (
@@ -72,9 +72,9 @@ class Tally:
             self._pending = []
         self._collect(wait=False)
 
-    def drain(self) -> None:
+    def wait_for_all(self) -> None:
         """Takes in everything; waits for the device."""
-        self.ship()
+        self.send()
         self._collect(wait=True)
 
     def _collect(self, *, wait: bool) -> None:
@@ -99,7 +99,7 @@ class Tally:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sums, as plain numbers; waits for the device."""
-        self.drain()
+        self.wait_for_all()
         return {
             "total": self.total,
             "weight": self.weight,
@@ -139,7 +139,7 @@ class _Readback:
         return values
 
 
-class Later:
+class AsyncScalars:
     """Device scalars to be read later, each with something to remember it by; never waits unless asked to."""
 
     def __init__(self) -> None:

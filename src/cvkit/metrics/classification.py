@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from cvkit.losses import IGNORED
-from cvkit.metrics.async_scalars import Tally
+from cvkit.metrics.async_scalars import WeightedSum
 from cvkit.metrics.core import metrics
 
 __all__ = ["Accuracy"]
@@ -34,8 +34,8 @@ class Accuracy:
     def __init__(self, *, threshold: float = 0.0, ignore_index: int | None = None) -> None:
         self.threshold = threshold
         self.ignore_index = ignore_index
-        self.tally = Tally()
-        self.counted = Tally()
+        self.running_sum = WeightedSum()
+        self.counted = WeightedSum()
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Takes in one batch of ``N`` samples."""
@@ -50,29 +50,29 @@ class Accuracy:
         if ignored is None and targets.ndim > 1 and not targets.is_floating_point():
             ignored = IGNORED
         if ignored is None:
-            self.tally.add(right.sum(), 1, targets.numel())
+            self.running_sum.add(right.sum(), 1, targets.numel())
         else:
             counted = targets != ignored
             self.counted.add(counted.sum(), 1, 0)
-            self.tally.add((right & counted).sum(), 1, 0)
+            self.running_sum.add((right & counted).sum(), 1, 0)
 
     def compute(self) -> float:
         """Returns the share of right predictions; waits for the device."""
-        self.tally.drain()
-        self.counted.drain()
-        count = self.tally.weight + self.counted.total
-        return self.tally.total / count if count else math.nan
+        self.running_sum.wait_for_all()
+        self.counted.wait_for_all()
+        count = self.running_sum.weight + self.counted.total
+        return self.running_sum.total / count if count else math.nan
 
     def reset(self) -> None:
         """Forgets everything."""
-        self.tally.reset()
+        self.running_sum.reset()
         self.counted.reset()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the running counts."""
-        return {"right": self.tally.state_dict(), "counted": self.counted.state_dict()}
+        return {"right": self.running_sum.state_dict(), "counted": self.counted.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from saved counts."""
-        self.tally.load_state_dict(state["right"])
+        self.running_sum.load_state_dict(state["right"])
         self.counted.load_state_dict(state["counted"])

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from cvkit.metrics.async_scalars import Tally
+from cvkit.metrics.async_scalars import WeightedSum
 from cvkit.registry import Registry
 
 __all__ = ["Mean", "Metric", "metric_name", "metrics"]
@@ -56,29 +56,29 @@ class Mean:
         self.function = function
         self.name = name
         self.higher_is_better = higher_is_better
-        self.tally = Tally()
+        self.running_sum = WeightedSum()
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Takes in one batch ``(N, …)``."""
         value = outputs.float().mean() if self.function is None else self.function(outputs, targets)
-        self.tally.add(value.detach(), outputs.shape[0], outputs.shape[0])
+        self.running_sum.add(value.detach(), outputs.shape[0], outputs.shape[0])
 
     def compute(self) -> float:
         """Returns the mean over all samples; waits for the device."""
-        self.tally.drain()
-        return self.tally.mean
+        self.running_sum.wait_for_all()
+        return self.running_sum.mean
 
     def reset(self) -> None:
         """Forgets everything."""
-        self.tally.reset()
+        self.running_sum.reset()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the running sums."""
-        return self.tally.state_dict()
+        return self.running_sum.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from saved sums."""
-        self.tally.load_state_dict(state)
+        self.running_sum.load_state_dict(state)
 
 
 def metric_name(metric: object) -> str:

@@ -65,7 +65,7 @@ def autoencoder_linear(
         UnknownNameError: An activation that is not known.
         ArgumentError: A width that is none, or no layer.
     """
-    widths = blocks.wholes("autoencoder_linear", "hidden", hidden, least=1)
+    widths = blocks.check_sizes("autoencoder_linear", "hidden", hidden, least=1)
     widths = [blocks.in_features(in_features, in_channels, size), *widths]
     encoder: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     decoder: OrderedDict[str, nn.Module] = OrderedDict()
@@ -110,7 +110,7 @@ def autoencoder_conv(
         UnknownNameError: An activation that is not known.
         ArgumentError: A width that is none, or no level.
     """
-    levels = blocks.wholes("autoencoder_conv", "widths", widths, least=1)
+    levels = blocks.check_sizes("autoencoder_conv", "widths", widths, least=1)
     encoder: OrderedDict[str, nn.Module] = OrderedDict()
     decoder: OrderedDict[str, nn.Module] = OrderedDict()
     channels = in_channels

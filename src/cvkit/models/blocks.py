@@ -10,7 +10,7 @@ from torch import nn
 
 from cvkit.errors import ArgumentError, unknown_name
 
-__all__ = ["Size", "activation", "flat_features", "in_features", "no_small_stem", "sides", "whole", "wholes"]
+__all__ = ["Size", "activation", "check_size", "check_sizes", "flat_features", "in_features", "no_small_stem", "sides"]
 
 Size: TypeAlias = "int | Sequence[int]"
 """The side of square images in pixels, or their height and width."""
@@ -45,7 +45,7 @@ def activation(name: str) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
-def whole(model: str, name: str, value: object, least: int = 1) -> int:
+def check_size(model: str, name: str, value: object, least: int = 1) -> int:
     """Returns an integer of ``least`` or more, or says which argument of which model is none."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ArgumentError(
@@ -57,7 +57,7 @@ def whole(model: str, name: str, value: object, least: int = 1) -> int:
     return value
 
 
-def wholes(model: str, name: str, values: object, least: int = 0) -> list[int]:
+def check_sizes(model: str, name: str, values: object, least: int = 0) -> list[int]:
     """Returns integers of 1 or more, at least so many, or says which argument of which model holds none."""
     listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else None
     if listed is None or len(listed) < least or not all(type(one) is int and one >= 1 for one in listed):

@@ -63,7 +63,7 @@ def mlp(
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     width = blocks.in_features(in_features, in_channels, size)
-    for index, units in enumerate(blocks.wholes("mlp", "hidden", hidden), start=1):
+    for index, units in enumerate(blocks.check_sizes("mlp", "hidden", hidden), start=1):
         layers[f"hidden{index}"] = nn.Linear(width, units)
         layers[f"{activation}{index}"] = blocks.activation(activation)
         if dropout:

@@ -14,7 +14,7 @@ __all__ = ["param_groups"]
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 
-_EMBEDDED = ("token", "pos_emb", "position", "query_embed")
+_EMBEDDED = ("request", "pos_emb", "position", "query_embed")
 """In names of parameters that are added to features rather than multiplied with them. Source: torchvision's reference
 training of classifiers (``transformer_embedding_decay``, ``custom_keys_weight_decay``) and timm's ``no_weight_decay``."""
 

@@ -15,7 +15,7 @@ from cvkit.errors import ArgumentError, ModelError, unknown_name
 from cvkit.models import configuration
 from cvkit.models.adapt import append_head
 from cvkit.models.adapt import freeze as freeze_
-from cvkit.models.blocks import no_small_stem, whole
+from cvkit.models.blocks import check_size, no_small_stem
 from cvkit.models.weight_loading import load_weights
 from cvkit.plain_values import WEIGHTS, oddity
 from cvkit.registry import Registry, model_tools
@@ -98,9 +98,9 @@ def create(
         ModelError: Weights that are not there or do not fit.
         MissingDependencyError: A model of timm's, and timm is not installed.
     """
-    arguments: dict[str, Any] = {"in_channels": whole(f"create({name!r})", "in_channels", in_channels)}
+    arguments: dict[str, Any] = {"in_channels": check_size(f"create({name!r})", "in_channels", in_channels)}
     if num_classes is not None:
-        arguments = {"num_classes": whole(f"create({name!r})", "num_classes", num_classes), **arguments}
+        arguments = {"num_classes": check_size(f"create({name!r})", "num_classes", num_classes), **arguments}
     if stem not in ("auto", "small"):
         raise unknown_name("stem", stem, ("auto", "small"))
     if stem != "auto":

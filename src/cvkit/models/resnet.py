@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cvkit.errors import ArgumentError
-from cvkit.models.blocks import whole
+from cvkit.models.blocks import check_size
 from cvkit.models.registry import register
 
 __all__ = ["resnet", "resnet9"]
@@ -58,7 +58,7 @@ def resnet(*, num_classes: int, in_channels: int = 3, depth: int = 20, width: in
     Raises:
         ArgumentError: A depth that three stages cannot have, or a width that is none.
     """
-    blocks, rest = divmod(whole("resnet", "depth", depth) - 2, 6)
+    blocks, rest = divmod(check_size("resnet", "depth", depth) - 2, 6)
     if rest or blocks < 1:
         raise ArgumentError(
             "resnet: depth cannot be used",
@@ -66,7 +66,7 @@ def resnet(*, num_classes: int, in_channels: int = 3, depth: int = 20, width: in
             expected="6 n + 2: 8, 14, 20, 26, 32, 38, 44, 50, 56, …, 110",
             fix=f"pass depth={6 * max(blocks, 1) + 2}",
         )
-    channels = whole("resnet", "width", width)
+    channels = check_size("resnet", "width", width)
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem=_conv_bn(in_channels, channels))
     for stage in range(3):
         wider = width * 2**stage
@@ -119,7 +119,7 @@ def resnet9(*, num_classes: int, in_channels: int = 3, width: int = 64) -> nn.Mo
     Raises:
         ArgumentError: A width that is none.
     """
-    whole("resnet9", "width", width)
+    check_size("resnet9", "width", width)
     return nn.Sequential(
         OrderedDict(
             stem=_conv_bn(in_channels, width),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cvkit.errors import ArgumentError
-from cvkit.models.blocks import whole
+from cvkit.models.blocks import check_size
 from cvkit.models.registry import register
 
 __all__ = ["UNet", "unet"]
@@ -86,11 +86,11 @@ def unet(*, num_classes: int, in_channels: int = 3, width: int = 64, depth: int 
     Raises:
         ArgumentError: A width or depth that is none, or a depth beyond 16.
     """
-    if whole("unet", "depth", depth) > _DEEPEST:
+    if check_size("unet", "depth", depth) > _DEEPEST:
         raise ArgumentError(
             "unet: depth cannot be used",
             got=depth,
             expected=f"an integer from 1 to {_DEEPEST}",
             fix="leave it out for the paper's 4",
         )
-    return UNet(num_classes, in_channels, whole("unet", "width", width), depth, dropout)
+    return UNet(num_classes, in_channels, check_size("unet", "width", width), depth, dropout)

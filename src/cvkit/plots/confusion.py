@@ -15,7 +15,7 @@ from cvkit.figures import new_figure, shorten
 from cvkit.inference import Predictor
 from cvkit.plots.captions import find_classes
 from cvkit.plots.images import Batch
-from cvkit.plots.model_outputs import asking, walk
+from cvkit.plots.model_outputs import inference_function, iterate_epoch
 from cvkit.training.runtime import Precision
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ def _of_model(
     model: Any, loader: Any, names: list[str] | None, device: str | torch.device, precision: Precision
 ) -> Counts:
     said, so, outputs = [], [], 1
-    with asking(model, device, precision) as ask:
-        for batch, _ in walk(loader):
-            scores = ask(batch.inputs)
+    with inference_function(model, device, precision) as infer:
+        for batch, _ in iterate_epoch(loader):
+            scores = infer(batch.inputs)
             outputs = scores.shape[1] if scores.ndim > 1 else 1
             said.append(_indices("the model's outputs", scores))
             so.append(_indices("the targets", _targets(batch)))

@@ -19,7 +19,7 @@ from cvkit.losses import LossFunction, resolve_loss
 from cvkit.plots.captions import LONGEST, answer, find_classes, find_files, truth
 from cvkit.plots.images import Batch, Denormalize, check_count, first_batch, how_to_denormalize, to_pixels
 from cvkit.plots.layout import Cell, draw_grid, side_by_side
-from cvkit.plots.model_outputs import asking, check_model, spread, walk
+from cvkit.plots.model_outputs import check_model, inference_function, iterate_epoch, spread_over_dataset
 from cvkit.training.runtime import Precision
 
 if TYPE_CHECKING:
@@ -115,11 +115,11 @@ def show_predictions(
     check_count("count", count)
     names = find_classes(model if isinstance(model, Predictor) else loader, classes)
     denormalize = how_to_denormalize(loader, denormalize) or how_to_denormalize(model, None)
-    batch = first_batch(spread(loader, count))
+    batch = first_batch(spread_over_dataset(loader, count))
     batch = Batch(batch.inputs[:count], None if batch.targets is None else batch.targets[:count])
     pixels, notes = to_pixels(batch.inputs, denormalize)
-    with asking(model, device, precision) as ask:
-        outputs = ask(batch.inputs)
+    with inference_function(model, device, precision) as infer:
+        outputs = infer(batch.inputs)
     if outputs.ndim == batch.inputs.ndim == 4 and outputs.shape[1] == batch.inputs.shape[1]:
         strips = {"input": batch.inputs, "output": outputs}
         if _is_image(batch.targets, batch.inputs) and batch.targets is not None:
@@ -172,9 +172,9 @@ def top_losses(
     denormalize = how_to_denormalize(loader, denormalize) or how_to_denormalize(model, None)
     loss_fn = _on_host(resolve_loss(loss).function)
     worst: list[_Scored] = []
-    with asking(model, device, precision) as ask:
-        for batch, places in walk(loader):
-            worst = _highest([*worst, *_scored(batch, places, ask(batch.inputs), loss_fn)], count)
+    with inference_function(model, device, precision) as infer:
+        for batch, places in iterate_epoch(loader):
+            worst = _highest([*worst, *_scored(batch, places, infer(batch.inputs), loss_fn)], count)
     files = find_files(getattr(loader, "dataset", None))
     pixels, notes = to_pixels(torch.stack([one.inputs for one in worst]), denormalize)
     cells = []

@@ -82,7 +82,7 @@ def first_batch(loader: Any) -> Batch:
     loaders.check_loader("the loader", loader)
     with undisturbed(loader):
         batch = loaders.first_batch("the loader", loader)
-        return as_batch(loader.finish(batch) if loaders.can_skip(loader) else batch)
+        return as_batch(loader.finish(batch) if loaders.is_resumable(loader) else batch)
 
 
 def as_batch(batch: Any) -> Batch:

@@ -17,7 +17,7 @@ from cvkit.inference import Predictor
 from cvkit.plots.captions import class_name, find_classes
 from cvkit.plots.images import Denormalize, Pixels, check_count, first_batch, how_to_denormalize, to_pixels
 from cvkit.plots.layout import Cell, draw_grid
-from cvkit.plots.model_outputs import asking
+from cvkit.plots.model_outputs import inference_function
 from cvkit.training.runtime import Precision
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def show_masks(
     truth = _masks(batch.targets, pixels.shape[1:3])[:count]
     found = None
     if model is not None:
-        with asking(model, device, precision) as ask:
-            found = _found(ask(batch.inputs[:count]), truth)
+        with inference_function(model, device, precision) as infer:
+            found = _found(infer(batch.inputs[:count]), truth)
     colours = _colours(truth, found, ground, ignore)
     cells = []
     for i, image in enumerate(pixels):

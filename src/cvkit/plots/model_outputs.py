@@ -20,9 +20,9 @@ from cvkit.plots.images import Batch, as_batch
 from cvkit.training import Runtime, loaders
 from cvkit.training.runtime import Precision
 
-__all__ = ["Ask", "asking", "check_model", "spread", "walk"]
+__all__ = ["InferenceFunction", "check_model", "inference_function", "iterate_epoch", "spread_over_dataset"]
 
-Ask: TypeAlias = Callable[[Tensor], Tensor]
+InferenceFunction: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def check_model(model: object) -> None:
@@ -41,9 +41,9 @@ def check_model(model: object) -> None:
 
 
 @contextmanager
-def asking(
+def inference_function(
     model: nn.Module | Predictor, device: str | torch.device = "auto", precision: Precision = "auto"
-) -> Iterator[Ask]:
+) -> Iterator[InferenceFunction]:
     """Gives a function from inputs to a model's outputs, in evaluation mode.
 
     The model's modes, and the random generators, are as before afterwards.
@@ -62,7 +62,7 @@ def asking(
     modes = [(one, one.training) for one in module.modules()]
     module.eval()
 
-    def ask(inputs: Tensor) -> Tensor:
+    def infer(inputs: Tensor) -> Tensor:
         outputs = module(runtime.place(inputs))
         outputs = outputs["out"] if isinstance(outputs, Mapping) and "out" in outputs else outputs
         if not isinstance(outputs, Tensor):
@@ -76,7 +76,7 @@ def asking(
 
     try:
         with torch.no_grad(), runtime.autocast(), seeding.preserved():
-            yield ask
+            yield infer
     finally:
         for one, mode in modes:
             one.training = mode
@@ -91,7 +91,7 @@ def _as_logits(outputs: Tensor, model: nn.Module | Predictor) -> Tensor:
     return outputs.logit() if separate else outputs.log()
 
 
-def spread(loader: Any, count: int) -> Any:
+def spread_over_dataset(loader: Any, count: int) -> Any:
     """Returns a loader over ``count`` samples from all over the data of one of cvkit's in order; others as they are."""
     samples = len(loader.dataset) if isinstance(loader, Loader) else 0
     if samples <= count or loader.shuffle or loader.weights is not None:
@@ -103,7 +103,7 @@ def spread(loader: Any, count: int) -> Any:
     )
 
 
-def walk(loader: Any) -> Iterator[tuple[Batch, list[int]]]:
+def iterate_epoch(loader: Any) -> Iterator[tuple[Batch, list[int]]]:
     """Yields every batch of an epoch, with the places of its samples in the dataset.
 
     The loader stays where it is. A torch ``DataLoader`` over a dataset that can be indexed is iterated in the order of
@@ -114,7 +114,7 @@ def walk(loader: Any) -> Iterator[tuple[Batch, list[int]]]:
     """
     loaders.check_loader("the loader", loader)
     if isinstance(loader, Loader):
-        yield from _walk_own(loader)
+        yield from _iterate_own(loader)
         return
     if isinstance(loader, DataLoader) and loader.batch_sampler is not None and hasattr(loader.dataset, "__getitem__"):
         loader = DataLoader(
@@ -128,14 +128,14 @@ def walk(loader: Any) -> Iterator[tuple[Batch, list[int]]]:
     places = itertools.count()
     before = loaders.random_state(loader)
     try:
-        for raw in loader.batches() if loaders.can_skip(loader) else loader:
-            batch = as_batch(loader.finish(raw) if loaders.can_skip(loader) else raw)
+        for raw in loader.batches() if loaders.is_resumable(loader) else loader:
+            batch = as_batch(loader.finish(raw) if loaders.is_resumable(loader) else raw)
             yield batch, list(itertools.islice(places, len(batch)))
     finally:
         loaders.restore_random(loader, before)
 
 
-def _walk_own(loader: Loader) -> Iterator[tuple[Batch, list[int]]]:
+def _iterate_own(loader: Loader) -> Iterator[tuple[Batch, list[int]]]:
     order = epoch_order(len(loader.dataset), loader.seed, loader.epoch, shuffle=loader.shuffle, weights=loader.weights)
     planned = batches_of(order, loader.batch_size, drop_last=loader.drop_last)
     for raw in loader.batches():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Buffers", "Writer"]
+__all__ = ["AsyncWriter", "Buffers"]
 
 
 class Buffers:
@@ -59,7 +59,7 @@ class Buffers:
         return buffer.copy_(value, non_blocking=True)
 
 
-class Writer:
+class AsyncWriter:
     """Runs one job at a time in a thread, and hands on what went wrong at the next occasion."""
 
     def __init__(self) -> None:

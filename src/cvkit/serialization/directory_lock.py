@@ -15,7 +15,7 @@ from typing import IO
 from cvkit.calls import warn
 from cvkit.errors import CheckpointError
 
-__all__ = ["NAME", "Claim", "claimed"]
+__all__ = ["NAME", "Claim", "locked_directory"]
 
 NAME = ".lock"
 
@@ -69,7 +69,7 @@ class Claim:
 
 
 @contextmanager
-def claimed(directory: Path) -> Iterator[Claim]:
+def locked_directory(directory: Path) -> Iterator[Claim]:
     """Keeps other runs, of this and of other processes, out of a directory.
 
     The lock is ``flock``'s, which belongs to the open file and goes when the last process that has it open ends, however that

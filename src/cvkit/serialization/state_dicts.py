@@ -62,7 +62,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             if archive.is_safetensors(file):
-                content = safetensors(path).load(_whole(file))
+                content = safetensors(path).load(_check_integer(file))
             else:
                 _check(file, path)
                 file.seek(0)
@@ -83,7 +83,7 @@ def read(path: Path) -> dict[str, Any]:
     return _found(content, path)
 
 
-def _whole(file: IO[bytes]) -> bytes:
+def _check_integer(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read()
 

@@ -17,10 +17,10 @@ from cvkit import seeding
 from cvkit.errors import ArgumentError, PreflightError
 from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
 from cvkit.losses import LossFunction
-from cvkit.metrics.async_scalars import Later
+from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.training import loaders, setup
 from cvkit.training.optimizers import DEFAULT_LR
-from cvkit.training.peer_arguments import explained
+from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import inspect
 from cvkit.training.runtime import Precision, Runtime, Step, train_mode, unwrap
 from cvkit.training.state import TrainState
@@ -153,7 +153,7 @@ class LRCurve:
         )
 
 
-@explained
+@answered_calls
 def find_lr(
     model: nn.Module,
     train: Any,
@@ -260,7 +260,7 @@ def _ramp(state: TrainState, step: Step, rates: list[float], stop_factor: float)
         depends on the device, which is never waited for.
     """
     runtime, ratios = state.runtime, _ratios(state)
-    coming, seen = Later(), list[float]()
+    coming, seen = AsyncScalars(), list[float]()
     group: list[tuple[Tensor, Tensor | float]] = []
     train_mode(state.model)
     state.model.zero_grad()

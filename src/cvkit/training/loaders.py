@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from cvkit.training.state import TrainState
 
 __all__ = [
-    "can_skip",
     "check_loader",
     "epoch_of",
-    "explained",
+    "explain_worker_errors",
     "first_batch",
+    "is_resumable",
     "keeps_place",
     "lost",
     "move_to_epoch",
@@ -180,7 +180,7 @@ def first_batch(name: str, loader: Any) -> Any:
         try:
             if hasattr(loader, "peek"):
                 batch = loader.peek()
-            elif can_skip(loader):
+            elif is_resumable(loader):
                 batch = next(iter(loader.batches()), None)
             else:
                 batch = _first_of(loader)
@@ -221,7 +221,7 @@ def _first_of(loader: Any) -> Any:
     return loader.collate_fn([loader.dataset[index] for index in indices])
 
 
-def can_skip(loader: Any) -> bool:
+def is_resumable(loader: Any) -> bool:
     """Whether a loader can be entered in the middle and finishes its batches on the device, as cvkit's does."""
     return hasattr(loader, "batches") and hasattr(loader, "finish")
 
@@ -250,7 +250,7 @@ _DIED = "a worker process died"
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explain_worker_errors() -> Iterator[None]:
     """Makes of torch's error on a lost worker one that says what is most likely; it may be raised in any line.
 
     Raises:
@@ -318,7 +318,7 @@ def open_epoch(
         An iterator over batches as the loader gives them; those of a foreign one are on the host.
     """
     move_to_epoch(loader, epoch)
-    if can_skip(loader):
+    if is_resumable(loader):
         batches: Iterator[Any] = loader.batches(start, device)
         return batches
     if start == 0 or random is None:

@@ -17,11 +17,11 @@ from cvkit.calls import warn
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.training import loaders, run_changes, setup
-from cvkit.training import preflight as preflight_
-from cvkit.training import resume as resume_
 from cvkit.training.callback import Hooks
 from cvkit.training.optimizers import DEFAULT_LR
-from cvkit.training.peer_arguments import explained
+from cvkit.training.peer_arguments import answered_calls
+from cvkit.training.preflight import inspect, warn_of
+from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
 from cvkit.training.runtime import Precision, Runtime, Step, deterministic_kernels, train_mode
 from cvkit.training.signals import SIGNALLED, graceful
 from cvkit.training.state import FitResult, TrainState
@@ -29,7 +29,7 @@ from cvkit.training.state import FitResult, TrainState
 __all__ = ["evaluate", "fit", "preflight"]
 
 
-@explained
+@answered_calls
 def fit(
     model: nn.Module,
     train: Any,
@@ -114,7 +114,7 @@ def fit(
     """
     setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
     callbacks = setup.with_progress(callbacks, progress)
-    resume_.find(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
+    find_checkpoints(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
     with deterministic_kernels(deterministic):
         start = setup.start_seed(seed)
@@ -124,14 +124,19 @@ def fit(
         setup.add_optimizers(state, optimizer, lr)
         setup.add_schedules(state, schedule)
         compute = state.compute = step or setup.usual_step(state)
-        resume_.identify(state, resume, override, schedule, step)
+        identify(state, resume, override, schedule, step)
         if preflight:
-            preflight_.warn(preflight_.inspect(state, compute, own_step=step is not None))
+            warn_of(inspect(state, compute, own_step=step is not None))
         state.resumed = resume is not False
-        with resume_.claimed(callbacks):
-            resume_.enter(state, resume_.find(callbacks, resume), seed)
+        with locked_directories(callbacks):
+            restore_run(state, find_checkpoints(callbacks, resume), seed)
             try:
-                with loaders.explained(), graceful(state), run_changes.remembered(state), hooks.running(state):
+                with (
+                    loaders.explain_worker_errors(),
+                    graceful(state),
+                    run_changes.remembered(state),
+                    hooks.running(state),
+                ):
                     _train(state, hooks, compute)
             finally:  # whoever trains with this loader next gets epochs that it has not served
                 loaders.move_to_epoch(train, state.first_epoch + state.epochs_begun)
@@ -143,13 +148,13 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
     """The loop."""
     runtime, losses = state.runtime, state.train_meters.losses
     state.model.zero_grad()
-    resume_.settle(state)
+    restore_rng(state)
     for _ in state.remaining_epochs():
         train_mode(state.model)
         state.begin_epoch()
         hooks.epoch_start(state)
         if state.batch_index > 0:  # only ever after a resume
-            resume_.settle(state)
+            restore_rng(state)
         for batch in runtime.feed(state.train, state):
             state.batch, state.used_lrs = batch, None
             hooks.batch_start(state)
@@ -258,7 +263,7 @@ def _report_nonfinite(state: TrainState) -> None:
     )
 
 
-@explained
+@answered_calls
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -303,7 +308,7 @@ def evaluate(
     return values or {}
 
 
-@explained
+@answered_calls
 def preflight(
     model: nn.Module,
     train: Any,
@@ -338,4 +343,4 @@ def preflight(
     state = setup.state(
         model, train, val, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
     )
-    return preflight_.inspect(state, step or setup.usual_step(state), own_step=step is not None)
+    return inspect(state, step or setup.usual_step(state), own_step=step is not None)

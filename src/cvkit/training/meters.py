@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from cvkit.errors import ArgumentError
 from cvkit.losses import IGNORED, Loss
-from cvkit.metrics.async_scalars import Tally
+from cvkit.metrics.async_scalars import WeightedSum
 from cvkit.metrics.core import Metric, metric_name, metrics
 
 __all__ = ["Meters", "resolve_metrics"]
@@ -78,7 +78,7 @@ class Meters:
     __slots__ = ("losses", "metrics")
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
-        self.losses = Tally()
+        self.losses = WeightedSum()
         self.metrics = dict(metrics)
 
     def reset(self) -> None:
@@ -89,7 +89,7 @@ class Meters:
 
     def values(self) -> dict[str, float]:
         """Returns the mean loss and every metric as plain numbers; waits for the device."""
-        self.losses.drain()
+        self.losses.wait_for_all()
         return {"loss": self.losses.mean, **_computed(self.metrics)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cvkit.calls import answered
 
-__all__ = ["explained"]
+__all__ = ["answered_calls"]
 
 _CALLED = {
     "train": "train_loader train_dataloader train_dataloaders trainloader train_dl train_data train_ds train_dataset "
@@ -65,5 +65,5 @@ _ELSEWHERE = {
     "ema": "pass a callback: callbacks=[EMA()]",
 }
 
-explained = answered(renamed=_CALLED, elsewhere=_ELSEWHERE, needed={"epochs": "epochs=10"})
+answered_calls = answered(renamed=_CALLED, elsewhere=_ELSEWHERE, needed={"epochs": "epochs=10"})
 """The decorator of ``fit``, ``evaluate``, ``preflight`` and ``find_lr``."""

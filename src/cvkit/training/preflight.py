@@ -16,7 +16,7 @@ from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_
 from cvkit.training.runtime import Step, train_mode
 from cvkit.training.state import TrainState
 
-__all__ = ["inspect", "warn"]
+__all__ = ["inspect", "warn_of"]
 
 
 def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
@@ -242,7 +242,7 @@ def _surplus(state: TrainState) -> list[str]:
     ]
 
 
-def warn(notes: list[str]) -> None:
+def warn_of(notes: list[str]) -> None:
     """Warns of each note."""
     for note in notes:
         calls.warn(note)

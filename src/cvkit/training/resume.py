@@ -14,10 +14,10 @@ from cvkit.serialization.checkpoint import load_checkpoint
 from cvkit.training import run_changes, snapshot
 from cvkit.training.state import TrainState
 
-__all__ = ["claimed", "enter", "find", "identify", "settle"]
+__all__ = ["find_checkpoints", "identify", "locked_directories", "restore_rng", "restore_run"]
 
 
-def find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
+def find_checkpoints(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
     """Returns the files that the run may continue from, the newest first; none for a new run.
 
     A callback that keeps checkpoints says so by a method ``checkpoints()`` that lists them, the newest first.
@@ -66,7 +66,7 @@ def find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
 
 
 @contextmanager
-def claimed(callbacks: Sequence[Any]) -> Iterator[None]:
+def locked_directories(callbacks: Sequence[Any]) -> Iterator[None]:
     """Keeps other runs out of the directories that the callbacks write to; one says so by a method ``claim()``.
 
     Raises:
@@ -90,7 +90,7 @@ def identify(state: TrainState, resume: object, override: object, schedule: Any,
         state.identity = run_changes.begin(state, override, schedule, step)
 
 
-def enter(state: TrainState, sources: Sequence[Path], seed: int | None = None) -> None:
+def restore_run(state: TrainState, sources: Sequence[Path], seed: int | None = None) -> None:
     """Continues from the first file that is sound.
 
     Args:
@@ -134,7 +134,7 @@ def enter(state: TrainState, sources: Sequence[Path], seed: int | None = None) -
         raise damaged[0][1]
 
 
-def settle(state: TrainState) -> None:
+def restore_rng(state: TrainState) -> None:
     """Puts the random numbers where the saved run had them, whatever starting the callbacks has drawn.
 
     Called after the start of the run, and once more after the start of an epoch that is entered in the middle.

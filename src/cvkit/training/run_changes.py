@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from cvkit.errors import ArgumentError, CheckpointError, unknown_name
 from cvkit.training import run_identity as facts_
 from cvkit.training.optimizers import group_options
-from cvkit.training.run_identity import PARTS, Fact, Facts, Given, fingerprint
+from cvkit.training.run_identity import PARTS, Fact, Facts, PredictionDataset, fingerprint
 from cvkit.training.state import TrainState
 
 __all__ = ["Changes", "Identity", "begin", "check", "recorded", "remembered"]
@@ -62,7 +62,7 @@ class Identity:
         overridden: What has differed so far, one line a change, with the step.
     """
 
-    given: Given
+    given: PredictionDataset
     facts: Facts
     fingerprint: dict[str, Any]
     override: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ def begin(state: TrainState, override: object = (), schedule: Any = None, step: 
         UnknownNameError: A name that stands for nothing that is compared.
     """
     names = _checked(override, state)
-    given = Given(schedule, step, known_options(state))
+    given = PredictionDataset(schedule, step, known_options(state))
     found = facts_.gather(state, given)
     return Identity(given, found, fingerprint(state, found), names)
 
@@ -106,7 +106,7 @@ def _checked(override: object, state: TrainState) -> tuple[str, ...]:
 def recorded(state: TrainState) -> dict[str, Any]:
     """Returns what a checkpoint holds of what decides the run."""
     own = state.identity = state.identity or begin(state)
-    own.facts = facts_.settle(own.facts, state, own.given)
+    own.facts = facts_.restore_rng(own.facts, state, own.given)
     settings = {name: fact.value for name, fact in own.facts.items() if name not in own.fingerprint}
     return {"data": own.fingerprint, "settings": settings, "overridden": own.overridden}
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from cvkit.training.callback import CHANGER
-from cvkit.training.loaders import can_skip
+from cvkit.training.loaders import is_resumable
 from cvkit.training.stable_text import Description, describe, digest, plain_text
 from cvkit.training.state import TrainState
 
@@ -26,13 +26,13 @@ __all__ = [
     "PARTS",
     "Fact",
     "Facts",
-    "Given",
+    "PredictionDataset",
     "fingerprint",
     "gather",
     "of_scheduler",
     "option_names",
     "option_texts",
-    "settle",
+    "restore_rng",
 ]
 
 PARTS = {
@@ -87,7 +87,7 @@ Facts: TypeAlias = dict[str, Fact]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Given:
+class PredictionDataset:
     """What of ``fit``'s arguments is not in the state as it came.
 
     Attributes:
@@ -101,7 +101,7 @@ class Given:
     options: Sequence[Sequence[Mapping[str, Any]]]
 
 
-def gather(state: TrainState, given: Given) -> Facts:
+def gather(state: TrainState, given: PredictionDataset) -> Facts:
     """Returns all facts of a run that is about to start.
 
     Args:
@@ -119,7 +119,7 @@ def gather(state: TrainState, given: Given) -> Facts:
     return found | _moving(state, given.step, state.val_meters.metrics)
 
 
-def settle(facts: Facts, state: TrainState, given: Given) -> Facts:
+def restore_rng(facts: Facts, state: TrainState, given: PredictionDataset) -> Facts:
     """Returns the facts without those that the training has changed by now: they are state, which is saved as such."""
     now = _moving(state, given.step, state.train_meters.metrics)
     return {name: fact for name, fact in facts.items() if not fact.moves or now.get(name) == fact}
@@ -170,7 +170,7 @@ def fingerprint(state: TrainState, facts: Facts) -> dict[str, Any]:
 
 def _asked(loader: Any) -> dict[str, Any]:
     return {
-        "loader seed": getattr(loader, "seed", None) if can_skip(loader) else None,
+        "loader seed": getattr(loader, "seed", None) if is_resumable(loader) else None,
         "batch size": getattr(loader, "batch_size", None),
     }
 
@@ -182,7 +182,7 @@ def _of_loader(loader: Any, prefix: str, part: str) -> Facts:
         return {top: Fact("no", (part,))}
     found = {"loader": type(loader).__name__, "batches": len(loader), **_asked(loader)}
     found |= {name: getattr(loader, name, None) for name in ("drop_last", "shuffle")}
-    found["weights"] = getattr(loader, "weights", None) if can_skip(loader) else None
+    found["weights"] = getattr(loader, "weights", None) if is_resumable(loader) else None
     if isinstance(loader, DataLoader):
         own_batches = loader.batch_size is None and loader.batch_sampler is not None
         found["sampler"] = type(loader.batch_sampler if own_batches else loader.sampler).__name__
@@ -246,7 +246,7 @@ def _of_transforms(loader: Any, prefix: str) -> Facts:
     if loader is None:
         return {}
     found: Facts = {}
-    if can_skip(loader):
+    if is_resumable(loader):
         found |= _of_transform(getattr(loader, "transform", None), f"{prefix}transform")
         prefix = f"{prefix}dataset's "
     whole = _root(getattr(loader, "dataset", None))

@@ -108,12 +108,12 @@ class Runtime:
         """Turns a batch as the loader gives it into one as the model gets it: placed, then the batch transform."""
         if self.device.type != "cpu":
             batch = self.place(batch)
-        return loader.finish(batch) if loaders.can_skip(loader) else batch
+        return loader.finish(batch) if loaders.is_resumable(loader) else batch
 
     def feed(self, loader: Any, state: TrainState) -> Iterator[Any]:
         """Yields the batches of the epoch under way, on the device, from the state's position on, and clocks the wait."""
         start = state.batch_index if state.training else 0
-        own = loaders.can_skip(loader)
+        own = loaders.is_resumable(loader)
         if state.training and start == 0 and not own:
             state.epoch_rng = loaders.random_state(loader)
         random = state.epoch_rng if state.training else None

@@ -237,7 +237,7 @@ def test_wrong_predictions_are_in_a_red_frame_and_right_ones_in_a_green_one():
 
 
 def test_what_is_written_below_an_image():
-    told = image_grid._told
+    told = image_grid._captions
     classes = read(torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1, -100]), CROSS)
     assert told(classes, ["cat", "dog"]) == [
         (["cat 50%", ""], True),

@@ -17,11 +17,11 @@ from cvkit.callbacks.tensorboard.model_graph import Call
 from cvkit.callbacks.tensorboard.notes import Notes
 from cvkit.callbacks.tensorboard.options import check
 from cvkit.callbacks.tensorboard.projector import Embedding
-from cvkit.callbacks.tensorboard.writers import Files, Sink, Writer
+from cvkit.callbacks.tensorboard.writers import EventFiles, EventWriter, ExternalWriter
 from cvkit.errors import ArgumentError
-from cvkit.metrics.async_scalars import Later
+from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.training.callback import OBSERVER, Callback
-from cvkit.training.file_errors import written
+from cvkit.serialization.file_errors import written
 from cvkit.training.state import TrainState
 
 __all__ = ["TensorBoard"]
@@ -103,12 +103,12 @@ class TensorBoard(Callback):
         self._writer = directory if directory is not None and self.directory is None else None
         self._named = directory is not None
         self._comment = comment
-        self._sink: Sink | None = None
+        self._sink: EventWriter | None = None
         self._saved: dict[str, Any] = {}
         self._reset()
 
     def _reset(self) -> None:
-        self._losses = Later()
+        self._losses = AsyncScalars()
         self._notes = Notes()
         self._speed = scalars.Speed()
         self._inputs = Inputs(self.options, self._notes)
@@ -135,28 +135,28 @@ class TensorBoard(Callback):
             )
         self._reset()
         self._seen, self._last = state.step, len(state.train)
-        held, sink = self._open(state)
+        held, writer = self._open(state)
         try:
             if state.step == 0 or not held:
-                self._describe(state, sink)
+                self._describe(state, writer)
                 if options.graph:
                     self._handle = state.runtime.module.register_forward_pre_hook(self._catch, with_kwargs=True)
             if options.hparams:
                 own = options.hparams
                 self._hparams = describe.hyperparameters(state) if isinstance(own, bool) else own
                 parts = [name.partition("_") for name in state.log_names]
-                sink.start(self._hparams, [(one, tag) for one, _, tag in parts if one in ("train", "val")])
-            sink.flush()
+                writer.start(self._hparams, [(one, tag) for one, _, tag in parts if one in ("train", "val")])
+            writer.flush()
         except BaseException:  # a callback that did not start is not ended
-            sink.close()
+            writer.close()
             raise
-        self._sink = sink
+        self._sink = writer
 
-    def _open(self, state: TrainState) -> tuple[bool, Sink]:
+    def _open(self, state: TrainState) -> tuple[bool, EventWriter]:
         """Returns whether there are points already, and where new ones go."""
         saved, self._saved = self._saved, {}
         if self._writer is not None:
-            return state.step > 0, Writer(self._writer)
+            return state.step > 0, ExternalWriter(self._writer)
         if not self._named:
             self.directory = Path(saved["directory"]) if "directory" in saved else _new_directory(self._comment)
         directory = self.directory or Path()
@@ -173,7 +173,7 @@ class TensorBoard(Callback):
         kept = saved.get("kept", [])
         purge = (state.step + 1 if state.step and not kept else state.step) if state.resumed else None
         try:
-            sink = Files(directory, ("train", "val") if state.val is not None else ("train",), purge)
+            writer = EventFiles(directory, ("train", "val") if state.val is not None else ("train",), purge)
         except OSError as error:
             raise ArgumentError(
                 f"TensorBoard's events cannot be written to {directory}",
@@ -182,16 +182,16 @@ class TensorBoard(Callback):
                 fix="choose another directory, or see whether the disk is full or read-only",
             ) from error
         if kept:
-            sink.keep(state.step)
-            sink.again(kept)
-        return bool(held), sink
+            writer.keep(state.step)
+            writer.reopen(kept)
+        return bool(held), writer
 
-    def _describe(self, state: TrainState, sink: Sink) -> None:
+    def _describe(self, state: TrainState, writer: EventWriter) -> None:
         text = self.options.text
         if text:
             above = f"{text}\n\n" if isinstance(text, str) else ""
-            sink.text("settings", above + describe.settings(state), state.step)
-            sink.text("model", describe.model(state.model), state.step)
+            writer.text("settings", above + describe.settings(state), state.step)
+            writer.text("model", describe.model(state.model), state.step)
 
     def _catch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Notes what the model is called with, whatever step calls it."""
@@ -259,8 +259,8 @@ class TensorBoard(Callback):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Writes the epoch's row, and what is drawn of it."""
-        sink = self._sink
-        if sink is None:
+        writer = self._sink
+        if writer is None:
             return
         self._write(self._losses.all())
         rows: dict[str, dict[str, float]] = {"train": {}, "val": {}}
@@ -271,15 +271,15 @@ class TensorBoard(Callback):
                 rows[phase if known else "train"][tag if known else _TAGS.get(name, name)] = value
         for phase, row in rows.items():
             if row:
-                sink.scalars(phase, row, state.step)
+                writer.scalars(phase, row, state.step)
         if self._due(state) and self._notes.on("histograms"):
             with self._notes.guard("histograms", "counting the weights"):
                 weights = {f"weights/{name}": p for name, p in state.model.named_parameters() if _counts(p)}
-                sink.histograms(histograms(weights), state.step)
-        self._embedding = self._validation.write(sink, state) or self._embedding
+                writer.histograms(histograms(weights), state.step)
+        self._embedding = self._validation.write(writer, state) or self._embedding
         self._notes_down(state)
-        sink.forget()
-        sink.flush()
+        writer.forget()
+        writer.flush()
 
     def _due(self, state: TrainState) -> bool:
         """Whether this epoch has histograms."""
@@ -294,20 +294,20 @@ class TensorBoard(Callback):
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-        sink = self._sink
-        if sink is None:
+        writer = self._sink
+        if writer is None:
             return
         try:
             self._write(self._losses.all())
             if self._embedding is not None:
-                sink.embedding(self._embedding, state.step, last=True)
+                writer.embedding(self._embedding, state.step, last=True)
             if self._hparams:
                 row = dict(state.history[-1]) if len(state.history) else {}
                 outcome = {name: value for name, value in row.items() if name.startswith(("train_", "val_"))}
-                sink.finish(self._hparams, outcome, good=state.exception is None)
+                writer.finish(self._hparams, outcome, good=state.exception is None)
         finally:
             self._sink = None
-            sink.close()
+            writer.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Puts on the disk what has been seen, so that a checkpoint never is ahead of the curves.

@@ -13,7 +13,7 @@ from cvkit.callbacks.tensorboard.answers import Answers, class_names, first_tens
 from cvkit.callbacks.tensorboard.notes import Notes
 from cvkit.callbacks.tensorboard.options import Options
 from cvkit.callbacks.tensorboard.scores import Scores, draw_confusion
-from cvkit.callbacks.tensorboard.writers import Sink
+from cvkit.callbacks.tensorboard.writers import EventWriter
 from cvkit.training.state import TrainState
 
 __all__ = ["Inputs", "Validation"]
@@ -41,15 +41,15 @@ class Inputs:
             self._images = inputs[: self._count].detach().clone()
         else:
             shape = "none" if inputs is None else f"{str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}"
-            self._notes.tell("images", f"the inputs are no images (N, C, H, W) but {shape}")
+            self._notes.warn_once("images", f"the inputs are no images (N, C, H, W) but {shape}")
 
-    def write(self, sink: Sink, state: TrainState) -> None:
+    def write(self, writer: EventWriter, state: TrainState) -> None:
         """Writes them as one image."""
         images, self._images = self._images, None
         if images is not None:
             with self._notes.guard("images", "drawing the inputs"):
                 pixels = image_grid.to_pixels(images, getattr(state.train, "transform", None))
-                sink.image("train", "inputs", image_grid.grid([image_grid.sized(one) for one in pixels]), state.step)
+                writer.image("train", "inputs", image_grid.grid([image_grid.sized(one) for one in pixels]), state.step)
 
 
 class Validation:
@@ -114,7 +114,7 @@ class Validation:
         if not image_grid.is_image_batch(inputs) or inputs is None:
             return  # said of the training batches already
         if answers is None:
-            self._notes.tell("images", f"predictions cannot be drawn from {_what(state)}; the inputs were")
+            self._notes.warn_once("images", f"predictions cannot be drawn from {_what(state)}; the inputs were")
             return
         rows = _spread(len(inputs), count, inputs.device)
         self._shown.append((inputs[rows].detach(), _rows(answers, rows)))
@@ -122,7 +122,7 @@ class Validation:
     def _count(self, state: TrainState, answers: Answers | None) -> None:
         if answers is None or answers.task in ("images", "numbers"):
             found = _what(state) if answers is None else f"outputs that are {answers.task}"
-            self._notes.tell("figures", f"a confusion matrix and curves need classes, and there are {found}")
+            self._notes.warn_once("figures", f"a confusion matrix and curves need classes, and there are {found}")
             return
         with self._notes.guard("figures", "counting the outputs"):
             self._scores.update(answers)
@@ -144,7 +144,7 @@ class Validation:
         made = projector.Embedding(features, header, table, tiles)
         self._embedding = made if held is None else held.add(made)
 
-    def write(self, sink: Sink, state: TrainState) -> projector.Embedding | None:
+    def write(self, writer: EventWriter, state: TrainState) -> projector.Embedding | None:
         """Writes what was gathered, and begins anew.
 
         Returns:
@@ -156,17 +156,17 @@ class Validation:
                 pixels = image_grid.to_pixels(torch.cat([inputs for inputs, _ in self._shown]), transform)
                 answers = _together([answers for _, answers in self._shown])
                 drawn = image_grid.predictions(pixels, answers, self._names, transform)
-                sink.image("val", "predictions", drawn, state.step)
+                writer.image("val", "predictions", drawn, state.step)
         with self._notes.guard("figures", "drawing them"):
             confusion = self._scores.confusion()
             if confusion is not None:
-                sink.image("val", "confusion", draw_confusion(confusion, self._names), state.step)
+                writer.image("val", "confusion", draw_confusion(confusion, self._names), state.step)
             curves = self._scores.curves(self._names)
             if curves:
-                sink.curves(curves, state.step)
+                writer.curves(curves, state.step)
         embedding = self._embedding
         if embedding is not None:
-            sink.embedding(embedding, state.step, last=False)
+            writer.embedding(embedding, state.step, last=False)
         self._begin()
         return embedding
 

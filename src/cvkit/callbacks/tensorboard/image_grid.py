@@ -127,7 +127,7 @@ def predictions(inputs: Pixels, answers: Answers, names: Sequence[str], transfor
     if answers.task == "masks":
         made, wanted = (coloured(mask, answers.classes) for mask in (answers.predicted, answers.truth))
         return grid([_beside([sized(one) for one in row]) for row in zip(inputs, made, wanted, strict=True)])
-    told = _told(answers, names)
+    told = _captions(answers, names)
     return grid([_framed(sized(one, 80), *what) for one, what in zip(inputs, told, strict=True)])
 
 
@@ -154,7 +154,7 @@ def _beside(images: Sequence[Pixels]) -> Pixels:
     return np.concatenate(parts, axis=1)
 
 
-def _told(answers: Answers, names: Sequence[str]) -> list[tuple[list[str], bool | None]]:
+def _captions(answers: Answers, names: Sequence[str]) -> list[tuple[list[str], bool | None]]:
     """Returns the lines below each image, and whether the answer is right (``None`` for numbers)."""
     told: list[tuple[list[str], bool | None]] = []
     predicted, truth = answers.predicted.cpu(), answers.truth.cpu()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cvkit.callbacks.tensorboard.writers import Sink
+from cvkit.callbacks.tensorboard.writers import EventWriter
 from cvkit.calls import warn
 from cvkit.errors import CheckpointError
 
@@ -23,7 +23,7 @@ class Notes:
         """Whether nothing has been said against an option."""
         return option not in self._off
 
-    def tell(self, option: str, why: str) -> None:
+    def warn_once(self, option: str, why: str) -> None:
         """Says why an option draws nothing."""
         if option not in self._off:
             self._off.add(option)
@@ -39,10 +39,10 @@ class Notes:
             raise
         except Exception as error:
             said = str(error).strip().splitlines()
-            self.tell(option, f"{doing} failed with {type(error).__name__}: {said[0] if said else 'no message'}")
+            self.warn_once(option, f"{doing} failed with {type(error).__name__}: {said[0] if said else 'no message'}")
 
-    def write(self, sink: Sink, step: int) -> None:
+    def write(self, writer: EventWriter, step: int) -> None:
         """Writes what is new."""
         while self._waiting:
             option, why = self._waiting.popitem()
-            sink.text(f"notes/{option}", why, step)
+            writer.text(f"notes/{option}", why, step)

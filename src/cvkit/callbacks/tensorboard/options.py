@@ -61,16 +61,16 @@ def check(target: Any, comment: object, **given: Any) -> Options:
         ArgumentError: One that cannot be used, or that a given writer has no method for.
     """
     _check_target(target, comment)
-    _whole("every_steps", given["every_steps"], 1, "50")
+    _check_integer("every_steps", given["every_steps"], 1, "50")
     for name in ("images", "embeddings"):
-        _whole(name, given[name], 0, "16" if name == "images" else "500")
+        _check_integer(name, given[name], 0, "16" if name == "images" else "500")
     for name in ("graph", "figures"):
         if not isinstance(given[name], bool):
             raise ArgumentError(
                 f"{name} cannot be used", got=repr(given[name]), expected="True or False", fix=f"{name}=True"
             )
     if not isinstance(given["histograms"], bool):
-        _whole("histograms", given["histograms"], 0, "True, or histograms=5 for every fifth epoch")
+        _check_integer("histograms", given["histograms"], 0, "True, or histograms=5 for every fifth epoch")
     if not (given["text"] is None or isinstance(given["text"], bool | str)):
         raise ArgumentError(
             "text cannot be used",
@@ -116,7 +116,7 @@ def _check_target(target: object, comment: object) -> None:
         )
 
 
-def _whole(name: str, value: object, least: int, example: str) -> None:
+def _check_integer(name: str, value: object, least: int, example: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         expected = f"at least {least}" if isinstance(value, int) and not isinstance(value, bool) else "an integer"
         raise ArgumentError(f"{name} cannot be used", got=repr(value), expected=expected, fix=f"{name}={example}")

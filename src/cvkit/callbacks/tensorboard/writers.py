@@ -20,15 +20,15 @@ from cvkit.callbacks.tensorboard.describe import Plain
 from cvkit.callbacks.tensorboard.histograms import Histogram
 from cvkit.callbacks.tensorboard.image_grid import Pixels
 from cvkit.callbacks.tensorboard.scores import THRESHOLDS, Curve
-from cvkit.training.file_errors import written
+from cvkit.serialization.file_errors import written
 
-__all__ = ["Events", "Files", "Sink", "Writer"]
+__all__ = ["EventFiles", "EventWriter", "Events", "ExternalWriter"]
 
 _LIVE = 10.0
 """Seconds after which what has been written is made visible to somebody who watches."""
 
 
-class Sink(ABC):
+class EventWriter(ABC):
     """What ``TensorBoard`` writes to. ``phase`` is ``"train"`` or ``"val"``."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Sink(ABC):
         return list(self._kept[1]) if self._kept is not None else []
 
     @abstractmethod
-    def again(self, kept: Sequence[Sequence[Any]]) -> None:
+    def reopen(self, kept: Sequence[Sequence[Any]]) -> None:
         """Writes, and keeps, events that :meth:`kept` has returned."""
 
     @abstractmethod
@@ -146,7 +146,7 @@ class Events:
         return written("TensorBoard's events in", self._directory)
 
 
-class Files(Sink):
+class EventFiles(EventWriter):
     """Event files in a directory: one run for training and one for validation, so that they share their charts.
 
     Args:
@@ -166,7 +166,7 @@ class Files(Sink):
             self.close()
             raise
 
-    def again(self, kept: Sequence[Sequence[Any]]) -> None:
+    def reopen(self, kept: Sequence[Sequence[Any]]) -> None:
         """Writes, and keeps, events that :meth:`kept` has returned."""
         from tensorboardX.proto.event_pb2 import Event
 
@@ -279,7 +279,7 @@ class Files(Sink):
                 stack.callback(self._events.popitem()[1].close)
 
 
-class Writer(Sink):
+class ExternalWriter(EventWriter):
     """A writer of somebody else's: torch's ``SummaryWriter``, tensorboardX's, or anything with the same methods.
 
     It is one run, so that training and validation are told apart by their tags: ``loss/train`` and ``loss/val``. It is flushed
@@ -293,7 +293,7 @@ class Writer(Sink):
         super().__init__()
         self.writer = writer
 
-    def again(self, kept: Sequence[Sequence[Any]]) -> None:
+    def reopen(self, kept: Sequence[Sequence[Any]]) -> None:
         """Does nothing: nothing is kept."""
 
     def scalars(self, phase: str, values: Mapping[str, float], step: int) -> None:

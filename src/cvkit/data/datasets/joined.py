@@ -76,20 +76,20 @@ class JoinedDataset(Joinable):
         self.parts: list[Any] = [one for part in parts for one in _flat(part)]
         self.labels = check_alike(self.parts)
         self._ends = np.cumsum([len(part) for part in self.parts])
-        wholes = [whole_of(part) for part in self.parts]
-        kinds = {getattr(whole, "kind", None) for whole in wholes}
+        check_sizes = [whole_of(part) for part in self.parts]
+        kinds = {getattr(whole, "kind", None) for whole in check_sizes}
         common = {"class labels": "class", "masks": "mask", "images": "image", "numbers": "value"}[self.labels]
         self.kind = kinds.pop() if len(kinds) == 1 else common
         answers = {
             getattr(part, "on_error", "raise") for part in self.parts if getattr(part, "paths", None) is not None
         }
         self.on_error = "skip" if answers == {"skip"} else "raise"
-        self.ignore = next((one.ignore for one in wholes if getattr(one, "ignore", None) is not None), None)
-        bounds = [whole.max_pixels for whole in wholes if isinstance(getattr(whole, "max_pixels", None), int)]
+        self.ignore = next((one.ignore for one in check_sizes if getattr(one, "ignore", None) is not None), None)
+        bounds = [whole.max_pixels for whole in check_sizes if isinstance(getattr(whole, "max_pixels", None), int)]
         self.max_pixels: int | None = max(bounds, default=None)
-        colours = {getattr(whole, "colour", None) for whole in wholes}
+        colours = {getattr(whole, "colour", None) for whole in check_sizes}
         self.colour: str | None = colours.pop() if len(colours) == 1 else None
-        self.background = self._background([getattr(whole, "background", None) for whole in wholes])
+        self.background = self._background([getattr(whole, "background", None) for whole in check_sizes])
         self.given = list(classes) if classes is not None else None
         self.known_classes, self.tables = self._numbered()
 

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import nn
 
 import cvkit
+from cvkit import export
 from cvkit.errors import ArgumentError, MissingDependencyError, ModelError
-from cvkit.inference import export
 
 onnxruntime = pytest.importorskip("onnxruntime")
 T = cvkit.transforms
