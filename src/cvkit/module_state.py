@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from cvkit import seeding
 
-__all__ = ["Scope", "evaluation_mode", "train_mode", "unchanged", "with_weights"]
+__all__ = ["Scope", "evaluation_mode", "train_mode", "unchanged", "unwrap", "with_weights"]
 
 Scope: TypeAlias = Literal["modes", "buffers", "weights"]
 
@@ -107,6 +107,17 @@ def train_mode(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "cvkit_frozen", False):
             module.eval()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Returns the module inside ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel``."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 @contextmanager

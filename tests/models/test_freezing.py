@@ -10,7 +10,7 @@ from torch import nn
 import cvkit
 from cvkit import models
 from cvkit.errors import ArgumentError, ModelError, UnknownNameError
-from cvkit.training.runtime import train_mode
+from cvkit.module_state import train_mode
 
 
 def network():

@@ -14,9 +14,9 @@ from cvkit.errors import ArgumentError
 from cvkit.serialization.async_writer import AsyncWriter, Buffers
 from cvkit.serialization.checkpoint import save_checkpoint, sync_directory
 from cvkit.serialization.directory_lock import Claim, locked_directory
+from cvkit.serialization.file_errors import written
 from cvkit.training import snapshot
 from cvkit.training.callback import LAST, Callback
-from cvkit.serialization.file_errors import written
 from cvkit.training.monitor import Monitor
 from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import TrainState

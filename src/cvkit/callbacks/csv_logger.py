@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 from cvkit.errors import ArgumentError
 from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.serialization.checkpoint import sync_directory
-from cvkit.training.callback import OBSERVER, Callback
 from cvkit.serialization.file_errors import written
+from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.state import TrainState
 
 __all__ = ["CSVLogger"]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from cvkit.calls import warn
 from cvkit.errors import CheckpointError, ModelError
+from cvkit.module_state import unwrap
 from cvkit.serialization import state_dicts
 from cvkit.serialization.checkpoint import place, plain, save_checkpoint
-from cvkit.training.runtime import unwrap
 
 __all__ = ["load_weights", "save_weights"]
 

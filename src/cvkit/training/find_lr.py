@@ -18,11 +18,12 @@ from cvkit.errors import ArgumentError, PreflightError
 from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
 from cvkit.losses import LossFunction
 from cvkit.metrics.async_scalars import AsyncScalars
+from cvkit.module_state import train_mode, unwrap
 from cvkit.training import loaders, setup
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import inspect
-from cvkit.training.runtime import Precision, Runtime, Step, train_mode, unwrap
+from cvkit.training.runtime import Precision, Runtime, Step
 from cvkit.training.state import TrainState
 from cvkit.training.undo import undone
 

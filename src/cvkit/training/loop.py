@@ -16,13 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from cvkit.calls import warn
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
+from cvkit.module_state import train_mode
 from cvkit.training import loaders, run_changes, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import inspect, warn_of
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
-from cvkit.training.runtime import Precision, Runtime, Step, deterministic_kernels, train_mode
+from cvkit.training.runtime import Precision, Runtime, Step, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
 from cvkit.training.state import FitResult, TrainState
 

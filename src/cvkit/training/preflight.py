@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from cvkit import calls, seeding
 from cvkit.errors import CvkitError, PreflightError
+from cvkit.module_state import train_mode
 from cvkit.training import loaders
 from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
-from cvkit.training.runtime import Step, train_mode
+from cvkit.training.runtime import Step
 from cvkit.training.state import TrainState
 
 __all__ = ["inspect", "warn_of"]

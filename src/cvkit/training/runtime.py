@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from cvkit.errors import DeviceError, ModelError, unknown_name
+from cvkit.module_state import unwrap
 from cvkit.training import loaders
 
 if TYPE_CHECKING:
     from cvkit.training.state import TrainState
 
-__all__ = ["Precision", "Runtime", "Step", "train_mode", "unwrap"]
+__all__ = ["Precision", "Runtime", "Step"]
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 Step: TypeAlias = "Callable[[nn.Module, Any, TrainState], Tensor | tuple[Tensor, Any, Any]]"
@@ -242,28 +243,6 @@ def _not_zero(weight: Any) -> Any:
 def _held(state: TrainState) -> list[Tensor]:
     """Returns what the optimizers hold now; callbacks may have added to it."""
     return [p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Returns the module inside ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel``."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
-def train_mode(model: nn.Module) -> None:
-    """Puts a model into training mode, all but what :func:`cvkit.models.freeze` has frozen.
-
-    A frozen batch norm in training mode would still move its statistics.
-    """
-    model.train()
-    for module in model.modules():
-        if getattr(module, "cvkit_frozen", False):
-            module.eval()
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from cvkit.callbacks.tensorboard.projector import Embedding
 from cvkit.callbacks.tensorboard.writers import EventFiles, EventWriter, ExternalWriter
 from cvkit.errors import ArgumentError
 from cvkit.metrics.async_scalars import AsyncScalars
-from cvkit.training.callback import OBSERVER, Callback
 from cvkit.serialization.file_errors import written
+from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.state import TrainState
 
 __all__ = ["TensorBoard"]
