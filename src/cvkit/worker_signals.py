@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import context
 from multiprocessing.sharedctypes import RawValue
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["Shield", "Shielded", "mine", "starting"]
+__all__ = ["Shield", "Shielded", "mine", "starting", "unheard"]
+
+T = TypeVar("T")
 
 Init = Callable[[int], Any]
 """What a torch ``DataLoader`` calls in each worker as it starts, with the worker's number."""
@@ -103,6 +105,22 @@ def starting(method: str | None = None) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unheard(stream: Iterator[T]) -> Iterator[T]:
+    """Has torch not raise when a worker of this iterator dies, from a handler of SIGCHLD in whatever line is just running.
+
+    It is found out by whoever waits for a batch.
+
+    Args:
+        stream: What ``iter`` gives of a torch ``DataLoader``.
+    """
+    if getattr(stream, "_worker_pids_set", False):
+        from torch.utils.data._utils import signal_handling
+
+        signal_handling._remove_worker_pids(id(stream))  # type: ignore[attr-defined]  # torch imports it there
+        stream._worker_pids_set = False  # type: ignore[attr-defined]
+    return stream
 
 
 _shield = Shield()

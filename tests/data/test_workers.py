@@ -449,3 +449,20 @@ def test_a_process_that_ends_while_it_starts_is_told_of_with_the_two_lines_of_a_
         '    if __name__ == "__main__":\n'
         "        main()"
     )
+
+
+def _fails_with_a_loader_alive(samples):
+    loader = Loader(samples, 4, workers=2, cache=None)
+    next(iter(loader))
+    raise RuntimeError(f"with {loader} still in this frame")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_of_multiprocessing_ends_though_its_loader_is_still_alive(shapes, method):
+    process = multiprocessing.get_context(method).Process(target=_fails_with_a_loader_alive, args=(shapes,))
+    process.start()
+    process.join(60)
+    alive = process.is_alive()
+    process.kill()
+    assert not alive, "it waits for its workers, which it has ended by a SIGTERM that they ignore"
+    assert process.exitcode == 1

@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from torch.utils.data._utils import signal_handling
 
 from cvkit.callbacks import Checkpoint
 from cvkit.errors import CheckpointError, DataError
@@ -355,17 +354,18 @@ def quiet(loader, *callbacks, **options):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-def test_a_worker_of_a_torch_loader_that_the_system_ends_is_an_error_that_says_so():
+def test_a_worker_of_a_torch_loader_that_the_system_ends_is_an_error_that_says_so(monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
     with pytest.raises(DataError) as caught:
         quiet(DataLoader(Sleepy(), batch_size=2, num_workers=1, multiprocessing_context="fork"))
     what, got, expected, fix = str(caught.value).split("\n")
     assert what == "a worker process died"
     assert re.fullmatch(
-        r"  got: DataLoader worker \(pid(\(s\))? \d+\) (is killed by signal: Killed\.|exited unexpectedly)",
-        got.strip("\n"),
+        r"  got: DataLoader worker (\(pid\(s\) \d+\) exited unexpectedly|exited unexpectedly \(.*\))", got.strip("\n")
     )
     assert expected == "  expected: processes that load until the epoch ends"
     assert fix.startswith("  fix: most likely ")
+    subprocess.run([sys.executable, "-c", ""], check=True)  # another child's end must not bring torch's error up again
 
 
 def test_what_a_dataset_raises_in_a_worker_is_not_taken_for_a_death():
@@ -429,8 +429,6 @@ def test_a_worker_that_fit_did_not_start_and_that_the_signal_ends_too_does_not_l
     class Sends(Callback):
         def on_batch_start(self, state):
             if state.batch_index == 1:
-                loader._iterator._worker_pids_set = False  # torch may or may not hear of it just now
-                signal_handling._remove_worker_pids(id(loader._iterator))
                 os.kill(worker.pid, signal.SIGTERM)
                 worker.join()
                 signal.raise_signal(signal.SIGTERM)

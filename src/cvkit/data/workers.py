@@ -11,22 +11,20 @@ import threading
 import time
 import traceback
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing import connection
+from multiprocessing import connection, util
 from pickle import PicklingError
 from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader
-from torch.utils.data._utils import signal_handling
 
 from cvkit import main_guard
 from cvkit.data.fetch import Fetched, Fetcher
 from cvkit.errors import CvkitError, DataError
-from cvkit.worker_signals import Shield, starting
+from cvkit.worker_signals import Shield, starting, unheard
 
 __all__ = ["BatchProducer", "BatchRequest", "StartMethod", "Threads", "Workers", "choose_threads", "choose_workers"]
 
@@ -186,7 +184,7 @@ class Workers:
         try:
             with warnings.catch_warnings(), starting(method):
                 warnings.filterwarnings("ignore", message="Got pickle error")  # torch's advice on what is raised here
-                return _unheard(iter(self._processes))
+                return unheard(iter(self._processes))
         except (PicklingError, AttributeError, TypeError) as error:
             self.close()
             raise DataError(
@@ -271,7 +269,9 @@ class Workers:
     def _start(self) -> DataLoader[Fetched | CvkitError]:
         self._shield = Shield()
         self._shield.hold()
-        weakref.finalize(self, self._shield.let_go)  # before the processes are: one that hangs is ended by SIGTERM
+        # before the processes are, also at the end of a process that was itself started by multiprocessing, which ends its
+        # own by SIGTERM and waits for them
+        util.Finalize(self, self._shield.let_go, exitpriority=10)
         return DataLoader(
             _RequestDataset(self.fetcher),  # type: ignore[arg-type]  # its index is a token
             batch_size=None,
@@ -311,17 +311,6 @@ class _RequestDataset:
 
 def _as_is(made: Fetched | CvkitError) -> Fetched | CvkitError:
     return made
-
-
-def _unheard(stream: Iterator[Fetched | CvkitError]) -> Iterator[Fetched | CvkitError]:
-    """Has torch not raise when one of these processes dies, from a handler of SIGCHLD in whatever line is just running.
-
-    It is found out by whoever waits for a batch.
-    """
-    if getattr(stream, "_worker_pids_set", False):
-        signal_handling._remove_worker_pids(id(stream))  # type: ignore[attr-defined]  # torch imports it there
-        stream._worker_pids_set = False  # type: ignore[attr-defined]
-    return stream
 
 
 def _lost(processes: Iterable[multiprocessing.process.BaseProcess]) -> bool:

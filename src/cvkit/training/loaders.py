@@ -341,6 +341,14 @@ def _iterate(loader: Any) -> Iterator[Any]:
     return iterator
 
 
+def _named_deaths(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yields batches; where the connection to a worker is gone before torch has looked for it, in torch's words."""
+    try:
+        yield from batches
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError(f"DataLoader worker exited unexpectedly ({error})") from error
+
+
 def _shielded(loader: DataLoader[Any], shield: worker_signals.Shield) -> Iterator[Any]:
     own = loader.worker_init_fn
     inside = own if isinstance(own, worker_signals.Shielded) else shield.shielded(own)
@@ -348,8 +356,8 @@ def _shielded(loader: DataLoader[Any], shield: worker_signals.Shield) -> Iterato
     loader.worker_init_fn = inside
     try:
         with worker_signals.starting(chosen.get_start_method() if chosen is not None else None):
-            batches = iter(loader)
-        yield from batches
+            batches = worker_signals.unheard(iter(loader))
+        yield from _named_deaths(batches)
     finally:
         if loader.worker_init_fn is inside:
             loader.worker_init_fn = own

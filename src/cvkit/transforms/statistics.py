@@ -42,6 +42,8 @@ LEVELS: Usual = {3: ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 1: ((0.0,), (1.0,))}
 def number(argument: str, value: float) -> float:
     """Returns an argument as a float, or refuses it."""
     try:
+        if isinstance(value, bool | str | bytes):
+            raise TypeError(f"{type(value).__name__} is no number")
         return float(value)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
