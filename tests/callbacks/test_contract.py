@@ -169,7 +169,7 @@ def test_a_fresh_ones_state_can_be_saved_and_taken_back(name, tmp_path):
 @every
 def test_asking_for_its_state_changes_nothing(name, tiny, tmp_path):
     parts = Parts(name, tmp_path / "a")
-    ask = tiny.Do("on_batch_end", lambda state, calls: state.hooks.state_dict(), order=2)
+    ask = tiny.Do("on_batch_end", lambda state, calls: state.engine.hooks.state_dict(), order=2)
     with_asking = parts.run(tiny, ask)
     without = Parts(name, tmp_path / "b").run(tiny)
     assert with_asking.history == without.history

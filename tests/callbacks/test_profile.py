@@ -324,10 +324,10 @@ def test_outside_of_its_window_nothing_stands_around_the_loop(tiny, tmp_path):
     seen, before = [], []
 
     def look(state, calls):
-        before.append(dict(vars(state.hooks))) if calls == 1 else None
+        before.append(dict(vars(state.engine.hooks))) if calls == 1 else None
         seen.append(bool(instrumented(state)))
         if not seen[-1]:
-            assert dict(vars(state.hooks)) == before[0]
+            assert dict(vars(state.engine.hooks)) == before[0]
 
     tiny.run(Profile(tmp_path, wait=4, batches=4, trace=0), tiny.Do("on_batch_end", look), epochs=4)
     assert seen == [False] * 4 + [True] * 4 + [False] * 8

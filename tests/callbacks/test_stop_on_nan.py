@@ -238,7 +238,7 @@ def test_looking_leaves_no_trace():
                 seen["hooks"] = [len(m._forward_hooks) for m in state.model.modules()]
                 seen["rng"] = torch.get_rng_state()
                 seen["buffer"] = state.model.norm.num_batches_tracked.item()
-                seen["meter"] = state.train_meters.losses.state_dict()["count"]
+                seen["meter"] = state.engine.train_meters.losses.state_dict()["count"]
 
     model.last = nn.Sequential(nn.Dropout(0.5), model.last)
     run(model, Before(), StopOnNaN(), Look())

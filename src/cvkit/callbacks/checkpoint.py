@@ -114,7 +114,7 @@ class Checkpoint(Callback):
 
     def on_batch_end(self, state: TrainState) -> None:
         """Saves in the middle of an epoch, where asked to."""
-        due = self.every_steps is not None and not state.group_open and state.step % self.every_steps == 0
+        due = self.every_steps is not None and not state.engine.group_open and state.step % self.every_steps == 0
         if due and state.step != self._saved_step and state.batch_index < len(state.train):
             self._save(state, last=True)
 

@@ -66,7 +66,7 @@ class CSVLogger(Callback):
         paths = [self.path, *([self.steps_path] if self.every_steps is not None else [])]
         _check_writable(self.path)
         held = next((path for path in paths if path.exists()), None)
-        if held is not None and not state.resumed:
+        if held is not None and not state.engine.resumed:
             raise ArgumentError(
                 f"{held} already holds a run",
                 got=f"{len(held.read_text(encoding='utf-8').splitlines())} lines",

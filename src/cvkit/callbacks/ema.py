@@ -62,7 +62,7 @@ class EMA(Callback):
         self._average = {
             name: value.to(now[name].device) if isinstance(value, Tensor) else value for name, value in average.items()
         }
-        state.averaged = self._average
+        state.engine.averaged = self._average
         self._seen = state.step
 
     def on_batch_end(self, state: TrainState) -> None:
@@ -92,9 +92,9 @@ class EMA(Callback):
 
     def on_fit_end(self, state: TrainState) -> None:
         """Leaves the average in the model, which has been saved by now."""
-        if state.averaged is not None and state.exception is None:
+        if state.engine.averaged is not None and state.exception is None:
             state.model.load_state_dict(self._average)
-        state.averaged = None
+        state.engine.averaged = None
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the average, the number of updates in it, and its decay, which a continued run must share."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from cvkit.errors import ArgumentError
+from cvkit.training import engine, loaders
 from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.state import TrainState
 
@@ -183,13 +184,13 @@ class _Watch:
         self._undo: list[tuple[Any, str, Any]] = []
         self._depth = 0
         self._open = True
-        runtime, hooks = state.runtime, state.hooks
-        self._around(runtime, "finished", "transform", "loop")
-        self._around(runtime, "place", "transfer", "transform")
-        self._around(runtime, "forward", "forward", "backward")
-        self._around(runtime, "forward_backward", "forward", "loop")
-        self._around(runtime, "finish_gradients", "update", "loop")
-        self._around(runtime, "update", "update", "loop")
+        hooks = state.engine.hooks
+        self._around(loaders, "finished", "transform", "loop")
+        self._around(state.runtime, "place", "transfer", "transform")
+        self._around(engine, "forward", "forward", "backward")
+        self._around(engine, "forward_backward", "forward", "loop")
+        self._around(engine, "finish_gradients", "update", "loop")
+        self._around(engine, "update", "update", "loop")
         self._around(hooks, "batch_start", "callbacks", "loop")
         self._around(hooks, "gradients_ready", "callbacks", "loop")
         self._around(hooks, "batch_end", "callbacks", "data")

@@ -84,7 +84,7 @@ class Progress(Callback):
             self._tail = now - self._now
         self._epoch_began = self._now = now
         self._first, self._validated = state.batch_index, 0
-        self._samples = state.train_meters.losses.weight
+        self._samples = state.engine.train_meters.losses.weight
         if self._bars and now >= self._next:
             self._refresh(state, now)
 
@@ -106,7 +106,7 @@ class Progress(Callback):
         self._finished += 1
         now = time.perf_counter()
         trained, seconds = self._now - self._epoch_began, now - self._epoch_began
-        samples = state.train_meters.losses.weight - self._samples
+        samples = state.engine.train_meters.losses.weight - self._samples
         parts = [f"epoch {state.epoch + 1}/{state.epochs}"]
         parts += [f"{name} {_short(value)}" for name, value in state.logs.items() if _captions(name)]
         parts.append(f"{seconds:.1f} s")
@@ -166,7 +166,7 @@ class Progress(Callback):
 
     def _parts(self, state: TrainState, now: float) -> list[str]:
         """Returns what stands beside the bar, what matters most first."""
-        meters, seconds = state.train_meters, self._now - self._epoch_began
+        meters, seconds = state.engine.train_meters, self._now - self._epoch_began
         done = state.batch_index - self._first
         losses = meters.losses
         losses.send()
@@ -281,14 +281,19 @@ def _summary(state: TrainState, seconds: float, now: int, width: int | None) -> 
         f"{len(rows)} epochs{here}, {state.step} steps, {_clock(seconds)}" + (f"; * best {name}" if known else "")
     )
     for which in ("best", "last"):
-        kept = [getattr(one, f"{which}_checkpoint", None) for one in (state.hooks.callbacks if state.hooks else ())]
+        kept = [
+            getattr(one, f"{which}_checkpoint", None)
+            for one in (state.engine.hooks.callbacks if state.engine.hooks else ())
+        ]
         lines += [f"{which}: {path}" for path in kept if path is not None][:1]
     return lines
 
 
 def _watched(state: TrainState) -> tuple[str, Literal["min", "max"] | None]:
     """Returns what decides which epoch is best: what a ``Checkpoint`` or ``EarlyStopping`` watches, else the loss."""
-    monitors = [getattr(one, "monitor", None) for one in reversed(state.hooks.callbacks if state.hooks else ())]
+    monitors = [
+        getattr(one, "monitor", None) for one in reversed(state.engine.hooks.callbacks if state.engine.hooks else ())
+    ]
     found = next((one for one in monitors if isinstance(one, Monitor)), None)
     return (found.name, found.mode) if found else ("val_loss" if state.val is not None else "train_loss", "min")
 

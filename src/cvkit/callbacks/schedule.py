@@ -99,7 +99,7 @@ class LRSchedule(Callback):
                 expected="a fresh one: an override puts it to where the run stands",
                 fix="build the optimizer and the scheduler anew before calling fit",
             )
-        replayed(self.scheduler, state.options[self._which], steps)
+        replayed(self.scheduler, state.engine.options[self._which], steps)
 
     def on_batch_end(self, state: TrainState) -> None:
         """Steps after an update."""

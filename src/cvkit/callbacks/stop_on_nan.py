@@ -69,7 +69,7 @@ class StopOnNaN(Callback):
 
     def on_batch_end(self, state: TrainState) -> None:
         """Looks at a batch that makes no update of its own, and at what has arrived."""
-        if state.group_open:
+        if state.engine.group_open:
             self._send("loss", _counting(state), state)
         self._look(state, wait=self.wait)
 
@@ -104,7 +104,7 @@ class StopOnNaN(Callback):
         """Ends the run, and says what is known."""
         epoch, batch, step = where
         state.stop_reason = REASON  # whatever was asked for before: what is spoilt must not be saved
-        state.reported = True  # the loop need not say it again
+        state.engine.reported = True  # the loop need not say it again
         at = f"epoch {epoch + 1}, batch {batch} (step {step})"
         said = {
             "loss": f"the training loss is {value} in {at}",
@@ -121,9 +121,9 @@ class StopOnNaN(Callback):
 
 def _counting(state: TrainState) -> Tensor | None:
     """Returns the batch's loss, and zero for one of which no target counts: that NaN spoils nothing."""
-    if state.loss is None or not isinstance(state.weight, Tensor):
+    if state.loss is None or not isinstance(state.engine.weight, Tensor):
         return state.loss
-    return state.loss.where(state.weight != 0, 0)
+    return state.loss.where(state.engine.weight != 0, 0)
 
 
 def _trained(state: TrainState) -> Iterator[Tensor]:
@@ -163,7 +163,7 @@ def _diagnosis(state: TrainState, *, here: bool) -> list[str]:
     inputs = _bad_inputs(state.batch)
     if inputs:
         return inputs
-    if state.compute is None:
+    if state.engine.compute is None:
         return []
     try:
         with _untouched(state), seeding.preserved():
@@ -212,7 +212,7 @@ def _untouched(state: TrainState) -> Iterator[None]:
 
 def _rerun(state: TrainState) -> list[str]:
     """Runs the batch again with an eye on every layer."""
-    if state.compute is None:
+    if state.engine.compute is None:
         return []
     first: list[str] = []
     passed: list[str] = []
@@ -236,7 +236,7 @@ def _rerun(state: TrainState) -> list[str]:
     ]
     try:
         with state.runtime.autocast(), torch.enable_grad():
-            result = state.compute(state.model, state.batch, state)
+            result = state.engine.compute(state.model, state.batch, state)
         loss, outputs = (result[0], result[1]) if isinstance(result, tuple) else (result, None)
         if not _finite([loss]):
             return first or [_blame_loss(loss, outputs)]

@@ -26,6 +26,7 @@ from cvkit.inference.progress_bar import bar, warn_skipped
 from cvkit.inference.sources import Decoding, Item, PredictionDataset, collect_items, skipped_by
 from cvkit.pixels import WHITE
 from cvkit.training import Runtime
+from cvkit.training.loaders import finished
 from cvkit.training.runtime import Precision
 from cvkit.transforms import Transform
 
@@ -270,7 +271,7 @@ class Predictor:
         given: PredictionDataset = loader.dataset
         self.model.eval()
         for raw in loader.batches(0, self.runtime.device):
-            inputs, _ = self.runtime.finished(loader, raw)
+            inputs, _ = finished(loader, raw, self.runtime)
             with torch.no_grad():
                 with self.runtime.autocast():
                     batch_outputs = run_views(self.runtime.module, inputs, views, self._reader)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cvkit.calls import warn
 from cvkit.errors import ArgumentError, DataError
 from cvkit.training import Runtime
-from cvkit.training.loaders import check_loader, explain_worker_errors, is_resumable
+from cvkit.training.loaders import check_loader, explain_worker_errors, finished, is_resumable
 from cvkit.training.runtime import Precision
 
 __all__ = ["evaluating", "predict"]
@@ -95,5 +95,5 @@ def _inputs(batches: Any, runtime: Runtime) -> Iterator[Any]:
     """Yields the inputs of each batch on the device; a loader of cvkit's brings them there ahead of time."""
     own = is_resumable(batches)
     for batch in batches.batches(0, runtime.device) if own else batches:
-        ready = runtime.finished(batches, batch) if own else runtime.place(batch)
+        ready = finished(batches, batch, runtime) if own else runtime.place(batch)
         yield ready[0] if isinstance(ready, tuple | list) else ready

@@ -215,11 +215,11 @@ def check_outputs(name: str, state: TrainState, outputs: Any, targets: Any) -> N
             if outputs is None
             else "pass step=…: a function (model, batch, state) -> (loss, outputs, targets) that picks out what the loss needs",
         )
-    if state.loss_spec.name in _CLASSES:
+    if state.engine.loss_spec.name in _CLASSES:
         _check_classes(name, outputs, targets, state)
         return
-    aligned = align(outputs, targets) if state.loss_spec.name in ALIGNED else (outputs, targets)
-    if state.loss_spec.name in _BROADCAST and aligned[0].shape != aligned[1].shape:
+    aligned = align(outputs, targets) if state.engine.loss_spec.name in ALIGNED else (outputs, targets)
+    if state.engine.loss_spec.name in _BROADCAST and aligned[0].shape != aligned[1].shape:
         indices = outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point()
         raise PreflightError(
             f"outputs and targets of {name} would be broadcast against each other: the loss would be silently wrong",
@@ -258,7 +258,7 @@ def _check_classes(name: str, outputs: Tensor, targets: Tensor, state: TrainStat
             fix="convert them: targets.long()",
         )
     known = len(getattr(state.train, "classes", None) or ())
-    _check_range(name, classes, targets[targets != state.loss_spec.ignore_index], known)
+    _check_range(name, classes, targets[targets != state.engine.loss_spec.ignore_index], known)
 
 
 def _reshape(outputs: Tensor, targets: Tensor) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from cvkit.errors import ArgumentError, unknown_name
-
-if TYPE_CHECKING:
-    from cvkit.training.state import TrainState
+from cvkit.training.state import TrainState
 
 __all__ = ["CHANGER", "HOOKS", "LAST", "OBSERVER", "Callback", "Hooks"]
 

@@ -19,12 +19,12 @@ from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
 from cvkit.losses import LossFunction
 from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.module_state import train_mode, unwrap
-from cvkit.training import loaders, setup
+from cvkit.training import engine, loaders, setup
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import inspect
-from cvkit.training.runtime import Precision, Runtime, Step
-from cvkit.training.state import TrainState
+from cvkit.training.runtime import Precision, Runtime
+from cvkit.training.state import Step, TrainState
 from cvkit.training.undo import undone
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _ramp(state: TrainState, step: Step, rates: list[float], stop_factor: float)
         The loss before the first update and after each, until some time after it has run away: how soon that is seen
         depends on the device, which is never waited for.
     """
-    runtime, ratios = state.runtime, _ratios(state)
+    ratios = _ratios(state)
     coming, seen = AsyncScalars(), list[float]()
     group: list[tuple[Tensor, Tensor | float]] = []
     train_mode(state.model)
@@ -268,9 +268,9 @@ def _ramp(state: TrainState, step: Step, rates: list[float], stop_factor: float)
     with closing(_endless(state)) as batches:
         for batch in batches:
             state.batch = batch
-            runtime.forward_backward(step, batch, state)
+            engine.forward_backward(step, batch, state)
             if state.loss is not None:
-                group.append((state.loss, state.weight))
+                group.append((state.loss, state.engine.weight))
             if not state.at_update():
                 continue
             coming.put(None, _mean_loss(group, state))
@@ -280,8 +280,8 @@ def _ramp(state: TrainState, step: Step, rates: list[float], stop_factor: float)
                 break
             for settings, ratio in ratios:
                 _set_rate(settings, rates[state.step] * ratio)
-            runtime.finish_gradients(state)
-            runtime.update(state)
+            engine.finish_gradients(state)
+            engine.update(state)
     return seen + [value for _, value in coming.all()]
 
 
@@ -289,7 +289,7 @@ def _endless(state: TrainState) -> Generator[Any]:
     """Yields the batches of one epoch after the other."""
     while True:
         state.begin_epoch()
-        yield from state.runtime.feed(state.train, state)
+        yield from engine.feed(state.train, state)
         if state.batch_index == 0:
             raise loaders.used_up(state.train, state.epoch)
         state.epoch, state.batch_index = state.epoch + 1, 0
@@ -298,7 +298,7 @@ def _endless(state: TrainState) -> Generator[Any]:
 def _mean_loss(group: list[tuple[Tensor, Tensor | float]], state: TrainState) -> Tensor:
     """Returns the mean over some batches, each by what it counts for, on the device."""
     whole = sum(weight for _, weight in group)
-    if state.loss_spec.reduction == "sum":
+    if state.engine.loss_spec.reduction == "sum":
         return torch.stack([loss for loss, _ in group]).sum() / whole
     if len(group) == 1:
         return group[0][0]

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,15 +15,15 @@ from torch.utils.data import DataLoader
 from cvkit import seeding, worker_signals
 from cvkit.errors import ArgumentError, CvkitError, DataError
 from cvkit.numbering import check_numbering
+from cvkit.training.runtime import Runtime
 from cvkit.training.signals import SIGNALLED
-
-if TYPE_CHECKING:
-    from cvkit.training.state import TrainState
+from cvkit.training.state import TrainState
 
 __all__ = [
     "check_loader",
     "epoch_of",
     "explain_worker_errors",
+    "finished",
     "first_batch",
     "is_resumable",
     "keeps_place",
@@ -291,8 +291,15 @@ def until_lost(batches: Iterator[Any], state: TrainState) -> Iterator[Any]:
     try:
         yield from batches
     except (RuntimeError, DataError) as error:
-        if not lost(error) or state.stop_reason not in SIGNALLED or state.group_open:
+        if not lost(error) or state.stop_reason not in SIGNALLED or state.engine.group_open:
             raise
+
+
+def finished(loader: Any, batch: Any, runtime: Runtime) -> Any:
+    """Turns a batch as the loader gives it into one as the model gets it: placed, then the batch transform."""
+    if runtime.device.type != "cpu":
+        batch = runtime.place(batch)
+    return loader.finish(batch) if is_resumable(loader) else batch
 
 
 def open_epoch(

@@ -17,15 +17,15 @@ from cvkit.calls import warn
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.module_state import train_mode
-from cvkit.training import loaders, run_changes, setup
+from cvkit.training import engine, loaders, run_changes, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import inspect, warn_of
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
-from cvkit.training.runtime import Precision, Runtime, Step, deterministic_kernels
+from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
-from cvkit.training.state import FitResult, TrainState
+from cvkit.training.state import FitResult, Step, TrainState
 
 __all__ = ["evaluate", "fit", "preflight"]
 
@@ -121,14 +121,14 @@ def fit(
         start = setup.start_seed(seed)
         state = setup.state(model, train, val, runtime, loss=loss, metrics=metrics, own_step=step is not None)
         state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, start, accumulate, clip_norm
-        hooks = state.hooks = Hooks(callbacks)
+        hooks = state.engine.hooks = Hooks(callbacks)
         setup.add_optimizers(state, optimizer, lr)
         setup.add_schedules(state, schedule)
-        compute = state.compute = step or setup.usual_step(state)
+        compute = state.engine.compute = step or setup.usual_step(state)
         identify(state, resume, override, schedule, step)
         if preflight:
             warn_of(inspect(state, compute, own_step=step is not None))
-        state.resumed = resume is not False
+        state.engine.resumed = resume is not False
         with locked_directories(callbacks):
             restore_run(state, find_checkpoints(callbacks, resume), seed)
             try:
@@ -140,14 +140,14 @@ def fit(
                 ):
                     _train(state, hooks, compute)
             finally:  # whoever trains with this loader next gets epochs that it has not served
-                loaders.move_to_epoch(train, state.first_epoch + state.epochs_begun)
+                loaders.move_to_epoch(train, state.engine.first_epoch + state.epochs_begun)
     state.model.eval()
     return setup.result(state)
 
 
 def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
     """The loop."""
-    runtime, losses = state.runtime, state.train_meters.losses
+    losses = state.engine.train_meters.losses
     state.model.zero_grad()
     restore_rng(state)
     for _ in state.remaining_epochs():
@@ -156,18 +156,18 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
         hooks.epoch_start(state)
         if state.batch_index > 0:  # only ever after a resume
             restore_rng(state)
-        for batch in runtime.feed(state.train, state):
-            state.batch, state.used_lrs = batch, None
+        for batch in engine.feed(state.train, state):
+            state.batch, state.engine.used_lrs = batch, None
             hooks.batch_start(state)
-            runtime.forward_backward(step, batch, state)
+            engine.forward_backward(step, batch, state)
             if state.at_update():
-                runtime.finish_gradients(state)
+                engine.finish_gradients(state)
                 hooks.gradients_ready(state)
-                runtime.update(state)
+                engine.update(state)
             hooks.batch_end(state)
             if losses.first_nonfinite is not None:
                 _report_nonfinite(state)
-            if state.stop_reason is not None and not state.group_open:
+            if state.stop_reason is not None and not state.engine.group_open:
                 break
         if state.stop_reason in SIGNALLED or (state.stop_reason and state.batch_index < len(state.train)):
             return  # in the middle of an epoch: a checkpoint saved now continues right here
@@ -181,10 +181,10 @@ def _close_epoch(state: TrainState, hooks: Hooks) -> None:
     """Deals with a loader that gave fewer batches than its length says: the last group is still updated."""
     if state.batch_index == 0:
         raise loaders.used_up(state.train, state.epoch)
-    if state.group_open:
-        state.runtime.finish_gradients(state)
+    if state.engine.group_open:
+        engine.finish_gradients(state)
         hooks.gradients_ready(state)
-        state.runtime.update(state)
+        engine.update(state)
     if state.batch_index != len(state.train):
         warn(
             f"train says that it has {len(state.train)} batches and gave {state.batch_index} in epoch {state.epoch + 1}: "
@@ -198,7 +198,7 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     Returns:
         Whether the epoch is complete; a signal during validation leaves it open, to be validated after a resume.
     """
-    row = {f"train_{name}": value for name, value in state.train_meters.values().items()}
+    row = {f"train_{name}": value for name, value in state.engine.train_meters.values().items()}
     if not state.finite:
         _report_nonfinite(state)
     if state.val is not None:
@@ -218,32 +218,32 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
 
 def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] | None:
     """Runs the validation batches; returns loss and metrics, or ``None`` when a signal came in between."""
-    state.training, state.meters = False, state.val_meters
-    state.meters.reset()
+    state.training, state.engine.meters = False, state.engine.val_meters
+    state.engine.meters.reset()
     state.model.eval()
     try:
         with torch.no_grad(), _with_averages(state):
-            for batch in state.runtime.feed(state.val, state):
+            for batch in engine.feed(state.val, state):
                 state.batch = batch
-                state.runtime.forward(step, batch, state)
+                engine.forward(step, batch, state)
                 hooks.validation_batch_end(state)
                 if state.stop_reason in SIGNALLED:
                     return None
         if state.stop_reason in SIGNALLED:  # and the batches ended with a worker that the signal ended too
             return None
-        return state.meters.values()
+        return state.engine.meters.values()
     finally:
-        state.training, state.meters = True, state.train_meters
+        state.training, state.engine.meters = True, state.engine.train_meters
 
 
 @contextmanager
 def _with_averages(state: TrainState) -> Iterator[None]:
     """Puts averaged weights into the model, where there are any, and its own back afterwards."""
-    if state.averaged is None:
+    if state.engine.averaged is None:
         yield
         return
     own = copy.deepcopy(state.model.state_dict())
-    state.model.load_state_dict(state.averaged)
+    state.model.load_state_dict(state.engine.averaged)
     try:
         yield
     finally:
@@ -252,10 +252,10 @@ def _with_averages(state: TrainState) -> Iterator[None]:
 
 def _report_nonfinite(state: TrainState) -> None:
     """Warns, once a run, of the first loss that is not finite."""
-    first = state.train_meters.losses.first_nonfinite
-    if first is None or state.reported:
+    first = state.engine.train_meters.losses.first_nonfinite
+    if first is None or state.engine.reported:
         return
-    state.reported = True
+    state.engine.reported = True
     step = state.epoch * state.steps_per_epoch + first // state.accumulate + 1
     warn(
         f"the training loss is not finite in epoch {state.epoch + 1}, batch {first + 1} (step {step}). This is said once a "

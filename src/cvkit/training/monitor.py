@@ -64,7 +64,9 @@ class Monitor:
 
     def _ask(self, state: TrainState) -> Literal["min", "max"]:
         kind = self.name.removeprefix("train_").removeprefix("val_")
-        higher = False if kind == "loss" else getattr(state.train_meters.metrics.get(kind), "higher_is_better", None)
+        higher = (
+            False if kind == "loss" else getattr(state.engine.train_meters.metrics.get(kind), "higher_is_better", None)
+        )
         if higher is None:
             raise ArgumentError(
                 f"which way {self.name} is better is not known",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
@@ -15,7 +15,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from cvkit.errors import ArgumentError, UnknownNameError, unknown_name
 from cvkit.registry import Registry
 
-__all__ = ["DEFAULT_LR", "group_options", "optimizers", "resolve_optimizers", "resolve_schedules", "schedules"]
+__all__ = [
+    "DEFAULT_LR",
+    "current_lrs",
+    "group_options",
+    "optimizers",
+    "resolve_optimizers",
+    "resolve_schedules",
+    "schedules",
+]
 
 DEFAULT_LR = 1e-3
 
@@ -140,6 +148,14 @@ def _builder(name: str) -> Callable[..., Optimizer]:
         expected=f"one of: {', '.join(optimizers.names())}; or a factory params -> Optimizer",
         fix=f"optimizer=lambda p: torch.optim.{torchs}(p, lr=…), and leave lr out",
     )
+
+
+def current_lrs(optimizers: Sequence[Optimizer]) -> list[list[float | Tensor]]:
+    """Returns the learning rate of each parameter group as it is set, one that is a tensor as a copy; waits for nothing."""
+    return [
+        [lr.clone() if isinstance(lr := group["lr"], Tensor) else lr for group in one.param_groups]
+        for one in optimizers
+    ]
 
 
 def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:

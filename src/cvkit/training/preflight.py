@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from cvkit import calls, seeding
 from cvkit.errors import CvkitError, PreflightError
 from cvkit.module_state import train_mode
-from cvkit.training import loaders
+from cvkit.training import engine, loaders
 from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
-from cvkit.training.runtime import Step
-from cvkit.training.state import TrainState
+from cvkit.training.state import Step, TrainState
 
 __all__ = ["inspect", "warn_of"]
 
@@ -39,16 +38,16 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
     """
     notes: list[str] = []
     _check_labels(state)
-    if state.loss_spec.classification and not own_step:
+    if state.engine.loss_spec.classification and not own_step:
         notes += in_order(state.train)
     sources = [("train", state.train), *([("val", state.val)] if state.val is not None else [])]
     with _untouched(state):
         for name, loader in sources:
-            batch = state.runtime.finished(loader, loaders.first_batch(name, loader))
+            batch = loaders.finished(loader, loaders.first_batch(name, loader), state.runtime)
             if not own_step:
                 check_batch(name, loader, batch)
             state.training = name == "train"
-            state.meters = state.train_meters if state.training else state.val_meters
+            state.engine.meters = state.engine.train_meters if state.training else state.engine.val_meters
             state.batch = batch
             train_mode(state.model) if state.training else state.model.eval()
             _trace(name, state, step, batch, own_step=own_step)
@@ -77,10 +76,10 @@ def _untouched(state: TrainState) -> Iterator[None]:
         for module, mode in modes:
             module.training = mode
         state.runtime.module = compiled
-        state.training, state.meters = True, state.train_meters
+        state.training, state.engine.meters = True, state.engine.train_meters
         state.batch = state.loss = state.outputs = state.targets = None
-        state.train_meters.reset()
-        state.val_meters.reset()
+        state.engine.train_meters.reset()
+        state.engine.val_meters.reset()
 
 
 def _tensors(state: TrainState) -> Iterator[Tensor]:
@@ -114,13 +113,13 @@ def _trace(name: str, state: TrainState, step: Step, batch: Any, *, own_step: bo
     try:
         with context:
             if own_step:
-                loss = state.runtime.forward(step, batch, state)
+                loss = engine.forward(step, batch, state)
             else:
                 with state.runtime.autocast():
                     outputs = state.model(batch[0])
                 stage = "loss"
                 check_outputs(name, state, outputs, batch[1])
-                loss = state.runtime.forward(step, batch, state)
+                loss = engine.forward(step, batch, state)
             stage = "backward"
             _check_loss(name, state, loss, own_step=own_step)
             if state.training:
@@ -161,7 +160,7 @@ def _diagnosis(
 
 
 def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> None:
-    where = "your step" if own_step else f"the loss {state.loss_spec.name}"
+    where = "your step" if own_step else f"the loss {state.engine.loss_spec.name}"
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.ndim != 0:
         raise PreflightError(
             f"{where} does not give one number",
@@ -183,7 +182,7 @@ def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> N
             expected="(loss, outputs, targets)",
             fix="return loss, outputs, targets from the step, or leave metrics out",
         )
-    if not bool(torch.isfinite(loss)) and state.weight != 0:
+    if not bool(torch.isfinite(loss)) and state.engine.weight != 0:
         raise PreflightError(
             f"the loss of the first batch of {name} is {float(loss.detach())}",
             got=f"a batch {shape(state.batch)}",
@@ -194,11 +193,11 @@ def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> N
 
 def _none_counts(name: str, state: TrainState) -> list[str]:
     """Returns a note where no target of a batch counts: its loss is 0 / 0, and the mean leaves it out."""
-    if state.weight != 0:
+    if state.engine.weight != 0:
         return []
     return [
-        f"no target of the first batch of {name} counts: all are ignore_index={state.loss_spec.ignore_index}, or of classes of "
-        "weight 0; its loss is NaN, and such a batch counts nothing in the mean and trains nothing"
+        f"no target of the first batch of {name} counts: all are ignore_index={state.engine.loss_spec.ignore_index}, or of "
+        "classes of weight 0; its loss is NaN, and such a batch counts nothing in the mean and trains nothing"
     ]
 
 
@@ -208,7 +207,7 @@ def _gradients(state: TrainState) -> list[str]:
     notes = []
     if unused:
         notes.append(f"{_some(unused)} took no part in the loss and will not be trained")
-    loose = {id(p) for p in state.runtime.loose}
+    loose = {id(p) for p in state.engine.loose}
     forgotten = [name for name, p in named if id(p) in loose]
     if forgotten:
         notes.append(f"no optimizer holds {_some(forgotten)}: freeze them, or add them to an optimizer")
@@ -222,7 +221,7 @@ def _gradients(state: TrainState) -> list[str]:
 
 def _softmaxed(state: TrainState) -> list[str]:
     outputs = state.outputs
-    if state.loss_spec.name not in ("cross_entropy", "CrossEntropyLoss") or not isinstance(outputs, Tensor):
+    if state.engine.loss_spec.name not in ("cross_entropy", "CrossEntropyLoss") or not isinstance(outputs, Tensor):
         return []
     probabilities = bool((outputs >= 0).all()) and torch.allclose(
         outputs.sum(1), torch.ones((), dtype=outputs.dtype, device=outputs.device), atol=1e-3
@@ -234,7 +233,7 @@ def _softmaxed(state: TrainState) -> list[str]:
 
 def _surplus(state: TrainState) -> list[str]:
     outputs, known = state.outputs, len(getattr(state.train, "classes", None) or ())
-    if state.loss_spec.name not in ("cross_entropy", "CrossEntropyLoss") or not isinstance(outputs, Tensor):
+    if state.engine.loss_spec.name not in ("cross_entropy", "CrossEntropyLoss") or not isinstance(outputs, Tensor):
         return []
     if not known or outputs.ndim < 2 or outputs.shape[1] <= known:
         return []

@@ -85,9 +85,9 @@ def identify(state: TrainState, resume: object, override: object, schedule: Any,
     Raises:
         ArgumentError: An ``override`` that is no sequence of known names.
     """
-    callbacks = state.hooks.callbacks if state.hooks is not None else ()
+    callbacks = state.engine.hooks.callbacks if state.engine.hooks is not None else ()
     if resume is not False or override or any(hasattr(callback, "checkpoints") for callback in callbacks):
-        state.identity = run_changes.begin(state, override, schedule, step)
+        state.engine.identity = run_changes.begin(state, override, schedule, step)
 
 
 def restore_run(state: TrainState, sources: Sequence[Path], seed: int | None = None) -> None:
@@ -139,5 +139,5 @@ def restore_rng(state: TrainState) -> None:
 
     Called after the start of the run, and once more after the start of an epoch that is entered in the middle.
     """
-    if state.resume_rng is not None:
-        seeding.restore(state.resume_rng)
+    if state.engine.resume_rng is not None:
+        seeding.restore(state.engine.resume_rng)

@@ -13,11 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit.errors import ArgumentError, CheckpointError, unknown_name
 from cvkit.training import run_identity as facts_
+from cvkit.training.identity import Fact, Facts, GivenArguments, Identity
 from cvkit.training.optimizers import group_options
-from cvkit.training.run_identity import PARTS, Fact, Facts, PredictionDataset, fingerprint
+from cvkit.training.run_identity import PARTS, fingerprint
 from cvkit.training.state import TrainState
 
-__all__ = ["Changes", "Identity", "begin", "check", "recorded", "remembered"]
+__all__ = ["Changes", "begin", "check", "recorded", "remembered"]
 
 WHOLE = {"accumulate", "data"}
 """Parts that change between epochs only: the place in the middle of one is counted in batches of the run before."""
@@ -50,25 +51,6 @@ class Changes:
         return [name.removeprefix(f"{owner}'s ") for name in self.names if name.startswith(f"{owner}'s ")]
 
 
-@dataclasses.dataclass(slots=True)
-class Identity:
-    """What decides a run, taken down before anything has moved.
-
-    Attributes:
-        given: What of ``fit``'s arguments is not in the state as it came.
-        facts: What decides the run; those that have turned out to be state are taken out.
-        fingerprint: Those of them that are about the data, as older versions keep them.
-        override: Names of what may differ from the run that is continued.
-        overridden: What has differed so far, one line a change, with the step.
-    """
-
-    given: PredictionDataset
-    facts: Facts
-    fingerprint: dict[str, Any]
-    override: tuple[str, ...] = ()
-    overridden: list[str] = dataclasses.field(default_factory=list)
-
-
 def begin(state: TrainState, override: object = (), schedule: Any = None, step: Any = None) -> Identity:
     """Takes down what decides the run.
 
@@ -83,7 +65,7 @@ def begin(state: TrainState, override: object = (), schedule: Any = None, step: 
         UnknownNameError: A name that stands for nothing that is compared.
     """
     names = _checked(override, state)
-    given = PredictionDataset(schedule, step, known_options(state))
+    given = GivenArguments(schedule, step, known_options(state))
     found = facts_.gather(state, given)
     return Identity(given, found, fingerprint(state, found), names)
 
@@ -105,8 +87,8 @@ def _checked(override: object, state: TrainState) -> tuple[str, ...]:
 
 def recorded(state: TrainState) -> dict[str, Any]:
     """Returns what a checkpoint holds of what decides the run."""
-    own = state.identity = state.identity or begin(state)
-    own.facts = facts_.restore_rng(own.facts, state, own.given)
+    own = state.engine.identity = state.engine.identity or begin(state)
+    own.facts = facts_.without_state(own.facts, state, own.given)
     settings = {name: fact.value for name, fact in own.facts.items() if name not in own.fingerprint}
     return {"data": own.fingerprint, "settings": settings, "overridden": own.overridden}
 
@@ -125,7 +107,7 @@ def check(state: TrainState, saved: Mapping[str, Any], source: object) -> Change
     Raises:
         CheckpointError: Something else differs, or something that cannot change in the middle of an epoch.
     """
-    own = state.identity = state.identity or begin(state)
+    own = state.engine.identity = state.engine.identity or begin(state)
     then = {name: str(value) for name, value in saved["data"].items() if value is not None} | dict(saved["settings"])
     now = {name: fact.value for name, fact in own.facts.items()}
     planned = _length(then, saved["epochs"]) == _length(now, state.epochs)
@@ -225,7 +207,7 @@ def known_options(state: TrainState) -> list[list[dict[str, Any]]]:
     one that it began with counts, unless somebody has changed it since the training ended.
     """
     found = []
-    for optimizer, now in zip(state.optimizers, state.options, strict=True):
+    for optimizer, now in zip(state.optimizers, state.engine.options, strict=True):
         before, after = _left.get(optimizer, ([], []))
         same = facts_.option_texts(after) == facts_.option_texts(now)
         found.append(before if before and (same or _is_scheduled(optimizer, state)) else now)
@@ -234,7 +216,10 @@ def known_options(state: TrainState) -> list[list[dict[str, Any]]]:
 
 def _is_scheduled(optimizer: Optimizer, state: TrainState) -> bool:
     """Whether a callback steps a scheduler over the optimizer, which changes its options as soon as it is built."""
-    held = [getattr(one, "scheduler", None) for one in (state.hooks.callbacks if state.hooks is not None else ())]
+    held = [
+        getattr(one, "scheduler", None)
+        for one in (state.engine.hooks.callbacks if state.engine.hooks is not None else ())
+    ]
     return any(isinstance(one, LRScheduler) and getattr(one, "optimizer", None) is optimizer for one in held)
 
 
@@ -244,6 +229,6 @@ def remembered(state: TrainState) -> Iterator[None]:
     try:
         yield
     finally:
-        if state.identity is not None:
-            for optimizer, before in zip(state.optimizers, state.identity.given.options, strict=True):
+        if state.engine.identity is not None:
+            for optimizer, before in zip(state.optimizers, state.engine.identity.given.options, strict=True):
                 _left[optimizer] = [dict(group) for group in before], group_options(optimizer)

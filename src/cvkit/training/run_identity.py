@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -18,21 +18,19 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from cvkit.training.callback import CHANGER
+from cvkit.training.identity import Fact, Facts, GivenArguments
 from cvkit.training.loaders import is_resumable
 from cvkit.training.stable_text import Description, describe, digest, plain_text
 from cvkit.training.state import TrainState
 
 __all__ = [
     "PARTS",
-    "Fact",
-    "Facts",
-    "PredictionDataset",
     "fingerprint",
     "gather",
     "of_scheduler",
     "option_names",
     "option_texts",
-    "restore_rng",
+    "without_state",
 ]
 
 PARTS = {
@@ -64,44 +62,7 @@ _STEPPED = {
 """Attributes of torch's schedulers that say how far they are, or follow from the optimizer."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fact:
-    """One thing that decides a run.
-
-    Attributes:
-        value: As text.
-        parts: Names in ``override`` that let it change; none where nothing does.
-        behind: Names of facts whose change explains a change of this one.
-        planned: Whether it follows from the length of the run, which may change.
-        moves: Whether training may change it, as the buffers of a loss: once it has, it is no longer compared.
-    """
-
-    value: str
-    parts: tuple[str, ...] = ()
-    behind: tuple[str, ...] = ()
-    planned: bool = False
-    moves: bool = False
-
-
-Facts: TypeAlias = dict[str, Fact]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PredictionDataset:
-    """What of ``fit``'s arguments is not in the state as it came.
-
-    Attributes:
-        schedule: A name, a factory, or nothing.
-        step: The user's own step, if there is one.
-        options: The options of each optimizer's parameter groups, before a schedule has changed them.
-    """
-
-    schedule: Any
-    step: Any
-    options: Sequence[Sequence[Mapping[str, Any]]]
-
-
-def gather(state: TrainState, given: PredictionDataset) -> Facts:
+def gather(state: TrainState, given: GivenArguments) -> Facts:
     """Returns all facts of a run that is about to start.
 
     Args:
@@ -115,19 +76,19 @@ def gather(state: TrainState, given: PredictionDataset) -> Facts:
     found["precision"] = Fact(state.runtime.precision, ("precision",))
     found["precision asked for"] = Fact(state.runtime.asked_precision)  # "auto" may come to another on another device
     found |= _of_optimizers(state, given.options) | _of_schedules(state, given.schedule)
-    state.val_meters.reset()  # what its metrics have summed elsewhere is no part of what they are
-    return found | _moving(state, given.step, state.val_meters.metrics)
+    state.engine.val_meters.reset()  # what its metrics have summed elsewhere is no part of what they are
+    return found | _moving(state, given.step, state.engine.val_meters.metrics)
 
 
-def restore_rng(facts: Facts, state: TrainState, given: PredictionDataset) -> Facts:
+def without_state(facts: Facts, state: TrainState, given: GivenArguments) -> Facts:
     """Returns the facts without those that the training has changed by now: they are state, which is saved as such."""
-    now = _moving(state, given.step, state.train_meters.metrics)
+    now = _moving(state, given.step, state.engine.train_meters.metrics)
     return {name: fact for name, fact in facts.items() if not fact.moves or now.get(name) == fact}
 
 
 def _moving(state: TrainState, step: Any, metrics: Mapping[str, Any]) -> Facts:
     """Returns the facts that are read off objects of the user's, which training might change."""
-    found = {"loss": Fact(state.loss_spec.name, ("loss",))}
+    found = {"loss": Fact(state.engine.loss_spec.name, ("loss",))}
     found |= _described("loss", describe(state.loss_fn), "loss", shape="the loss's make", behind=("loss",))
     found |= _described("step", describe(step), "step")
     found |= _of_transforms(state.train, "") | _of_transforms(state.val, "val ")
@@ -301,7 +262,7 @@ def _of_callbacks(state: TrainState) -> Facts:
     """Returns what callbacks say of themselves by ``must_match``."""
     found: Facts = {}
     there: dict[str, list[str]] = {"callbacks": [], "schedule": []}
-    for key, callback in state.hooks.keyed() if state.hooks is not None else ():
+    for key, callback in state.engine.hooks.keyed() if state.engine.hooks is not None else ():
         said = callback.must_match() if hasattr(callback, "must_match") else {}
         part = str(getattr(callback, "override", "callbacks"))
         if said and getattr(callback, "order", CHANGER) == CHANGER:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from cvkit.errors import DeviceError, ModelError, unknown_name
 from cvkit.module_state import unwrap
-from cvkit.training import loaders
 
-if TYPE_CHECKING:
-    from cvkit.training.state import TrainState
-
-__all__ = ["Precision", "Runtime", "Step"]
+__all__ = ["Precision", "Runtime"]
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
-Step: TypeAlias = "Callable[[nn.Module, Any, TrainState], Tensor | tuple[Tensor, Any, Any]]"
 
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -42,7 +36,6 @@ class Runtime:
         asked_precision: What was asked for, which may be ``"auto"``.
         module: What is run: the model, compiled if asked for.
         scaler: The loss scaler, which only fp16 needs.
-        loose: Trainable parameters that no optimizer holds; their gradients are dropped at each update.
 
     Raises:
         DeviceError: A device or precision that this machine does not have.
@@ -57,9 +50,6 @@ class Runtime:
         self.compile = compile
         self.module: Any = None
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
-        self.loose: list[nn.Parameter] = []
-        self._group_weight: Any = 0
-        self._group_size: Any = 0
 
     def __repr__(self) -> str:
         return f"Runtime(device={str(self.device)!r}, precision={self.precision!r}, compile={self.compile})"
@@ -105,117 +95,6 @@ class Runtime:
             return type(batch)(self.place(value) for value in batch)
         return batch
 
-    def finished(self, loader: Any, batch: Any) -> Any:
-        """Turns a batch as the loader gives it into one as the model gets it: placed, then the batch transform."""
-        if self.device.type != "cpu":
-            batch = self.place(batch)
-        return loader.finish(batch) if loaders.is_resumable(loader) else batch
-
-    def feed(self, loader: Any, state: TrainState) -> Iterator[Any]:
-        """Yields the batches of the epoch under way, on the device, from the state's position on, and clocks the wait."""
-        start = state.batch_index if state.training else 0
-        own = loaders.is_resumable(loader)
-        if state.training and start == 0 and not own:
-            state.epoch_rng = loaders.random_state(loader)
-        random = state.epoch_rng if state.training else None
-        source = loaders.open_epoch(loader, state.first_epoch + state.epoch, start, random, self.device)
-        ready = not own and self.device.type == "cpu"  # asked once: a device's type takes time to tell
-        clock = time.perf_counter
-        began = clock()
-        for batch in loaders.until_lost(source, state):
-            if not ready:
-                if state.training:  # a loader may have left out a batch none of whose samples could be read
-                    state.batch_index = getattr(batch, "place", state.batch_index)
-                batch = self.finished(loader, batch)
-            state.data_seconds += clock() - began
-            yield batch
-            began = clock()
-
-    def forward(self, step: Step, batch: Any, state: TrainState) -> Tensor:
-        """Runs a step on a batch and files what came of it into the state.
-
-        Returns:
-            The loss, with its graph.
-        """
-        if self.precision == "fp32":
-            result = step(self.module, batch, state)
-        else:
-            with self.autocast():
-                result = step(self.module, batch, state)
-        if isinstance(result, tuple):
-            loss, outputs, state.targets = result
-            state.outputs = outputs.detach() if isinstance(outputs, Tensor) else outputs
-            state.samples = loaders.samples_in(outputs)
-        else:
-            loss, state.outputs, state.targets = result, None, None
-            state.samples = loaders.samples_in(batch)
-        state.loss = loss.detach()
-        state.weight = weight = state.loss_spec.weigh(state.targets, state.samples)
-        meters = state.meters
-        if state.loss_spec.reduction == "sum":
-            meters.losses.add(state.loss, 1, state.samples)
-        else:
-            meters.losses.add_mean(state.loss, weight)
-        if state.outputs is not None:
-            for metric in meters.metrics.values():
-                metric.update(state.outputs, state.targets)
-        return loss
-
-    def forward_backward(self, step: Step, batch: Any, state: TrainState) -> None:
-        """Runs a step on a batch and adds its gradients to those of the group it belongs to."""
-        loss = self.forward(step, batch, state)
-        if state.accumulate > 1 and state.loss_spec.reduction == "mean":
-            loss = self._weighted(loss, state)
-        if self.scaler is not None:
-            loss = self.scaler.scale(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.batch_index += 1
-
-    def _weighted(self, loss: Tensor, state: TrainState) -> Tensor:
-        """Scales a batch's mean by its share of a full group, as if every batch were as large as the group's first."""
-        weight: Any = state.weight
-        if isinstance(weight, Tensor):
-            weight = weight.to(loss.dtype)
-        if isinstance(self._group_size, int) and self._group_size == 0:
-            self._group_size = _not_zero(weight) * state.accumulate
-        self._group_weight = self._group_weight + weight
-        weighted: Tensor = loss * (weight / self._group_size)
-        return weighted
-
-    def finish_gradients(self, state: TrainState) -> None:
-        """Makes the gradients of a group what those of one large batch would be, and takes the loss scale off."""
-        if self.scaler is not None:
-            for optimizer in state.optimizers:
-                self.scaler.unscale_(optimizer)
-        if state.accumulate == 1:
-            return
-        size, weight = self._group_size, self._group_weight
-        self._group_size = self._group_weight = 0
-        if isinstance(weight, Tensor) or size != weight:
-            gradients = [p.grad for p in _held(state) if p.grad is not None]
-            torch._foreach_mul_(gradients, size / _not_zero(weight))
-
-    def update(self, state: TrainState) -> None:
-        """Clips, steps every optimizer and schedule, clears the gradients and counts the update."""
-        if state.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(_held(state), state.clip_norm)
-        state.keep_lrs()
-        for optimizer in state.optimizers:
-            if self.scaler is None:
-                optimizer.step()
-            else:
-                self.scaler.step(optimizer)
-                optimizer._opt_called = True  # type: ignore[attr-defined]  # else schedules warn of a skipped step
-            optimizer.zero_grad()
-        for parameter in self.loose:
-            parameter.grad = None
-        if self.scaler is not None:
-            self.scaler.update()
-        for schedule in state.schedules:
-            schedule.step()
-        state.group_open = False
-        state.step += 1
-
 
 def _compiled(model: nn.Module) -> nn.Module:
     """Returns the model through ``torch.compile``, so that a continued run computes what an undisturbed one does.
@@ -233,16 +112,6 @@ def _compiled(model: nn.Module) -> nn.Module:
 
 _GRAPHS = 256
 """How many graphs of one function torch may make."""
-
-
-def _not_zero(weight: Any) -> Any:
-    """Returns a weight that can be divided by: where it is 0 no target counts, and the gradients are zeros."""
-    return weight.where(weight != 0, 1) if isinstance(weight, Tensor) else weight
-
-
-def _held(state: TrainState) -> list[Tensor]:
-    """Returns what the optimizers hold now; callbacks may have added to it."""
-    return [p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
 @contextmanager

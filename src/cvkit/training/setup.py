@@ -17,10 +17,11 @@ from cvkit.errors import ArgumentError, DeviceError
 from cvkit.losses import resolve_loss
 from cvkit.registry import default_callbacks
 from cvkit.training import loaders
+from cvkit.training.internals import Internals
 from cvkit.training.meters import Meters, resolve_metrics
 from cvkit.training.optimizers import group_options, resolve_optimizers, resolve_schedules
-from cvkit.training.runtime import Runtime, Step
-from cvkit.training.state import FitResult, TrainState
+from cvkit.training.runtime import Runtime
+from cvkit.training.state import FitResult, Step, TrainState
 
 __all__ = [
     "add_optimizers",
@@ -134,21 +135,17 @@ def state(
         model=runtime.prepare(model),
         train=train,
         val=val,
-        loss_spec=spec,
-        train_meters=meters,
-        val_meters=val_meters,
-        meters=meters,
         runtime=runtime,
-        first_epoch=loaders.epoch_of(train),
+        engine=Internals(spec, meters, val_meters, meters, first_epoch=loaders.epoch_of(train)),
     )
 
 
 def add_optimizers(state: TrainState, optimizer: Any, lr: float) -> None:
     """Adds the optimizers, over parameters that are on the device by now."""
     state.optimizers = resolve_optimizers(optimizer, state.model, lr)
-    state.options = [group_options(one) for one in state.optimizers]
+    state.engine.options = [group_options(one) for one in state.optimizers]
     held = {id(p) for one in state.optimizers for group in one.param_groups for p in group["params"]}
-    state.runtime.loose = [p for p in state.model.parameters() if p.requires_grad and id(p) not in held]
+    state.engine.loose = [p for p in state.model.parameters() if p.requires_grad and id(p) not in held]
 
 
 def add_schedules(state: TrainState, schedule: str | Callable[..., LRScheduler] | None) -> None:
@@ -171,7 +168,7 @@ def usual_step(state: TrainState) -> Step:
 def result(state: TrainState) -> FitResult:
     """Returns what ``fit`` returns."""
     paths: dict[str, Path | None] = {"best_checkpoint": None, "last_checkpoint": None}
-    for callback in state.hooks.callbacks if state.hooks is not None else ():
+    for callback in state.engine.hooks.callbacks if state.engine.hooks is not None else ():
         for name in paths:
             paths[name] = paths[name] or getattr(callback, name, None)
     parts = state.skipped[: 1 if state.val is state.train else 2]

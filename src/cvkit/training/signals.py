@@ -8,12 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cvkit import worker_signals
-
-if TYPE_CHECKING:
-    from cvkit.training.state import TrainState
+from cvkit.training.state import TrainState
 
 __all__ = ["SIGNALLED", "graceful"]
 

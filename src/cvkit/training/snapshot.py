@@ -36,16 +36,16 @@ def capture(state: TrainState) -> dict[str, Any]:
     own = state.model.state_dict()
     weights = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in own.items()}
     training = {
-        "weights": weights if state.averaged is not None else None,
+        "weights": weights if state.engine.averaged is not None else None,
         "epoch": state.epochs_done,
-        "first_epoch": state.first_epoch,
+        "first_epoch": state.engine.first_epoch,
         "batch": 0 if finished else state.batch_index,
         "step": state.step,
         "epochs": state.epochs,
         "seed": state.seed,
         **recorded(state),
         "rng": seeding.capture(),
-        "epoch_rng": None if finished else state.epoch_rng,
+        "epoch_rng": None if finished else state.engine.epoch_rng,
         "loader_rng": [_loader_rng(state.train), _loader_rng(state.val)],
         "loss": state.loss_fn.state_dict() if isinstance(state.loss_fn, nn.Module) else {},
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
@@ -53,12 +53,12 @@ def capture(state: TrainState) -> dict[str, Any]:
         if finished
         else state.lrs,  # of the last update: of an epoch that is only to be validated they are logged
         "schedules": [schedules.schedule_state(schedule) for schedule in state.schedules],
-        "schedule_offset": state.schedule_offset,
+        "schedule_offset": state.engine.schedule_offset,
         "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
-        "losses": state.train_meters.losses.state_dict(),
-        "metrics": {name: _metric_state(metric) for name, metric in state.train_meters.metrics.items()},
+        "losses": state.engine.train_meters.losses.state_dict(),
+        "metrics": {name: _metric_state(metric) for name, metric in state.engine.train_meters.metrics.items()},
         "logs": {} if finished else state.logs,
-        "callbacks": state.hooks.state_dict() if state.hooks is not None else {},
+        "callbacks": state.engine.hooks.state_dict() if state.engine.hooks is not None else {},
         "history": state.history.state_dict(),
         "skipped": [_skipped_state(one) for one in state.skipped],
     }
@@ -66,7 +66,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "format": FORMAT,
         "cvkit": version("cvkit"),
         "torch": str(torch.__version__),
-        "model": dict(state.averaged) if state.averaged is not None else weights,
+        "model": dict(state.engine.averaged) if state.engine.averaged is not None else weights,
         "description": describe(state),
         "training": plain(training, "training"),
     }
@@ -87,7 +87,7 @@ def describe(state: TrainState) -> dict[str, Any]:
         "layers": layers_of(state.model),
         "classes": [str(name) for name in classes] if classes is not None else None,
         "transform": transform.to_config() if hasattr(transform, "to_config") else None,
-        "loss": state.loss_spec.name,
+        "loss": state.engine.loss_spec.name,
         "images": _images(state.val if state.val is not None else state.train),
     }
 
@@ -132,7 +132,7 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     """Puts a run where :func:`capture` found it.
 
     Args:
-        state: A state as freshly built, with ``state.hooks``.
+        state: A state as freshly built, with ``state.engine.hooks``.
         content: What a checkpoint file held.
         source: The file, for messages.
 
@@ -144,33 +144,33 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     _check_weights(state.model, weights, content, source)
     changes = check(state, saved, source)
     state.model.load_state_dict(weights)
-    state.schedule_offset = _offset(state, saved, changes)
+    state.engine.schedule_offset = _offset(state, saved, changes)
     _restore_optimizers(state, saved, changes, source)
     if state.runtime.scaler is not None and saved["scaler"] is not None:
         state.runtime.scaler.load_state_dict(saved["scaler"])
-    state.train_meters.losses.load_state_dict(saved["losses"])
-    for name, metric in state.train_meters.metrics.items():
+    state.engine.train_meters.losses.load_state_dict(saved["losses"])
+    for name, metric in state.engine.train_meters.metrics.items():
         fresh = name not in saved["metrics"] or _is_changed(f"metric {name}", changes)
         if not fresh:
             _load_metric(name, metric, saved["metrics"][name], in_epoch=saved["batch"] > 0)
         elif saved["batch"] > 0:
             _warn_of_metric(f"the metric {name!r} is new")
     state.epoch = state.epochs_done = saved["epoch"]
-    state.first_epoch = saved.get("first_epoch", 0)
+    state.engine.first_epoch = saved.get("first_epoch", 0)
     state.batch_index, state.step, state.seed = saved["batch"], saved["step"], saved["seed"]
     state.history = History()
     state.history.load_state_dict(saved["history"])
     state.logs = dict(saved["logs"])
-    state.epoch_rng, state.used_lrs = saved["epoch_rng"], saved.get("lrs")
+    state.engine.epoch_rng, state.engine.used_lrs = saved["epoch_rng"], saved.get("lrs")
     if "skipped" in saved:  # older files do not tell
-        state.skipped_before = (_skipped(saved["skipped"][0]), _skipped(saved["skipped"][1]))
+        state.engine.skipped_before = (_skipped(saved["skipped"][0]), _skipped(saved["skipped"][1]))
     _restore_callbacks(state, saved, changes, source)
     for loader, generators in zip((state.train, state.val), saved["loader_rng"], strict=True):
         for generator, one in zip(own_generators(loader), generators, strict=False):
             generator.set_state(one)
     if isinstance(state.loss_fn, nn.Module) and "loss" not in changes.parts:
         state.loss_fn.load_state_dict(saved["loss"])
-    state.resume_rng = saved["rng"]
+    state.engine.resume_rng = saved["rng"]
 
 
 def _offset(state: TrainState, saved: Mapping[str, Any], changes: Changes) -> int:
@@ -187,10 +187,10 @@ def _is_changed(owner: str, changes: Changes) -> bool:
 
 
 def _restore_callbacks(state: TrainState, saved: Mapping[str, Any], changes: Changes, source: object) -> None:
-    if state.hooks is None:
+    if state.engine.hooks is None:
         return
-    rates = [key for groups in state.options for group in groups for key in group if key in changes.parts]
-    left = state.hooks.load_state_dict(saved["callbacks"], lambda key: [*changes.of(key), *rates])
+    rates = [key for groups in state.engine.options for group in groups for key in group if key in changes.parts]
+    left = state.engine.hooks.load_state_dict(saved["callbacks"], lambda key: [*changes.of(key), *rates])
     for key in left if not {"callbacks", "schedule"} & changes.parts else ():
         warn(f"{source} holds the state of a callback {key!r} that this run does not have")
 
@@ -242,10 +242,10 @@ def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], changes: Ch
     _tell_of_length(state, saved, source)
     own = {"schedule", "lr", "optimizer", "momentum", "betas"} & changes.parts
     anew = bool(state.schedules) and (saved["epochs"] != state.epochs or changes.steps or bool(own))
-    planned = schedules.planned(state, saved["step"] + state.schedule_offset) if anew else None
+    planned = schedules.planned(state, saved["step"] + state.engine.schedule_offset) if anew else None
     if not {"optimizer", "parameter groups"} & changes.names:  # else there is nothing that would fit
         _load_optimizers(state, saved, source)
-    for optimizer, groups in zip(state.optimizers, state.options, strict=True):
+    for optimizer, groups in zip(state.optimizers, state.engine.options, strict=True):
         meant = [{key: one for key, one in group.items() if key in changes.parts} for group in groups]
         schedules.set_options(optimizer, meant)
     if planned is not None:

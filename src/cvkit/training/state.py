@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cvkit.losses import Loss, LossFunction
+from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.training.history import History
-from cvkit.training.meters import Meters
+from cvkit.training.internals import Internals
+from cvkit.training.optimizers import current_lrs
+from cvkit.training.runtime import Runtime
 
-if TYPE_CHECKING:
-    from cvkit.training.callback import Hooks
-    from cvkit.training.run_changes import Identity
-    from cvkit.training.runtime import Runtime, Step
+__all__ = ["FitResult", "History", "Step", "TrainState"]
 
-__all__ = ["FitResult", "History", "TrainState"]
+Step: TypeAlias = "Callable[[nn.Module, Any, TrainState], Tensor | tuple[Tensor, Any, Any]]"
+"""What computes the loss of a batch: ``step(model, batch, state) -> loss`` or ``(loss, outputs, targets)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +66,15 @@ class TrainState:
         model: The user's module, unwrapped, on the device.
         train: The training batches as given.
         val: The validation batches as given, or ``None``.
-        loss_spec: The loss and what is known of it; ``state.loss_fn(outputs, targets)`` computes it.
-        train_meters: Loss and metrics of the training batches.
-        val_meters: Loss and metrics of the validation batches.
-        meters: The meters of the phase under way.
         runtime: Device, precision and compilation.
+        engine: What the engine keeps for itself; not for users, its names may change in any version.
         epochs: Total number of epochs.
         optimizers: All optimizers; ``state.optimizer`` is the first.
         schedules: Learning-rate schedules, one an optimizer, or none.
-        used_lrs: The learning rates that the last update was made with, of each parameter group of each optimizer, from that
-            update until the next batch begins; ``None`` outside. ``state.lr`` and ``state.lrs`` know when to look here.
-        options: The options of each optimizer's parameter groups as ``fit`` got them, before a schedule changed them.
-        identity: What decides this run, by which a continued one is compared; ``None`` where nothing is saved or continued.
-        schedule_offset: Steps that the schedules are ahead of ``step``, after a change of the number of updates an epoch has.
         accumulate: Batches to one update.
         clip_norm: Bound on the gradient norm, or ``None``.
         seed: The run's seed, given or drawn.
         epoch: Index of the epoch under way, from 0.
-        first_epoch: The loader's epoch that the run's first one was: a loader that an earlier ``fit`` has used goes on with
-            epochs that it has not served.
         epochs_done: Epochs finished.
         step: Optimizer updates made; the one x-axis everywhere.
         batch_index: Batches of this epoch that were trained on.
@@ -94,48 +84,27 @@ class TrainState:
         outputs: Outputs of the current batch, detached; ``None`` where a step returns only the loss.
         targets: Targets of the current batch; ``None`` where a step returns only the loss.
         samples: Number of samples in the current batch.
-        weight: What the loss of the current batch counts for in a mean over batches: the number of samples, or, as a device
-            scalar, that of the targets that count, or the sum of their class weights.
         logs: The row that is being logged: what callbacks add here goes into the history.
         history: The rows of the epochs finished.
         stop_reason: Why the run is to end, or ``None`` while it goes on.
         exception: What ended the run, in ``on_exception``.
-        compute: What computes the loss of a batch: the usual step, or the user's own.
-        hooks: The callbacks, checked and in order.
-        epoch_rng: The random numbers that a foreign loader began this epoch with.
-        resumed: Whether the run was asked to continue what its directory holds (``resume``); nothing there is lost to it.
-        resume_rng: The random numbers to continue with, once the callbacks have started.
-        group_open: Whether gradients of an unfinished group of ``accumulate`` batches are waiting.
-        reported: Whether a loss that is not finite has been reported in this run.
-        averaged: Averaged weights by name, where a callback keeps them: validated and saved in place of the model's own.
         data_seconds: How long this epoch has waited for batches so far, those of the validation and their transforms
             included; on a GPU that is until they are queued. What is left of :attr:`epoch_seconds` went into the model and
             the callbacks.
-        epoch_began: When this epoch began, by ``time.perf_counter``.
-        skipped_before: The samples that training and validation batches had to leave out before a resume, by their index, with
-            the message of one of them.
     """
 
     model: nn.Module
     train: Any
     val: Any
-    loss_spec: Loss
-    train_meters: Meters
-    val_meters: Meters
-    meters: Meters
     runtime: Runtime
+    engine: Internals
     epochs: int = 1
     optimizers: list[Optimizer] = field(default_factory=list)
     schedules: list[LRScheduler] = field(default_factory=list)
-    used_lrs: list[list[float | Tensor]] | None = None
-    options: list[list[dict[str, Any]]] = field(default_factory=list)
-    identity: Identity | None = None
-    schedule_offset: int = 0
     accumulate: int = 1
     clip_norm: float | None = None
     seed: int = 0
     epoch: int = 0
-    first_epoch: int = 0
     epochs_done: int = 0
     step: int = 0
     batch_index: int = 0
@@ -145,43 +114,32 @@ class TrainState:
     outputs: Any = None
     targets: Any = None
     samples: int = 0
-    weight: Tensor | float = 0
     logs: dict[str, float] = field(default_factory=dict)
     history: History = field(default_factory=History)
     stop_reason: str | None = None
     exception: BaseException | None = None
-    compute: Step | None = None
-    hooks: Hooks | None = None
-    epoch_rng: dict[str, Any] | None = None
-    resume_rng: dict[str, Any] | None = None
-    resumed: bool = False
-    group_open: bool = False
-    reported: bool = False
-    averaged: dict[str, Tensor] | None = None
     data_seconds: float = 0.0
-    epoch_began: float = 0.0
-    skipped_before: tuple[dict[int, str], dict[int, str]] = field(default_factory=lambda: ({}, {}))
 
     @property
     def epoch_seconds(self) -> float:
         """How long this epoch has taken so far."""
-        return time.perf_counter() - self.epoch_began
+        return time.perf_counter() - self.engine.epoch_began
 
     @property
     def skipped(self) -> tuple[dict[int, str], dict[int, str]]:
         """The samples that training and validation batches had to leave out in the whole run so far: messages by index."""
-        train, val = self.skipped_before
+        train, val = self.engine.skipped_before
         return train | getattr(self.train, "skipped", {}), val | getattr(self.val, "skipped", {})
 
     @property
     def loss_fn(self) -> LossFunction:
         """The loss, ``(outputs, targets) -> scalar``."""
-        return self.loss_spec.function
+        return self.engine.loss_spec.function
 
     @property
     def metrics(self) -> dict[str, Metric]:
         """Metrics of the phase under way, by name."""
-        return self.meters.metrics
+        return self.engine.meters.metrics
 
     @property
     def optimizer(self) -> Optimizer:
@@ -195,23 +153,14 @@ class TrainState:
         Before an update it is the rate that the update will be made with, and from then until the next batch begins, at the end
         of the epoch too, the one that it was made with, though a schedule has set the next one by then. It is what is logged.
         """
-        return float(self.optimizers[0].param_groups[0]["lr"] if self.used_lrs is None else self.used_lrs[0][0])
+        return float(
+            self.optimizers[0].param_groups[0]["lr"] if self.engine.used_lrs is None else self.engine.used_lrs[0][0]
+        )
 
     @property
     def lrs(self) -> list[list[float]]:
         """Learning rates of the update at hand, as :attr:`lr`, of each parameter group of each optimizer."""
-        return [[float(rate) for rate in rates] for rates in self.used_lrs or self._set_lrs()]
-
-    def _set_lrs(self) -> list[list[float | Tensor]]:
-        """Returns the learning rates as they are set, those that are tensors as copies."""
-        return [
-            [lr.clone() if isinstance(lr := group["lr"], Tensor) else lr for group in optimizer.param_groups]
-            for optimizer in self.optimizers
-        ]
-
-    def keep_lrs(self) -> None:
-        """Notes the learning rates that an update is made with, before a schedule changes them; waits for nothing."""
-        self.used_lrs = self._set_lrs()
+        return [[float(rate) for rate in rates] for rates in self.engine.used_lrs or current_lrs(self.optimizers)]
 
     @property
     def batches_per_epoch(self) -> int:
@@ -237,13 +186,13 @@ class TrainState:
         names = [f"train_{name}" for name in ("loss", *self.metrics)]
         if self.val is not None:
             names += [f"val_{name}" for name in ("loss", *self.metrics)]
-        callbacks = self.hooks.callbacks if self.hooks is not None else ()
+        callbacks = self.engine.hooks.callbacks if self.engine.hooks is not None else ()
         return [*names, "lr", *(str(name) for callback in callbacks for name in getattr(callback, "logs", ()))]
 
     @property
     def finite(self) -> bool:
         """Whether every loss of this epoch that has arrived on the host so far is finite."""
-        return self.train_meters.losses.first_nonfinite is None
+        return self.engine.train_meters.losses.first_nonfinite is None
 
     def remaining_epochs(self) -> Iterator[int]:
         """Yields the index of each epoch that is still to be trained, until the end or a request to stop."""
@@ -260,7 +209,7 @@ class TrainState:
     def at_update(self) -> bool:
         """Whether the batch just trained on completes a group of ``accumulate``, or the epoch."""
         at = self.accumulate == 1 or self.batch_index % self.accumulate == 0 or self.batch_index == len(self.train)
-        self.group_open = not at
+        self.engine.group_open = not at
         return at
 
     def request_stop(self, reason: str) -> None:
@@ -274,8 +223,8 @@ class TrainState:
 
     def begin_epoch(self) -> None:
         """Forgets what was summed and logged in the epoch before, unless this one is entered in the middle."""
-        self.training, self.meters = True, self.train_meters
-        self.data_seconds, self.epoch_began = 0.0, time.perf_counter()
+        self.training, self.engine.meters = True, self.engine.train_meters
+        self.data_seconds, self.engine.epoch_began = 0.0, time.perf_counter()
         if self.batch_index == 0:
-            self.logs, self.used_lrs = {}, None
-            self.train_meters.reset()
+            self.logs, self.engine.used_lrs = {}, None
+            self.engine.train_meters.reset()

@@ -161,7 +161,7 @@ class TensorBoard(Callback):
             self.directory = Path(saved["directory"]) if "directory" in saved else _new_directory(self._comment)
         directory = self.directory or Path()
         held = sorted(directory.glob("**/events.out.tfevents.*"))
-        if held and not state.resumed:
+        if held and not state.engine.resumed:
             raise ArgumentError(
                 f"{directory} already holds a run's TensorBoard events",
                 got=f"{len(held)} event files, e.g. {held[0].name}",
@@ -171,7 +171,7 @@ class TensorBoard(Callback):
         # A point at the step of the checkpoint was written before it; everything later will come again. In a checkpoint from
         # the middle of a validation, what has been written at its step is in the checkpoint, and the rest of it comes again.
         kept = saved.get("kept", [])
-        purge = (state.step + 1 if state.step and not kept else state.step) if state.resumed else None
+        purge = (state.step + 1 if state.step and not kept else state.step) if state.engine.resumed else None
         try:
             writer = EventFiles(directory, ("train", "val") if state.val is not None else ("train",), purge)
         except OSError as error:

@@ -88,7 +88,7 @@ class Validation:
         inputs = first_tensor(state.batch)
         answers: Answers | None = None
         with notes.guard("figures" if counts else "images", "reading the outputs"):
-            answers = read(state.outputs, state.targets, state.loss_spec, inputs)
+            answers = read(state.outputs, state.targets, state.engine.loss_spec, inputs)
         names = class_names(state, answers.classes) if answers is not None else []
         self._names = names
         if shows:

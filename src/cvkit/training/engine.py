@@ -1,0 +1,142 @@
+"""One step, executed: feed, forward, backward, update. What runs where is the runtime's; what is known, the state's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvkit.training import loaders
+from cvkit.training.optimizers import current_lrs
+from cvkit.training.state import Step, TrainState
+
+__all__ = ["feed", "finish_gradients", "forward", "forward_backward", "update"]
+
+
+def feed(loader: Any, state: TrainState) -> Iterator[Any]:
+    """Yields the batches of the epoch under way, on the device, from the state's position on, and clocks the wait."""
+    runtime = state.runtime
+    start = state.batch_index if state.training else 0
+    own = loaders.is_resumable(loader)
+    if state.training and start == 0 and not own:
+        state.engine.epoch_rng = loaders.random_state(loader)
+    random = state.engine.epoch_rng if state.training else None
+    source = loaders.open_epoch(loader, state.engine.first_epoch + state.epoch, start, random, runtime.device)
+    ready = not own and runtime.device.type == "cpu"  # asked once: a device's type takes time to tell
+    clock = time.perf_counter
+    began = clock()
+    for batch in loaders.until_lost(source, state):
+        if not ready:
+            if state.training:  # a loader may have left out a batch none of whose samples could be read
+                state.batch_index = getattr(batch, "place", state.batch_index)
+            batch = loaders.finished(loader, batch, runtime)
+        state.data_seconds += clock() - began
+        yield batch
+        began = clock()
+
+
+def forward(step: Step, batch: Any, state: TrainState) -> Tensor:
+    """Runs a step on a batch and files what came of it into the state.
+
+    Returns:
+        The loss, with its graph.
+    """
+    runtime = state.runtime
+    if runtime.precision == "fp32":
+        result = step(runtime.module, batch, state)
+    else:
+        with runtime.autocast():
+            result = step(runtime.module, batch, state)
+    if isinstance(result, tuple):
+        loss, outputs, state.targets = result
+        state.outputs = outputs.detach() if isinstance(outputs, Tensor) else outputs
+        state.samples = loaders.samples_in(outputs)
+    else:
+        loss, state.outputs, state.targets = result, None, None
+        state.samples = loaders.samples_in(batch)
+    state.loss = loss.detach()
+    state.engine.weight = weight = state.engine.loss_spec.weigh(state.targets, state.samples)
+    meters = state.engine.meters
+    if state.engine.loss_spec.reduction == "sum":
+        meters.losses.add(state.loss, 1, state.samples)
+    else:
+        meters.losses.add_mean(state.loss, weight)
+    if state.outputs is not None:
+        for metric in meters.metrics.values():
+            metric.update(state.outputs, state.targets)
+    return loss
+
+
+def forward_backward(step: Step, batch: Any, state: TrainState) -> None:
+    """Runs a step on a batch and adds its gradients to those of the group it belongs to."""
+    scaler = state.runtime.scaler
+    loss = forward(step, batch, state)
+    if state.accumulate > 1 and state.engine.loss_spec.reduction == "mean":
+        loss = _weighted(loss, state)
+    if scaler is not None:
+        loss = scaler.scale(loss)
+    loss.backward()  # type: ignore[no-untyped-call]
+    state.batch_index += 1
+
+
+def _weighted(loss: Tensor, state: TrainState) -> Tensor:
+    """Scales a batch's mean by its share of a full group, as if every batch were as large as the group's first."""
+    weight: Any = state.engine.weight
+    if isinstance(weight, Tensor):
+        weight = weight.to(loss.dtype)
+    if isinstance(state.engine.group_size, int) and state.engine.group_size == 0:
+        state.engine.group_size = _not_zero(weight) * state.accumulate
+    state.engine.group_weight = state.engine.group_weight + weight
+    weighted: Tensor = loss * (weight / state.engine.group_size)
+    return weighted
+
+
+def finish_gradients(state: TrainState) -> None:
+    """Makes the gradients of a group what those of one large batch would be, and takes the loss scale off."""
+    scaler = state.runtime.scaler
+    if scaler is not None:
+        for optimizer in state.optimizers:
+            scaler.unscale_(optimizer)
+    if state.accumulate == 1:
+        return
+    size, weight = state.engine.group_size, state.engine.group_weight
+    state.engine.group_size = state.engine.group_weight = 0
+    if isinstance(weight, Tensor) or size != weight:
+        gradients = [p.grad for p in _held(state) if p.grad is not None]
+        torch._foreach_mul_(gradients, size / _not_zero(weight))
+
+
+def update(state: TrainState) -> None:
+    """Clips, steps every optimizer and schedule, clears the gradients and counts the update."""
+    scaler = state.runtime.scaler
+    if state.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(_held(state), state.clip_norm)
+    state.engine.used_lrs = current_lrs(state.optimizers)  # before a schedule changes them
+    for optimizer in state.optimizers:
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            optimizer._opt_called = True  # type: ignore[attr-defined]  # else schedules warn of a skipped step
+        optimizer.zero_grad()
+    for parameter in state.engine.loose:
+        parameter.grad = None
+    if scaler is not None:
+        scaler.update()
+    for schedule in state.schedules:
+        schedule.step()
+    state.engine.group_open = False
+    state.step += 1
+
+
+def _not_zero(weight: Any) -> Any:
+    """Returns a weight that can be divided by: where it is 0 no target counts, and the gradients are zeros."""
+    return weight.where(weight != 0, 1) if isinstance(weight, Tensor) else weight
+
+
+def _held(state: TrainState) -> list[Tensor]:
+    """Returns what the optimizers hold now; callbacks may have added to it."""
+    return [p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
