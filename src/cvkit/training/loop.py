@@ -213,6 +213,7 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
 def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] | None:
     """Runs the validation batches; returns loss and metrics, or ``None`` when a signal came in between."""
     state.training, state.meters = False, state.val_meters
+    stands = feed.epoch_of(state.val)
     state.meters.reset()
     state.model.eval()
     try:
@@ -227,6 +228,7 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
             return None
         return state.meters.values()
     finally:
+        feed.move_to_epoch(state.val, stands)  # as after a run that was finished before it was resumed
         state.training, state.meters = True, state.train_meters
 
 
@@ -293,6 +295,7 @@ def evaluate(
     state = build.state(
         model, data, data, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
     )
+    state.epoch = state.first_epoch
     modes = [(module, module.training) for module in state.model.modules()]
     try:
         with feed.keeps_place(data):

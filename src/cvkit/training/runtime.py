@@ -117,7 +117,9 @@ class Runtime:
         if state.training and start == 0 and not own:
             state.epoch_rng = feed.random_state(loader)
         random = state.epoch_rng if state.training else None
-        source = feed.open_epoch(loader, state.first_epoch + state.epoch, start, random, self.device)
+        # a validation has the run's own epochs, so that its numbers compare with those of another run
+        epoch = state.epoch + (state.first_epoch if state.training else 0)
+        source = feed.open_epoch(loader, epoch, start, random, self.device)
         ready = not own and self.device.type == "cpu"  # asked once: a device's type takes time to tell
         clock = time.perf_counter
         began = clock()
