@@ -118,6 +118,7 @@ def autoencoders(options: argparse.Namespace) -> Iterator[Row]:
     )
     for name in ("autoencoder_linear", "autoencoder_conv"):
         model = models.create(name, in_channels=1)
+        train.set_epoch(0)  # both see the same batches
         cvkit.fit(model, train, epochs=options.epochs or 3, loss="mse", lr=2e-3, schedule="onecycle", seed=0)
         test.set_epoch(0)
         loss = cvkit.evaluate(model, test, loss="mse")["loss"]

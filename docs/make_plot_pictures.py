@@ -43,6 +43,7 @@ def classify(directory):
     curve = cvkit.find_lr(model, data.train, low=1e-5, high=1, steps=300)
     save("find_lr", curve.plot())
     one = cvkit.fit(model, data.train, data.val, epochs=10, lr=curve.suggestion, progress=False)
+    data.train.set_epoch(0)
     two = cvkit.fit(network(3), data.train, data.val, epochs=10, lr=0.01, optimizer="momentum", progress=False)
     save("plot_history", plots.plot_history({"adamw": one, "momentum": two}, charts=["loss", "accuracy"]))
     shuffled = cvkit.data.Loader(data.val.dataset, 16, transform=data.val.transform, shuffle=True, seed=2)

@@ -48,11 +48,11 @@ def main() -> None:
         train(cvkit.models.create(say.model, num_classes=4, **build), data, out / "pretraining", say.epochs, lr=3e-3)
         weights = out / "pretraining" / "best.pt"
     data = cvkit.data.from_folder(say.data or shapes(out / "few", 20, "ring", "star"), size=size, batch_size=8, **how)
-    for way, start in (("scratch", False), ("frozen", weights), ("fine-tuned", weights)):
+    for way, start, *more in (("scratch", False), ("frozen", weights), ("fine-tuned", weights, GradualUnfreezing())):
         build |= {"num_classes": len(data.classes), "pretrained": start, "freeze": way == "frozen"}
         model = cvkit.models.create(say.model, **build)
         groups = cvkit.models.param_groups(model, lr=1e-3, head_lr=3e-3, weight_decay=0.05, layer_decay=0.8)
-        more = [GradualUnfreezing()] if way == "fine-tuned" else []
+        data.train.set_epoch(0)  # all three see the same batches
         train(model, data, out / way, say.epochs, *more, optimizer=torch.optim.AdamW(groups))
 
 

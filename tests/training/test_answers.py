@@ -137,7 +137,8 @@ class UsedUp:
         (
             {"model": network(channels=1)},
             PreflightError,
-            r"(?s)the forward fails in layer '0' \(Conv2d\) on the first batch of train.*\(4, 3, 8, 8\).*in_channels=3",
+            r"(?s)the forward fails in layer '0' \(Conv2d\) on the first batch of train.*\(4, 3, 8, 8\).*in_channels=3, "
+            r"or load pictures with 1 channel \(channels=1 in a preset of cvkit.transforms\)$",
         ),
         (
             {"train": [(torch.randn(4, 3, 9, 9), BATCHES[0][1])]},
@@ -366,6 +367,9 @@ def test_training_samples_that_come_class_by_class_are_noted(tmp_path):
     mixed = Listed(listed.inputs, [0, 1, 2] * 6)
     assert notes(torch.utils.data.DataLoader(mixed, 4)) == []
     assert preflight(linear, Loader(data, 4, transform=transform), step=_four_turns) == []
+    named = Listed(torch.zeros(6, 3 * 16 * 16), ["a", "a", "b", "b", "c", "c"])
+    assert notes(Loader(named, 2, classes=["a", "b", "c"])) == [said]
+    assert notes(Loader(named, 2, classes=["a", "b", "c"], shuffle=True)) == []
     with pytest.warns(CvkitWarning, match="come class by class"):
         fit(linear, Loader(data, 4, transform=transform), epochs=1, progress=False)
 

@@ -6,9 +6,9 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import cvkit
-from cvkit.callbacks import Checkpoint
+from cvkit.callbacks import Checkpoint, EarlyStopping
 from cvkit.data import ArrayDataset, Loader
-from cvkit.transforms import small_image_train
+from cvkit.transforms import denoise, small_image_train
 
 EPOCHS = 2
 
@@ -109,6 +109,58 @@ def test_evaluate_sees_the_epoch_at_which_the_loader_stands():
     assert values[0] == values[2] != values[1]
 
 
+def noisy():
+    """A validation loader that draws fresh noise in each epoch."""
+    images = torch.full((12, 3, 8, 8), 128, dtype=torch.uint8)
+    return Loader(ArrayDataset(images, torch.zeros(12)), 8, transform=denoise(8, noise=0.3))
+
+
+class Validated(cvkit.Callback):
+    """Keeps the inputs of every validation batch."""
+
+    def __init__(self):
+        self.batches = []
+
+    def on_validation_batch_end(self, state):
+        self.batches.append(state.batch[0].clone())
+
+
+def restored():
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 3, 1)
+
+
+def denoised(train, val, epochs=2, callbacks=(), **options):
+    model = restored()
+    options |= {"loss": "mse", "progress": False, "callbacks": callbacks}
+    return cvkit.fit(model, train, val, epochs=epochs, **options).history, model
+
+
+def test_a_validation_with_noise_is_the_same_in_each_run_so_that_runs_compare():
+    train, val, seen = noisy(), noisy(), [Validated(), Validated()]
+    histories = [denoised(train, val, callbacks=[one])[0] for one in seen]
+    assert equal(seen[0].batches, seen[1].batches)
+    assert not equal(seen[0].batches[:2], seen[0].batches[2:])
+    assert histories[0]["train_loss"] != histories[1]["train_loss"]
+
+
+def test_a_finished_run_that_is_run_again_evaluates_to_the_same_number(tmp_path):
+    numbers = []
+    for _ in range(2):
+        val = noisy()
+        _, model = denoised(noisy(), val, callbacks=[Checkpoint(tmp_path)], resume=True)
+        numbers.append(cvkit.evaluate(model, val, loss="mse")["loss"])
+    assert numbers[0] == numbers[1]
+
+
+def test_a_loader_that_trains_and_validates_is_moved_by_training_alone():
+    both, seen = loader(), Seen()
+    for _ in range(2):
+        cvkit.fit(network(), both, both, epochs=2, progress=False, callbacks=[seen])
+    assert both.epoch == 4
+    assert equal(seen.batches, fit(loader(), epochs=4)[0])
+
+
 def two_phases(directory, train, killed=None):
     """A script of two phases, as "freeze, fit, unfreeze, fit" is one; ``killed`` ends it before the end of a phase."""
     model, seen = network(), []
@@ -129,6 +181,65 @@ def test_a_script_of_two_phases_killed_anywhere_is_the_undisturbed_one(tmp_path,
     second, continued = two_phases(tmp_path / "parts", loader())  # a new process begins with a new loader
     assert equal(first + second, whole)
     assert torch.equal(continued[1].weight, model[1].weight)
+
+
+def global_order():
+    """A torch loader that draws its order from the global generator."""
+    data = TensorDataset(torch.linspace(0, 1, 24 * 192).view(24, 3, 8, 8), torch.arange(24) % 3)
+    return DataLoader(data, 8, shuffle=True)
+
+
+@pytest.mark.parametrize("killed", [("one", 6), ("two", 1), ("two", 4)])
+def test_a_torch_loader_in_two_phases_goes_on_with_the_random_numbers_of_the_first(tmp_path, killed):
+    whole, model = two_phases(tmp_path / "whole", global_order())
+    first, _ = two_phases(tmp_path / "parts", global_order(), killed)
+    second, continued = two_phases(tmp_path / "parts", global_order())
+    assert equal(first + second, whole)
+    assert torch.equal(continued[1].weight, model[1].weight)
+
+
+def test_a_first_phase_that_stopped_early_leaves_the_loader_where_it_did_then(tmp_path):
+    def script():
+        train, early = loader(), EarlyStopping("train_loss", patience=0, min_delta=10.0)
+        batches, result = fit(train, 9, [early, Checkpoint(tmp_path, monitor=None)], resume=True)
+        return len(batches), result.epochs, train.epoch
+
+    assert script() == (6, 2, 2)
+    assert script() == (0, 2, 2)
+
+
+def test_a_run_that_began_later_is_resumed_with_its_epochs_on_a_fresh_loader(tmp_path):
+    def later():
+        made = loader()
+        made.set_epoch(6)
+        return made
+
+    saving = Checkpoint(tmp_path, every_steps=1, monitor=None)
+    whole, _ = fit(later(), epochs=2)
+    first, _ = fit(later(), 2, [Seen(stop_at=2), saving])
+    train = loader()
+    second, _ = fit(train, 2, [saving], resume=True)
+    assert equal(first + second, whole)
+    assert train.epoch == 8
+
+
+def test_a_whole_iteration_by_hand_counts_as_served_and_one_left_early_does_not():
+    train, whole = loader(), fit(loader(), epochs=2)[0]
+    next(iter(train))
+    by_hand = [inputs for inputs, _ in train]
+    assert equal(by_hand + fit(train)[0], whole)
+
+
+def test_find_lr_tries_the_batches_that_fit_sees_next():
+    train, tried = loader(), []
+    train.set_epoch(5)
+
+    def step(model, batch, state):
+        tried.append(batch[0].clone())
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    cvkit.find_lr(network(), train, steps=10, step=step)
+    assert equal(tried[1:4], fit(train)[0])  # after the one that is looked at first
 
 
 def test_a_run_without_the_number_in_its_file_began_with_epoch_0(tmp_path):

@@ -108,7 +108,7 @@ def in_order(loader: Any) -> list[str]:
     if shuffled is not False or getattr(loader, "weights", None) is not None or targets is None or not size:
         return []
     targets = targets.tolist() if isinstance(targets, Tensor | np.ndarray) else list(targets)
-    if len(targets) <= size or not all(isinstance(one, int) for one in targets):
+    if len(targets) <= size or not any(all(isinstance(one, kind) for one in targets) for kind in (int, str)):
         return []
     if targets != sorted(targets) or targets[0] == targets[-1]:
         return []
@@ -158,7 +158,10 @@ def mend(path: str, module: nn.Module, args: tuple[Any, ...], model: nn.Module, 
         )
     if given is not None and conv is not None and given.shape[1] != conv.in_channels:
         channels = f"{conv.in_channels} channel" + ("s" if conv.in_channels > 1 else "")
-        return f"build the model with in_channels={given.shape[1]}, or load images with {channels}"
+        how = (
+            f" (channels={module.in_channels} in a preset of cvkit.transforms)" if module.in_channels in (1, 3) else ""
+        )
+        return f"build the model with in_channels={given.shape[1]}, or load images with {channels}{how}"
     return "compare the layer's shape with that of the data"
 
 

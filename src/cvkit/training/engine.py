@@ -24,7 +24,9 @@ def feed(loader: Any, state: TrainState) -> Iterator[Any]:
     if state.training and start == 0 and not own:
         state.engine.epoch_rng = loaders.random_state(loader)
     random = state.engine.epoch_rng if state.training else None
-    source = loaders.open_epoch(loader, state.engine.first_epoch + state.epoch, start, random, runtime.device)
+    # a validation has the run's own epochs, so that its numbers compare with those of another run
+    epoch = state.epoch + (state.engine.first_epoch if state.training else 0)
+    source = loaders.open_epoch(loader, epoch, start, random, runtime.device)
     ready = not own and runtime.device.type == "cpu"  # asked once: a device's type takes time to tell
     clock = time.perf_counter
     began = clock()

@@ -219,6 +219,7 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
 def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] | None:
     """Runs the validation batches; returns loss and metrics, or ``None`` when a signal came in between."""
     state.training, state.engine.meters = False, state.engine.val_meters
+    stands = loaders.epoch_of(state.val)
     state.engine.meters.reset()
     state.model.eval()
     try:
@@ -233,6 +234,7 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
             return None
         return state.engine.meters.values()
     finally:
+        loaders.move_to_epoch(state.val, stands)  # as after a run that was finished before it was resumed
         state.training, state.engine.meters = True, state.engine.train_meters
 
 
@@ -299,6 +301,7 @@ def evaluate(
     state = setup.state(
         model, data, data, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
     )
+    state.epoch = state.engine.first_epoch
     modes = [(module, module.training) for module in state.model.modules()]
     try:
         with loaders.keeps_place(data):
