@@ -13,13 +13,13 @@ import multiprocessing.process
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import context
+from multiprocessing import connection, context
 from multiprocessing.sharedctypes import RawValue
 from typing import Any, TypeVar
 
-__all__ = ["Shield", "Shielded", "mine", "starting", "unheard"]
+__all__ = ["Shield", "Shielded", "mine", "signals_that_ended", "starting", "unheard"]
 
 T = TypeVar("T")
 
@@ -121,6 +121,19 @@ def unheard(stream: Iterator[T]) -> Iterator[T]:
         signal_handling._remove_worker_pids(id(stream))  # type: ignore[attr-defined]  # torch imports it there
         stream._worker_pids_set = False  # type: ignore[attr-defined]
     return stream
+
+
+def signals_that_ended(processes: Iterable[multiprocessing.process.BaseProcess], seconds: float = 1.0) -> list[str]:
+    """Returns the names of the signals that have ended processes, e.g. ``["SIGKILL"]``.
+
+    An exit code may come a moment after the connection to a process is gone, and so this waits for one, at most so long.
+    """
+    by_sentinel = {process.sentinel: process for process in processes}
+    for one in connection.wait(list(by_sentinel), seconds):
+        if isinstance(one, int):
+            by_sentinel[one].join(seconds)
+    codes = {process.exitcode or 0 for process in by_sentinel.values()}
+    return sorted(signal.Signals(-code).name for code in codes if code < 0)
 
 
 _shield = Shield()

@@ -273,11 +273,11 @@ def explain_worker_errors() -> Iterator[None]:
 
 
 def _likely(said: str) -> str:
-    if "bus error" in said:
+    if "sigbus" in said or "bus error" in said:
         return "shared memory is full: give a container more (--shm-size=2g), or take fewer workers"
-    if "signal: killed" in said:
+    if "sigkill" in said or "signal: killed" in said:
         return "the system ran out of memory and ended it: take fewer workers (num_workers=0 for none)"
-    if "segmentation fault" in said or "abort" in said:
+    if "sigsegv" in said or "sigabrt" in said or "segmentation fault" in said:
         return "native code crashed, most often a decoder on a damaged file: num_workers=0 shows at which sample"
     return "memory ran out, shared memory is full (--shm-size), or code of the dataset ended it: try num_workers=0"
 
@@ -349,11 +349,19 @@ def _iterate(loader: Any) -> Iterator[Any]:
 
 
 def _named_deaths(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yields batches; where the connection to a worker is gone before torch has looked for it, in torch's words."""
+    """Yields batches; where a worker is gone, in torch's words and with the signal that ended it.
+
+    The connection to it may be gone before torch has looked whether it lives.
+    """
     try:
         yield from batches
-    except (ConnectionError, EOFError) as error:
-        raise RuntimeError(f"DataLoader worker exited unexpectedly ({error})") from error
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        said = str(error).strip()
+        if said.startswith("Caught ") or (isinstance(error, RuntimeError) and not lost(error)):
+            raise
+        ended = worker_signals.signals_that_ended(getattr(batches, "_workers", ()))
+        words = said if isinstance(error, RuntimeError) else "DataLoader worker exited unexpectedly"
+        raise RuntimeError(f"{words} ({', '.join(ended) or type(error).__name__})") from error
 
 
 def _shielded(loader: DataLoader[Any], shield: worker_signals.Shield) -> Iterator[Any]:
