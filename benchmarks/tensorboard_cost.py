@@ -31,7 +31,7 @@ import cvkit
 from cvkit.callbacks import TensorBoard
 from cvkit.callbacks.tensorboard import image_grid, model_graph
 from cvkit.callbacks.tensorboard.histograms import histograms
-from cvkit.callbacks.tensorboard.writers import Files
+from cvkit.callbacks.tensorboard.writers import EventFiles
 from cvkit.transforms import classification_eval
 
 SHORT, LONG = 100, 1600
@@ -141,7 +141,7 @@ def parts(place: Path) -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     model = cvkit.models.create("resnet18", num_classes=10)
     weights = {f"weights/{name}": value for name, value in model.named_parameters()}
-    writer, files = SummaryWriter(str(place / "theirs")), Files(place / "ours", ("train", "val"), None)
+    writer, files = SummaryWriter(str(place / "theirs")), EventFiles(place / "ours", ("train", "val"), None)
     transform = classification_eval(224)
     inputs = torch.randn(16, 3, 224, 224)
     small = torch.randn(16, 3, 32, 32)

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cvkit.errors import ArgumentError
+from cvkit.outputs import OutputSpec
 from cvkit.registry import Registry
 
-__all__ = ["ALIGNED", "Loss", "LossFunction", "align", "losses", "resolve_loss"]
+__all__ = ["ALIGNED", "Loss", "LossFunction", "align", "losses", "resolve_loss", "spec_of"]
 
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,14 +25,29 @@ losses: Registry[LossFunction] = Registry("loss")
 ALIGNED = ("bce", "mse", "l1", "smooth_l1")
 """The names of losses that take one output a sample, aligned with its target by :func:`align`."""
 
-_CLASSIFICATION = {"cross_entropy", "nll", "bce", "hinge"}
-_CLASSIFICATION_MODULES = (
-    nn.CrossEntropyLoss,
-    nn.NLLLoss,
-    nn.BCEWithLogitsLoss,
-    nn.BCELoss,
-    nn.MultiMarginLoss,
-)
+_LOGITS, _SEPARATE = OutputSpec("classification", "softmax"), OutputSpec("binary", "sigmoid")
+_VALUES = OutputSpec("regression", "none")
+
+_UNKNOWN = OutputSpec()
+
+_SPECS = {
+    **dict.fromkeys(("cross_entropy", "CrossEntropyLoss", "nll", "nll_loss", "NLLLoss"), _LOGITS),
+    **dict.fromkeys(("hinge", "multi_margin_loss", "MultiMarginLoss"), _LOGITS),
+    **dict.fromkeys(("bce", "binary_cross_entropy_with_logits", "BCEWithLogitsLoss"), _SEPARATE),
+    **dict.fromkeys(("binary_cross_entropy", "BCELoss"), OutputSpec("binary", "none")),
+    **dict.fromkeys(("multilabel_soft_margin_loss", "MultiLabelSoftMarginLoss"), OutputSpec("multilabel", "sigmoid")),
+    **dict.fromkeys(("mse", "mse_loss", "MSELoss", "l1", "l1_loss", "L1Loss"), _VALUES),
+    **dict.fromkeys(("smooth_l1", "smooth_l1_loss", "SmoothL1Loss", "huber_loss", "HuberLoss"), _VALUES),
+    "dice": OutputSpec("segmentation"),
+}
+"""What the outputs are that a loss compares with targets, by its name here and by those of torch's modules and functions."""
+
+
+def spec_of(name: object) -> OutputSpec:
+    """Returns what is known of the outputs of a model that was trained by the loss of a name; of another loss, nothing."""
+    return _SPECS.get(name, _UNKNOWN) if isinstance(name, str) else _UNKNOWN
+
+
 _PER_CLASS = {F.cross_entropy, F.nll_loss}
 _FORWARDS = {nn.CrossEntropyLoss.forward, nn.NLLLoss.forward}
 
@@ -47,8 +63,7 @@ class Loss:
         function: ``(outputs, targets) -> scalar``.
         name: For messages.
         reduction: Whether the scalar is a mean or a sum over the batch; ``"batchmean"`` is a mean over samples.
-        classification: Whether accuracy is a sensible default metric beside it.
-        threshold: The decision threshold on a single output: 0 for logits, 0.5 for probabilities.
+        spec: What the outputs are that it compares with targets, and what makes probabilities of them.
         weight: What the mean over a batch was divided by, as a function of its targets, when that is not the number of
             samples (class weights or an ignored index); ``None`` otherwise.
         ignore_index: The target value that the loss leaves out.
@@ -57,10 +72,14 @@ class Loss:
     function: LossFunction
     name: str
     reduction: Literal["mean", "sum"] = "mean"
-    classification: bool = False
-    threshold: float = 0.0
+    spec: OutputSpec = _UNKNOWN
     weight: Callable[[Tensor], Tensor | float] | None = None
     ignore_index: int = IGNORED
+
+    @property
+    def classification(self) -> bool:
+        """Whether it compares outputs with one right class a target, so that accuracy is a sensible metric beside it."""
+        return self.spec.task in ("classification", "binary")
 
     def weigh(self, targets: object, samples: int) -> Tensor | float:
         """Returns what a batch counts for in a mean over batches: what its own mean was divided by.
@@ -144,9 +163,7 @@ def resolve_loss(loss: str | nn.Module | LossFunction) -> Loss:
         ArgumentError: Not callable, or a loss that does not reduce to a scalar.
     """
     if isinstance(loss, str):
-        return Loss(
-            losses.get(loss), loss, classification=loss in _CLASSIFICATION, weight=_class_weight(losses.get(loss))
-        )
+        return Loss(losses.get(loss), loss, spec=spec_of(loss), weight=_class_weight(losses.get(loss)))
     if isinstance(loss, type) or not callable(loss):
         raise ArgumentError(
             "loss cannot be used",
@@ -164,13 +181,12 @@ def resolve_loss(loss: str | nn.Module | LossFunction) -> Loss:
             expected='reduction="mean", "batchmean" (of nn.KLDivLoss) or "sum"',
             fix="leave reduction out, or weigh the samples in your own step",
         )
-    probability = isinstance(loss, nn.BCELoss) or inner is F.binary_cross_entropy
+    known = (spec_of(name), *(spec_of(kind.__name__) for kind in type(inner).__mro__))  # also of a subclass of torch's
     return Loss(
         loss,
         name,
         reduction="sum" if reduction == "sum" else "mean",
-        classification=isinstance(loss, _CLASSIFICATION_MODULES) or inner in _PER_CLASS or probability,
-        threshold=0.5 if probability else 0.0,
+        spec=next((spec for spec in known if spec.task is not None), _UNKNOWN),
         weight=None if reduction == "sum" else _class_weight(loss),
         ignore_index=_ignored(loss),
     )

@@ -19,9 +19,7 @@ from multiprocessing import connection, context
 from multiprocessing.sharedctypes import RawValue
 from typing import Any, TypeVar
 
-__all__ = ["Shield", "Shielded", "mine", "signals_that_ended", "starting", "unheard"]
-
-T = TypeVar("T")
+__all__ = ["Shield", "Shielded", "mine", "one_ended", "starting", "unheard"]
 
 Init = Callable[[int], Any]
 """What a torch ``DataLoader`` calls in each worker as it starts, with the worker's number."""
@@ -107,33 +105,38 @@ def starting(method: str | None = None) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def unheard(stream: Iterator[T]) -> Iterator[T]:
-    """Has torch not raise when a worker of this iterator dies, from a handler of SIGCHLD in whatever line is just running.
+_T = TypeVar("_T")
 
-    It is found out by whoever waits for a batch.
+
+def unheard(batches: _T) -> _T:
+    """Has torch not raise when a worker of an iteration dies, from a handler of SIGCHLD in whatever line is just running.
+
+    Whoever waits for a batch finds out: torch looks after its workers where none comes in time.
 
     Args:
-        stream: What ``iter`` gives of a torch ``DataLoader``.
+        batches: What ``iter`` of a torch ``DataLoader`` returned.
+
+    Returns:
+        The same.
     """
-    if getattr(stream, "_worker_pids_set", False):
-        from torch.utils.data._utils import signal_handling
+    from torch.utils.data._utils import signal_handling
 
-        signal_handling._remove_worker_pids(id(stream))  # type: ignore[attr-defined]  # torch imports it there
-        stream._worker_pids_set = False  # type: ignore[attr-defined]
-    return stream
+    if getattr(batches, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(batches))  # type: ignore[attr-defined]  # torch imports it there
+        batches._worker_pids_set = False  # type: ignore[attr-defined]
+    return batches
 
 
-def signals_that_ended(processes: Iterable[multiprocessing.process.BaseProcess], seconds: float = 1.0) -> list[str]:
-    """Returns the names of the signals that have ended processes, e.g. ``["SIGKILL"]``.
+def one_ended(processes: Iterable[multiprocessing.process.BaseProcess], seconds: float) -> bool:
+    """Whether a process has ended; its exit code is then there.
 
-    An exit code may come a moment after the connection to a process is gone, and so this waits for one, at most so long.
+    Both may come a moment after its connection is gone, and so this waits for them, at most so long for each.
     """
     by_sentinel = {process.sentinel: process for process in processes}
-    for one in connection.wait(list(by_sentinel), seconds):
-        if isinstance(one, int):
-            by_sentinel[one].join(seconds)
-    codes = {process.exitcode or 0 for process in by_sentinel.values()}
-    return sorted(signal.Signals(-code).name for code in codes if code < 0)
+    ended = [by_sentinel[one] for one in connection.wait(list(by_sentinel), seconds) if isinstance(one, int)]
+    for process in ended:
+        process.join(seconds)
+    return bool(ended)
 
 
 _shield = Shield()

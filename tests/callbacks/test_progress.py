@@ -178,8 +178,8 @@ def test_the_bar_never_waits_for_the_device(tiny, clock, monkeypatch):
     waited, shipped = [], []
     clock(1.0)
     send = WeightedSum.send
-    monkeypatch.setattr(WeightedSum, "drain", lambda self: waited.append(self))
-    monkeypatch.setattr(WeightedSum, "ship", lambda self: (shipped.append(self), send(self)))
+    monkeypatch.setattr(WeightedSum, "wait_for_all", lambda self: waited.append(self))
+    monkeypatch.setattr(WeightedSum, "send", lambda self: (shipped.append(self), send(self)))
     look = tiny.Do("on_batch_end", lambda state, calls: waited and pytest.fail("it waited"), order=2)
     tiny.run(look, Progress(file=Terminal()), epochs=1, val=False)
     assert len(shipped) >= 8

@@ -104,7 +104,7 @@ def preset(**changes):
 
 
 def images(**changes):
-    return lambda: content(sources=content()["description"]["images"] | changes)
+    return lambda: content(images=content()["description"]["images"] | changes)
 
 
 def top(**changes):
@@ -217,7 +217,7 @@ PARTS = {
     "a loss that is a list": (part(loss=["mse"]), MALFORMED % "loss"),
     "a loss that is a number": (part(loss=3), MALFORMED % "loss"),
     "layers that are a list": (part(layers=["x"]), MALFORMED % "layers"),
-    "images that are a list": (part(sources=[4]), MALFORMED % "images"),
+    "images that are a list": (part(images=[4]), MALFORMED % "images"),
     "no image in a batch": (images(batch_size=0), MALFORMED % "batch_size"),
     "a batch of 10**9 images": (images(batch_size=10**9), MALFORMED % "batch_size"),
     "a batch size that is a text": (images(batch_size="4"), MALFORMED % "batch_size"),

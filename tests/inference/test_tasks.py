@@ -110,7 +110,7 @@ def test_images_come_back_as_images(trained, tmp_path, photos):
     predictor = cvkit.load(trained(tmp_path, model, loader, loader, loss="mse"), device="cpu")
     assert predictor.transform.noise == 0, "images to be restored are noisy as they are"
     one = predictor.predict(photos / "val")[0]
-    assert (one.task, one.image.size, one.image.mode) == ("images", (16, 16), "RGB")
+    assert (one.task, one.image.size, one.image.mode) == ("reconstruction", (16, 16), "RGB")
     assert one.outputs.shape == (3, 16, 16)
     levels = (one.outputs.clamp(0, 1) * 255).round().to(torch.uint8)
     assert torch.equal(torch.from_numpy(np.array(one.image)).movedim(-1, 0), levels)
@@ -120,7 +120,7 @@ def test_images_come_back_as_images(trained, tmp_path, photos):
 
 def test_a_grey_image_from_flat_outputs_is_one_too(fixed):
     transform = cvkit.transforms.denoise(8, mean=(0,), std=(1,))
-    one = fixed(lambda inputs: inputs.flatten(1), classes=None, transform=transform, task="images").predict(
+    one = fixed(lambda inputs: inputs.flatten(1), classes=None, transform=transform, task="reconstruction").predict(
         PIXELS + 255
     )
     assert (one.image.size, one.image.mode) == ((8, 8), "L")
@@ -153,8 +153,8 @@ def test_grey_models_get_grey(trained, tmp_path, drawn):
         ("cross_entropy", None, "small_image_eval", ["a"], "auto"),
         ("cross_entropy", "text", "small_image_eval", ["a"], "auto"),
         ("cross_entropy", "mask", "segmentation_eval", ["a"], "segmentation"),
-        ("mse", "image", "denoise", None, "images"),
-        ("mse", None, "denoise", ["a"], "images"),
+        ("mse", "image", "denoise", None, "reconstruction"),
+        ("mse", None, "denoise", ["a"], "reconstruction"),
         ("mse", None, "small_image_eval", ["a"], "regression"),
         ("SmoothL1Loss", None, "small_image_eval", ["a"], "regression"),
         ("huber_loss", None, None, None, "auto"),
@@ -173,7 +173,7 @@ def test_the_task_is_told_from_what_a_checkpoint_knows(loss, kind, preset, class
     [
         (None, (2, 3), "regression"),
         (None, (2,), "regression"),
-        (None, (2, 3, 4, 4), "images"),
+        (None, (2, 3, 4, 4), "reconstruction"),
         ("abc", (2, 3), "classification"),
         ("abc", (2, 3, 1, 1), "classification"),
         ("abc", (2, 3, 4, 4), "segmentation"),

@@ -21,8 +21,8 @@ from cvkit.training import Callback
 HOLD = """
 import sys, time
 from pathlib import Path
-from cvkit.serialization.directory_lock import claimed
-with claimed(Path(sys.argv[1])):
+from cvkit.serialization.directory_lock import locked_directory
+with locked_directory(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -87,8 +87,8 @@ def test_a_forked_worker_that_outlives_a_killed_run_keeps_nobody_out(tmp_path):
         """
         import os, sys, time
         from pathlib import Path
-        from cvkit.serialization.directory_lock import claimed
-        with claimed(Path(sys.argv[1])):
+        from cvkit.serialization.directory_lock import locked_directory
+        with locked_directory(Path(sys.argv[1])):
             if os.fork() == 0:
                 time.sleep(60)
             print("held", flush=True)
@@ -111,7 +111,7 @@ def test_a_forked_worker_that_outlives_a_killed_run_keeps_nobody_out(tmp_path):
 
 def refused(directory):
     """Tells whether a process of its own is kept out."""
-    code = "import sys; from pathlib import Path; from cvkit.training.lock import claimed\nwith claimed(Path(sys.argv[1])): pass"
+    code = "import sys; from pathlib import Path; from cvkit.serialization.directory_lock import locked_directory\nwith locked_directory(Path(sys.argv[1])): pass"
     ended = subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True, text=True)
     assert ended.returncode == 0 or "another run is at work" in ended.stderr, ended.stderr
     return ended.returncode != 0
@@ -147,9 +147,9 @@ def test_it_is_kept_when_a_forked_child_ends(tmp_path, leave):
         """
         import os, sys
         from pathlib import Path
-        from cvkit.serialization.directory_lock import claimed
+        from cvkit.serialization.directory_lock import locked_directory
         child = 0
-        with claimed(Path(sys.argv[1])) as claim:
+        with locked_directory(Path(sys.argv[1])) as claim:
             child = os.fork()
             if child == 0 and sys.argv[2] == "at once":
                 sys.exit()

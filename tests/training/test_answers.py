@@ -138,7 +138,7 @@ class UsedUp:
             {"model": network(channels=1)},
             PreflightError,
             r"(?s)the forward fails in layer '0' \(Conv2d\) on the first batch of train.*\(4, 3, 8, 8\).*in_channels=3, "
-            r"or load pictures with 1 channel \(channels=1 in a preset of cvkit.transforms\)$",
+            r"or load images with 1 channel \(channels=1 in a preset of cvkit.transforms\)$",
         ),
         (
             {"train": [(torch.randn(4, 3, 9, 9), BATCHES[0][1])]},

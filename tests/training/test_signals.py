@@ -3,7 +3,6 @@
 import copy
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -354,19 +353,19 @@ def quiet(loader, *callbacks, **options):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-def test_a_worker_of_a_torch_loader_that_the_system_ends_is_an_error_that_says_so(monkeypatch):
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+@pytest.mark.parametrize("round", range(5))
+def test_a_worker_of_a_torch_loader_that_the_system_ends_is_an_error_that_says_so(round):
     with pytest.raises(DataError) as caught:
         quiet(DataLoader(Sleepy(), batch_size=2, num_workers=1, multiprocessing_context="fork"))
     what, got, expected, fix = str(caught.value).split("\n")
     assert what == "a worker process died"
-    assert re.fullmatch(r"  got: DataLoader worker (\(pid\(s\) \d+\) )?exited unexpectedly \(SIGKILL\)", got)
+    assert got.startswith("  got: DataLoader worker ")
     assert expected == "  expected: processes that load until the epoch ends"
-    assert (
-        fix
-        == "  fix: most likely the system ran out of memory and ended it: take fewer workers (num_workers=0 for none)"
+    assert fix == (
+        "  fix: most likely the system ran out of memory and ended it: take fewer workers (num_workers=0 for none)"
     )
-    subprocess.run([sys.executable, "-c", ""], check=True)  # another child's end must not bring torch's error up again
+    for _ in range(3):  # while the traceback, here in ``caught``, keeps what torch knows of its workers
+        subprocess.run([sys.executable, "-c", ""], check=True)
 
 
 def test_what_a_dataset_raises_in_a_worker_is_not_taken_for_a_death():
@@ -453,7 +452,7 @@ def test_batches_end_without_an_error_only_where_a_signal_stops_the_run_between_
         yield 1
         raise error
 
-    state = SimpleNamespace(stop_reason=stop, group_open=group_open)
+    state = SimpleNamespace(stop_reason=stop, engine=SimpleNamespace(group_open=group_open))
     if ends:
         assert list(loaders.until_lost(batches(), state)) == [1]
     else:

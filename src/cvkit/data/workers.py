@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing import connection, util
+from multiprocessing import util
 from pickle import PicklingError
 from typing import Any, Literal, Protocol
 
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from cvkit import main_guard
 from cvkit.data.fetch import Fetched, Fetcher
 from cvkit.errors import CvkitError, DataError
-from cvkit.worker_signals import Shield, starting, unheard
+from cvkit.worker_signals import Shield, one_ended, starting, unheard
 
 __all__ = ["BatchProducer", "BatchRequest", "StartMethod", "Threads", "Workers", "choose_threads", "choose_workers"]
 
@@ -226,7 +226,7 @@ class Workers:
                 if slow and waited < self.timeout:
                     continue  # torch has only looked whether the processes live
                 processes = getattr(stream, "_workers", ())
-                if not (isinstance(error, RuntimeError) or _lost(processes)):
+                if not (isinstance(error, RuntimeError) or one_ended(processes, _LOOK)):
                     raise
                 ended = {code for code in (process.exitcode for process in processes) if code}
                 _end(processes)
@@ -269,9 +269,8 @@ class Workers:
     def _start(self) -> DataLoader[Fetched | CvkitError]:
         self._shield = Shield()
         self._shield.hold()
-        # before the processes are, also at the end of a process that was itself started by multiprocessing, which ends its
-        # own by SIGTERM and waits for them
-        util.Finalize(self, self._shield.let_go, exitpriority=10)
+        # Python ends by SIGTERM, and waits for, what is left when it exits; this comes before that, and before self is gone
+        util.Finalize(self, self._shield.let_go, exitpriority=0)
         return DataLoader(
             _RequestDataset(self.fetcher),  # type: ignore[arg-type]  # its index is a token
             batch_size=None,
@@ -311,11 +310,6 @@ class _RequestDataset:
 
 def _as_is(made: Fetched | CvkitError) -> Fetched | CvkitError:
     return made
-
-
-def _lost(processes: Iterable[multiprocessing.process.BaseProcess]) -> bool:
-    """Whether one of these processes has died; its end may be heard of a moment after its connection is gone."""
-    return bool(connection.wait([process.sentinel for process in processes], _LOOK))
 
 
 def _end(processes: Iterable[multiprocessing.process.BaseProcess]) -> None:

@@ -18,7 +18,7 @@ from cvkit.transforms import Framed, Transform
 
 __all__ = ["BatchOutputs", "predictions_of", "run_views"]
 
-_MAPS = ("segmentation", "images")
+_MAPS = ("segmentation", "reconstruction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def run_views(model: Any, inputs: Tensor, views: Sequence[View], reader: Reader)
         raise ArgumentError("there is no view to look at", expected="at least one", fix='tta="flip"')
     alone = len(views) == 1 and views[0] == VIEWS["original"]
     mean = total if len(views) == 1 else total / len(views)
-    kept = outputs.float() if alone else mean if task in ("regression", "images") else None
+    kept = outputs.float() if alone else mean if task in ("regression", "reconstruction") else None
     return BatchOutputs(task, mean, kept)
 
 
@@ -123,7 +123,7 @@ def predictions_of(
             size=size,
             scores=scores[row] if scores is not None else None,
             outputs=outputs[row] if outputs is not None else None,
-            image=_restored(outputs[row], transform) if task == "images" and outputs is not None else None,
+            image=_restored(outputs[row], transform) if task == "reconstruction" and outputs is not None else None,
         )
         for row, (path, size) in enumerate(zip(paths, sizes, strict=True))
     ]

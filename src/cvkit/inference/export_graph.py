@@ -98,7 +98,7 @@ def metadata_of(
         "multilabel": "the probability of each class, which do not sum to 1, (N, classes)",
         "segmentation": "the probability of each class at each pixel, (N, classes, size, size)",
         "regression": "the model's values",
-        "images": "images, normalised by mean and std",
+        "reconstruction": "images, normalised by mean and std",
     }
     taken = {
         "pixels": "uint8 (N, channels, size, size), levels 0 to 255; the graph normalises them",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from cvkit.errors import ArgumentError, CvkitError, ModelError, unknown_name
+from cvkit.losses import spec_of
+from cvkit.outputs import TASKS, OutputSpec, Task, probabilities_of
 
 __all__ = [
     "TASKS",
@@ -28,25 +30,8 @@ __all__ = [
     "views_of",
 ]
 
-Task: TypeAlias = Literal["classification", "multilabel", "segmentation", "regression", "images"]
-TASKS: tuple[str, ...] = get_args(Task)
 
 Views: TypeAlias = "str | int | Sequence[str] | None"
-
-_REGRESSION = {
-    *("mse", "l1", "smooth_l1", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
-    *("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"),
-}
-_OF_PROBABILITIES = {"BCELoss", "binary_cross_entropy"}
-_SEPARATE = {
-    *_OF_PROBABILITIES,
-    *("bce", "BCEWithLogitsLoss", "binary_cross_entropy_with_logits", "MultiLabelSoftMarginLoss"),
-}
-_ONE_A_CLASS = {
-    *("cross_entropy", "nll", "hinge", "nll_loss", "multi_margin_loss"),
-    *("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss"),
-}
-"""Losses by what ``fit`` calls them: their names, and those of torch's modules and functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +159,7 @@ class Reader:
             ModelError: They do not fit the task or the classes.
         """
         task = self.task if self.task != "auto" else self._guess(outputs)
+        task = "classification" if task == "binary" else task  # of two classes, from one output or two
         if (
             task == "multilabel"
             and outputs.shape[1:].numel() == 1
@@ -187,12 +173,12 @@ class Reader:
 
     def _guess(self, outputs: Tensor) -> Task:
         if self.classes is None:
-            return "images" if outputs.ndim == 4 else "regression"
+            return "reconstruction" if outputs.ndim == 4 else "regression"
         one_each = outputs.shape[1:].numel() in self._channels(self.classes)
         return "segmentation" if outputs.ndim == 4 and not one_each else "classification"
 
     def _fits(self, task: Task, shape: tuple[int, ...]) -> bool:
-        if task in ("regression", "images"):
+        if task in ("regression", "reconstruction"):
             return True
         if self.classes is None:
             return False
@@ -231,16 +217,11 @@ class Reader:
             float32: ``(N, C)`` for classification, ``(N, C, H, W)`` for segmentation, else the shape of the outputs.
         """
         values = outputs.float()
-        if task in ("regression", "images"):
+        if task in ("regression", "reconstruction"):
             return values
-        if task != "segmentation":
-            values = values.flatten(1) if values.ndim > 1 else values.unsqueeze(1)
-        if task == "multilabel":
-            return values.sigmoid() if self.logits else values
-        if values.shape[1] == 1 and self.classes is not None and len(self.classes) == 2:
-            second = values.sigmoid() if self.logits else values
-            return torch.cat([1 - second, second], 1)
-        return values.softmax(1) if self.logits else values
+        if task != "multilabel" and self.classes is not None and len(self.classes) == 1:
+            return values.softmax(1) if self.logits else values
+        return probabilities_of(values, OutputSpec(task, None if self.logits else "none"))
 
 
 def task_of_run(loss: object, kind: object, preset: object, classes: Sequence[str] | None) -> Task | Literal["auto"]:
@@ -255,20 +236,21 @@ def task_of_run(loss: object, kind: object, preset: object, classes: Sequence[st
     if kind == "mask":
         return "segmentation"
     if kind == "image" or preset == "denoise":
-        return "images"
+        return "reconstruction"
     if classes is None:
         return "auto"
-    return "regression" if loss in _REGRESSION else "multilabel" if loss in _SEPARATE else "auto"
+    trained = spec_of(loss).task
+    return "regression" if trained == "regression" else "multilabel" if trained in ("binary", "multilabel") else "auto"
 
 
 def is_classification(loss: object) -> bool:
     """Whether a loss compares one output a class with the right class."""
-    return loss in _ONE_A_CLASS
+    return spec_of(loss).task == "classification"
 
 
 def gives_logits(loss: object) -> bool:
     """Whether a run's model gives logits, as far as its loss tells: not where that takes probabilities."""
-    return loss not in _OF_PROBABILITIES
+    return spec_of(loss).task is None or spec_of(loss).activation != "none" or spec_of(loss).task == "regression"
 
 
 def resize_map(probability: Tensor, height: int, width: int) -> Tensor:

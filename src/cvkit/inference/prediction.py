@@ -206,7 +206,7 @@ class Prediction:
         elif self._mask is not None:
             row |= {"height": self.size[0], "width": self.size[1]}
             values = list(self.shares().values())
-        elif self.task == "images":
+        elif self.task == "reconstruction":
             return row | {"height": self.size[0], "width": self.size[1]}
         else:
             numbers = self.outputs.flatten().tolist()

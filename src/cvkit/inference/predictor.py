@@ -53,7 +53,8 @@ class Predictor:
         transform: The preprocessing, as in validation: a preset (of one for training its evaluation twin), or any callable on
             one image.
         task: ``"classification"``, ``"multilabel"`` (several classes may be right), ``"segmentation"``, ``"regression"`` or
-            ``"images"``; ``"auto"`` tells by the shape of the outputs, and takes ``(N, C)`` for a classification.
+            ``"reconstruction"`` (images); ``"auto"`` tells by the shape of the outputs, and takes ``(N, C)`` for a
+            classification.
         outputs: Whether the model gives ``"logits"`` or ``"probabilities"``.
         device: ``"auto"`` or a device.
         precision: As in ``fit``.
@@ -334,7 +335,7 @@ class Predictor:
             example,
             metadata=metadata_of(self.model, self.transform, self._reader, task, self._decoding, inputs),
             input_name=inputs,
-            output_name="outputs" if task in ("regression", "images") else "probabilities",
+            output_name="outputs" if task in ("regression", "reconstruction") else "probabilities",
             check=check,
         )
 

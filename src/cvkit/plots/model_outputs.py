@@ -85,7 +85,7 @@ def inference_function(
 def _as_logits(outputs: Tensor, model: nn.Module | Predictor) -> Tensor:
     """Returns logits, also of a predictor whose model gives probabilities."""
     reader = getattr(model, "_reader", None)
-    if reader is None or reader.logits or reader.task in ("regression", "images"):
+    if reader is None or reader.logits or reader.task in ("regression", "reconstruction"):
         return outputs
     separate = reader.task == "multilabel" or outputs.ndim < 2 or outputs.shape[1] == 1
     return outputs.logit() if separate else outputs.log()

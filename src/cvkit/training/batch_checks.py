@@ -21,7 +21,6 @@ __all__ = ["check_batch", "check_outputs", "expects", "in_order", "mend", "shape
 _BROADCAST = (
     *(*ALIGNED, "MSELoss", "L1Loss", "SmoothL1Loss", "KLDivLoss", "mse_loss", "l1_loss", "smooth_l1_loss", "kl_div"),
 )
-_CLASSES = ("cross_entropy", "nll", "CrossEntropyLoss", "NLLLoss", "nll_loss")
 
 
 def check_batch(name: str, loader: Any, batch: Any) -> None:
@@ -218,7 +217,7 @@ def check_outputs(name: str, state: TrainState, outputs: Any, targets: Any) -> N
             if outputs is None
             else "pass step=…: a function (model, batch, state) -> (loss, outputs, targets) that picks out what the loss needs",
         )
-    if state.engine.loss_spec.name in _CLASSES:
+    if state.engine.loss_spec.spec.task == "classification":
         _check_classes(name, outputs, targets, state)
         return
     aligned = align(outputs, targets) if state.engine.loss_spec.name in ALIGNED else (outputs, targets)

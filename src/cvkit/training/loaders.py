@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
@@ -248,6 +250,9 @@ def lost(error: BaseException) -> bool:
 
 _DIED = "a worker process died"
 
+_started: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The iterations of torch loaders that have processes."""
+
 
 @contextmanager
 def explain_worker_errors() -> Iterator[None]:
@@ -261,23 +266,27 @@ def explain_worker_errors() -> Iterator[None]:
     except RuntimeError as error:
         if not lost(error):
             raise
+        ends: set[str] = set()
+        for batches in list(_started):  # as long as a traceback keeps it, any child that ends would raise it once more
+            worker_signals.unheard(batches)
+            ends |= {signal.Signals(-code).name for one in batches._workers if (code := one.exitcode or 0) < 0}
         found = DataError(
             _DIED,
             got=str(error).strip(),
             expected="processes that load until the epoch ends",
-            fix=f"most likely {_likely(str(error).lower())}",
+            fix=f"most likely {_likely(str(error).lower(), ends)}",
         )
         for note in getattr(error, "__notes__", ()):
             found.add_note(note)
         raise found from error
 
 
-def _likely(said: str) -> str:
-    if "sigbus" in said or "bus error" in said:
+def _likely(said: str, ends: set[str]) -> str:
+    if "SIGBUS" in ends or "bus error" in said:
         return "shared memory is full: give a container more (--shm-size=2g), or take fewer workers"
-    if "sigkill" in said or "signal: killed" in said:
+    if "SIGKILL" in ends or "signal: killed" in said:
         return "the system ran out of memory and ended it: take fewer workers (num_workers=0 for none)"
-    if "sigsegv" in said or "sigabrt" in said or "segmentation fault" in said:
+    if ends & {"SIGSEGV", "SIGABRT"} or "segmentation fault" in said:
         return "native code crashed, most often a decoder on a damaged file: num_workers=0 shows at which sample"
     return "memory ran out, shared memory is full (--shm-size), or code of the dataset ended it: try num_workers=0"
 
@@ -348,31 +357,21 @@ def _iterate(loader: Any) -> Iterator[Any]:
     return iterator
 
 
-def _named_deaths(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yields batches; where a worker is gone, in torch's words and with the signal that ended it.
-
-    The connection to it may be gone before torch has looked whether it lives.
-    """
-    try:
-        yield from batches
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        said = str(error).strip()
-        if said.startswith("Caught ") or (isinstance(error, RuntimeError) and not lost(error)):
-            raise
-        ended = worker_signals.signals_that_ended(getattr(batches, "_workers", ()))
-        words = said if isinstance(error, RuntimeError) else "DataLoader worker exited unexpectedly"
-        raise RuntimeError(f"{words} ({', '.join(ended) or type(error).__name__})") from error
-
-
 def _shielded(loader: DataLoader[Any], shield: worker_signals.Shield) -> Iterator[Any]:
     own = loader.worker_init_fn
     inside = own if isinstance(own, worker_signals.Shielded) else shield.shielded(own)
     chosen = loader.multiprocessing_context
     loader.worker_init_fn = inside
+    batches: Iterator[Any] = iter(())
     try:
         with worker_signals.starting(chosen.get_start_method() if chosen is not None else None):
-            batches = worker_signals.unheard(iter(loader))
-        yield from _named_deaths(batches)
+            batches = iter(loader)
+        _started.add(batches)
+        yield from batches
+    except (OSError, EOFError) as error:  # on what a worker has sent; torch asks too soon whether one has died
+        if str(error).startswith("Caught ") or not worker_signals.one_ended(getattr(batches, "_workers", ()), 1.0):
+            raise
+        raise RuntimeError(f"DataLoader worker exited unexpectedly ({type(error).__name__}: {error})") from error
     finally:
         if loader.worker_init_fn is inside:
             loader.worker_init_fn = own

@@ -60,7 +60,7 @@ def _of_loss(name: str, loss: Loss) -> Metric:
         made: Metric = kind()
         return made
     judge: Metric = kind(
-        threshold=loss.threshold, ignore_index=None if loss.ignore_index == IGNORED else loss.ignore_index
+        threshold=loss.spec.threshold, ignore_index=None if loss.ignore_index == IGNORED else loss.ignore_index
     )
     return judge
 

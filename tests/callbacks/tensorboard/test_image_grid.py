@@ -79,7 +79,7 @@ def read(outputs, targets, loss, inputs=None):
 def test_outputs_are_read_by_their_shapes_and_loss():
     batch = torch.randn(4, 3)
     found = read(batch, torch.tensor([0, 1, 2, 0]), CROSS)
-    assert (found.task, found.classes) == ("classes", 3)
+    assert (found.task, found.classes) == ("classification", 3)
     assert torch.equal(found.predicted, batch.argmax(1))
     assert torch.allclose(found.scores, batch.softmax(1))
     soft = torch.tensor([[0.3, 0.7, 0.0]]).expand(4, 3)
@@ -89,19 +89,19 @@ def test_outputs_are_read_by_their_shapes_and_loss():
     assert torch.allclose(binary.scores.sum(1), torch.ones(2))
     labels = read(torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, 1.0]]), BCE)
     assert (labels.task, labels.predicted.tolist(), labels.truth.tolist()) == (
-        "labels",
+        "multilabel",
         [[True, False]],
         [[True, True]],
     )
     masks = read(torch.randn(2, 5, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), CROSS)
-    assert (masks.task, masks.classes, masks.predicted.shape) == ("masks", 5, (2, 4, 4))
+    assert (masks.task, masks.classes, masks.predicted.shape) == ("segmentation", 5, (2, 4, 4))
     one = read(torch.randn(2, 1, 4, 4), torch.ones(2, 4, 4, dtype=torch.long), DICE)
-    assert (one.task, one.classes, one.predicted.shape) == ("masks", 2, (2, 4, 4))
-    assert read(torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4, 4), MSE).task == "images"
+    assert (one.task, one.classes, one.predicted.shape) == ("segmentation", 2, (2, 4, 4))
+    assert read(torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4, 4), MSE).task == "reconstruction"
     flat = read(torch.randn(2, 48), torch.rand(2, 48), MSE, torch.rand(2, 3, 4, 4))
-    assert (flat.task, flat.predicted.shape) == ("images", (2, 3, 4, 4))
-    assert read(torch.randn(4, 1), torch.randn(4), MSE).task == "numbers"
-    assert read(torch.randn(4, 2), torch.randn(4, 2), MSE).task == "numbers"
+    assert (flat.task, flat.predicted.shape) == ("reconstruction", (2, 3, 4, 4))
+    assert read(torch.randn(4, 1), torch.randn(4), MSE).task == "regression"
+    assert read(torch.randn(4, 2), torch.randn(4, 2), MSE).task == "regression"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 import cvkit
 from cvkit.data import ArrayDataset, FolderDataset, Loader, split, write_shapes
 from cvkit.errors import ArgumentError, DataError
-from cvkit.plots.model_outputs import spread
+from cvkit.plots.model_outputs import spread_over_dataset
 from cvkit.transforms import classification_train, denoise, small_image_train
 
 
@@ -151,4 +151,4 @@ def test_labels_that_are_text_are_drawn_in_balance():
 
 def test_a_look_at_some_samples_keeps_the_numbering():
     loader = Loader(PETS, 5, classes=["dog", "cat", "bird"])
-    assert [targets.tolist() for _, targets in spread(loader, 2)] == [[0, 2]]
+    assert [targets.tolist() for _, targets in spread_over_dataset(loader, 2)] == [[0, 2]]

@@ -18,6 +18,8 @@ from cvkit.training.state import TrainState
 
 __all__ = ["Inputs", "Validation"]
 
+_WORDS = {"reconstruction": "images", "regression": "numbers"}
+
 
 class Inputs:
     """The images that an epoch begins with, as the model saw them."""
@@ -120,8 +122,8 @@ class Validation:
         self._shown.append((inputs[rows].detach(), _rows(answers, rows)))
 
     def _count(self, state: TrainState, answers: Answers | None) -> None:
-        if answers is None or answers.task in ("images", "numbers"):
-            found = _what(state) if answers is None else f"outputs that are {answers.task}"
+        if answers is None or answers.task in ("reconstruction", "regression"):
+            found = _what(state) if answers is None else f"outputs that are {_WORDS[answers.task]}"
             self._notes.warn_once("figures", f"a confusion matrix and curves need classes, and there are {found}")
             return
         with self._notes.guard("figures", "counting the outputs"):

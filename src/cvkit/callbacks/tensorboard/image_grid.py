@@ -121,10 +121,10 @@ def predictions(inputs: Pixels, answers: Answers, names: Sequence[str], transfor
     Returns:
         uint8 ``(H', W', 3)``.
     """
-    if answers.task == "images":
+    if answers.task == "reconstruction":
         made, wanted = to_pixels(answers.predicted, transform), to_pixels(answers.truth, transform)
         return grid([_beside([sized(one) for one in row]) for row in zip(inputs, made, wanted, strict=True)])
-    if answers.task == "masks":
+    if answers.task == "segmentation":
         made, wanted = (coloured(mask, answers.classes) for mask in (answers.predicted, answers.truth))
         return grid([_beside([sized(one) for one in row]) for row in zip(inputs, made, wanted, strict=True)])
     told = _captions(answers, names)
@@ -158,11 +158,11 @@ def _captions(answers: Answers, names: Sequence[str]) -> list[tuple[list[str], b
     """Returns the lines below each image, and whether the answer is right (``None`` for numbers)."""
     told: list[tuple[list[str], bool | None]] = []
     predicted, truth = answers.predicted.cpu(), answers.truth.cpu()
-    if answers.task == "numbers":
+    if answers.task == "regression":
         return [
             ([_numbers(made), f"is {_numbers(wanted)}"], None) for made, wanted in zip(predicted, truth, strict=True)
         ]
-    if answers.task == "labels":
+    if answers.task == "multilabel":
         for made, wanted in zip(predicted, truth, strict=True):
             right = bool((made == wanted).all())
             told.append(([_several(made, names), "" if right else f"is {_several(wanted, names)}"], right))

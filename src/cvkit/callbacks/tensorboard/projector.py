@@ -93,7 +93,7 @@ def penultimate(model: nn.Module, inputs: Tensor, runtime: Runtime) -> Tensor:
 
 def described(answers: Answers | None, names: list[str], count: int, first: int) -> tuple[list[str], list[list[str]]]:
     """Returns the columns that the projector colours by, and a row of them for each of ``count`` samples."""
-    if answers is None or answers.task not in ("classes", "binary"):
+    if answers is None or answers.task not in ("classification", "binary"):
         return ["sample"], [[str(first + index)] for index in range(count)]
     rows = []
     for made, wanted in zip(answers.predicted.tolist(), answers.truth.tolist(), strict=True):

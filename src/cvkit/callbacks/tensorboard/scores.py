@@ -52,7 +52,7 @@ class Scores:
         """
         self.task = answers.task
         count = answers.classes
-        if answers.task in ("classes", "binary", "masks"):
+        if answers.task in ("classification", "binary", "segmentation"):
             self._count_classes(answers, count)
         if answers.scores is not None:
             self._count_scores(answers, answers.scores, count)
@@ -67,7 +67,7 @@ class Scores:
 
     def _count_scores(self, answers: Answers, scores: Tensor, count: int) -> None:
         """Counts the scores of the right and of the wrong classes into buckets: ``(2, C, THRESHOLDS)``, flat."""
-        if answers.task == "labels":
+        if answers.task == "multilabel":
             right, counted = answers.truth.bool(), torch.ones_like(answers.truth, dtype=torch.bool)
         else:
             classes = torch.arange(count, device=scores.device)
