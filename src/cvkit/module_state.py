@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -121,24 +121,22 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _structure(layers: Iterable[nn.Module]) -> Iterator[None]:
+def _structure(layers: Sequence[nn.Module]) -> Iterator[None]:
     """Puts back modes, hooks, which tensors are registered, and which of them take gradients."""
+    modes = [(layer, layer.training) for layer in layers]
+    # a script module keeps what it has in C++ and takes no hooks
     before = [
-        (
-            layer,
-            layer.training,
-            {name: copy.copy(vars(layer)[name]) for name in _HOOKS if name in vars(layer)},
-            dict(layer._parameters),
-            dict(layer._buffers),
-        )
+        (layer, {name: copy.copy(vars(layer)[name]) for name in _HOOKS if name in vars(layer)}, _registered(layer))
         for layer in layers
+        if not isinstance(layer, torch.jit.ScriptModule)
     ]
-    trained = [(one, one.requires_grad) for _, _, _, own, _ in before for one in own.values() if one is not None]
+    trained = [(one, one.requires_grad) for layer in layers for one in layer.parameters(recurse=False)]
     try:
         yield
     finally:
-        for layer, training, hooks, parameters, buffers in before:
+        for layer, training in modes:
             layer.training = training
+        for layer, hooks, (parameters, buffers) in before:
             for name, entries in hooks.items():
                 current = vars(layer)[name]
                 current.clear()
@@ -147,6 +145,10 @@ def _structure(layers: Iterable[nn.Module]) -> Iterator[None]:
             layer._buffers.update(buffers)
         for parameter, wanted in trained:
             parameter.requires_grad_(wanted)
+
+
+def _registered(layer: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    return dict(layer._parameters), dict(layer._buffers)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvkit.errors import ArgumentError, CheckpointError
+from cvkit.arguments import check_number
+from cvkit.errors import CheckpointError
 from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
@@ -35,10 +36,7 @@ class EMA(Callback):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
-            raise ArgumentError(
-                "decay cannot be used", got=repr(decay), expected="a number from 0 to below 1", fix="EMA(decay=0.999)"
-            )
+        check_number("decay", decay, at_least=0, below=1, expected="a number from 0 to below 1", fix="EMA(decay=0.999)")
         self.decay = decay
         self.updates = 0
         self._average: dict[str, Any] = {}

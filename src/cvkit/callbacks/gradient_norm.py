@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvkit.arguments import check_integer
 from cvkit.calls import warn
-from cvkit.errors import ArgumentError
 from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
@@ -48,13 +48,7 @@ class GradientNorm(Callback):
 
     def __init__(self, *, every_steps: int = 10, layers: int = 0) -> None:
         for name, value, least in (("every_steps", every_steps, 1), ("layers", layers, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ArgumentError(
-                    f"{name} cannot be used",
-                    got=repr(value),
-                    expected=f"an integer of at least {least}",
-                    fix=f"GradientNorm({name}={max(least, 1)})",
-                )
+            check_integer(name, value, at_least=least, fix=f"GradientNorm({name}={max(least, 1)})")
         self.every_steps = every_steps
         self.layers = layers
         self._arriving = AsyncScalars()

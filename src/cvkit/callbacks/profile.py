@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from cvkit.errors import ArgumentError
+from cvkit.arguments import check_integer
 from cvkit.training import engine, loaders
 from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.state import TrainState
@@ -65,13 +65,7 @@ class Profile(Callback):
 
     def __init__(self, directory: str | Path, *, wait: int = 10, batches: int = 50, trace: int = 5) -> None:
         for name, value, least in (("wait", wait, 0), ("batches", batches, 1), ("trace", trace, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ArgumentError(
-                    f"{name} cannot be used",
-                    got=repr(value),
-                    expected=f"an integer of at least {least}",
-                    fix=f"Profile(directory, {name}=10)",
-                )
+            check_integer(name, value, at_least=least, fix=f"Profile(directory, {name}=10)")
         self.directory = Path(directory)
         self.wait, self.batches, self.trace = wait, batches, trace
         self.summary: str | None = None

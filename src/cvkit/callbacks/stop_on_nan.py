@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cvkit import seeding
 from cvkit.calls import warn
 from cvkit.metrics.async_scalars import AsyncScalars
+from cvkit.module_state import unchanged
 from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
@@ -166,7 +165,7 @@ def _diagnosis(state: TrainState, *, here: bool) -> list[str]:
     if state.engine.compute is None:
         return []
     try:
-        with _untouched(state), seeding.preserved():
+        with unchanged(state.model):
             return _rerun(state)
     except Exception as error:  # the run is to end as it was found, whatever a step of the user's does the second time
         return [f"the batch could not be run once more to see where it came from: {type(error).__name__}: {error}"]
@@ -191,23 +190,6 @@ def _bad_inputs(batch: Any, where: str = "the batch") -> list[str]:
         parts = ("the inputs", "the targets") if len(batch) == 2 and where == "the batch" else None
         named = ((parts[i] if parts else f"{where}[{i}]", value) for i, value in enumerate(batch))
     return [line for name, value in named for line in _bad_inputs(value, name)]
-
-
-@contextmanager
-def _untouched(state: TrainState) -> Iterator[None]:
-    """Puts back buffers and gradients, which running a batch again changes, and what a step of the user's may file."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in state.model.buffers()]
-    gradients = [(parameter, parameter.grad) for parameter in state.model.parameters()]
-    for parameter, _ in gradients:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
 
 
 def _rerun(state: TrainState) -> list[str]:

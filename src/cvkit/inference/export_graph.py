@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cvkit.inference.outputs import Reader, Task, outputs_of, tensor_of
-from cvkit.inference.raw_outputs import evaluating
 from cvkit.inference.sources import Decoding
+from cvkit.module_state import evaluation_mode
 from cvkit.transforms import Framed, Transform
 
 __all__ = ["Graph", "metadata_of"]
@@ -69,7 +69,7 @@ class Graph(nn.Module):
             ModelError: It fails on the example, or they do not fit the classes.
         """
         inputs = example if self.normalized else example.float() * self.factor + self.offset
-        with torch.no_grad(), evaluating(self.model):
+        with torch.no_grad(), evaluation_mode(self.model):
             return self.reader.task_of(outputs_of(self.model, inputs))
 
 

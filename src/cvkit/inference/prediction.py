@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cvkit.arguments import check_integer
 from cvkit.errors import ArgumentError
 from cvkit.inference.outputs import Task
 
@@ -124,10 +125,7 @@ class Prediction:
         Raises:
             ArgumentError: A count below 1, or a prediction without probabilities.
         """
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ArgumentError(
-                "top: count cannot be used", got=repr(count), expected="an integer of 1 or more", fix="top(3)"
-            )
+        check_integer("top: count", count, expected="an integer of 1 or more", fix="top(3)")
         names, scores = self._names("probabilities"), self._given("probabilities", self._scores)
         values, places = scores.sort(descending=True, stable=True)
         pairs = zip(places[:count].tolist(), values[:count].tolist(), strict=True)

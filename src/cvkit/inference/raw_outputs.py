@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,23 +10,12 @@ from torch import Tensor, nn
 
 from cvkit.calls import warn
 from cvkit.errors import ArgumentError, DataError
+from cvkit.module_state import evaluation_mode
 from cvkit.training import Runtime
 from cvkit.training.loaders import check_loader, explain_worker_errors, finished, is_resumable
 from cvkit.training.runtime import Precision
 
-__all__ = ["evaluating", "predict"]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model into evaluation mode inside; each of its modules is as before afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+__all__ = ["predict"]
 
 
 def predict(
@@ -65,7 +53,7 @@ def predict(
     runtime = Runtime(device, precision)
     model = runtime.prepare(model)
     outputs: list[Tensor] = []
-    with evaluating(model), torch.no_grad(), runtime.autocast(), explain_worker_errors():
+    with evaluation_mode(model), torch.no_grad(), runtime.autocast(), explain_worker_errors():
         for inputs in _inputs(batches, runtime):
             made = model(inputs)
             if not isinstance(made, Tensor):

@@ -7,6 +7,7 @@ from itertools import chain
 
 from torch import nn
 
+from cvkit.arguments import check_integer
 from cvkit.errors import ArgumentError, unknown_name
 from cvkit.models.parts import find_blocks, find_heads, inside
 from cvkit.registry import model_tools
@@ -72,13 +73,12 @@ def unfreeze(model: nn.Module, name: str | Sequence[str] | None = None, *, depth
         )
     paths = [""] if name is None else _checked(model, name)
     if depth is not None:
-        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-            raise ArgumentError(
-                "unfreeze: depth cannot be used",
-                got=repr(depth),
-                expected="an integer of 1 or more",
-                fix="depth=1 is the head; use freeze(model, keep=[]) to freeze everything",
-            )
+        check_integer(
+            "unfreeze: depth",
+            depth,
+            expected="an integer of 1 or more",
+            fix="depth=1 is the head; use freeze(model, keep=[]) to freeze everything",
+        )
         blocks = find_blocks(model)
         paths = list(chain.from_iterable(blocks[-depth:])) if depth < len(blocks) else [""]
     thaw(model, paths)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from cvkit.errors import ArgumentError
+from cvkit.arguments import check_number
 from cvkit.models.parts import find_blocks, find_heads, inside
 
 __all__ = ["param_groups"]
@@ -82,20 +82,16 @@ def param_groups(
 
 def _check(rates: dict[str, float], layer_decay: float) -> None:
     for label, value in rates.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise ArgumentError(
-                f"param_groups: {label} cannot be used",
-                got=repr(value),
-                expected="a number of at least 0",
-                fix=f"pass e.g. {label}={'0.05' if label == 'weight_decay' else '1e-3'}",
-            )
-    if isinstance(layer_decay, bool) or not isinstance(layer_decay, int | float) or not 0 < layer_decay <= 1:
-        raise ArgumentError(
-            "param_groups: layer_decay cannot be used",
-            got=repr(layer_decay),
-            expected="a number above 0 and at most 1",
-            fix="pass e.g. layer_decay=0.75; 1 gives every block the same rate",
-        )
+        fix = f"pass e.g. {label}={'0.05' if label == 'weight_decay' else '1e-3'}"
+        check_number(f"param_groups: {label}", value, at_least=0, expected="a number of at least 0", fix=fix)
+    check_number(
+        "param_groups: layer_decay",
+        layer_decay,
+        above=0,
+        at_most=1,
+        expected="a number above 0 and at most 1",
+        fix="pass e.g. layer_decay=0.75; 1 gives every block the same rate",
+    )
 
 
 def _distance(name: str, blocks: list[tuple[str, ...]]) -> int:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cvkit import seeding
 from cvkit.errors import ArgumentError
 from cvkit.models.parts import inside
+from cvkit.module_state import evaluation_mode
 
 if TYPE_CHECKING:
     from torch.utils.flop_counter import FlopCounterMode
@@ -249,7 +249,7 @@ def _run(model: nn.Module, inputs: Sequence[Tensor], device: str | None) -> _Tra
     state, arguments = _stand_ins(model, inputs, device)
     counter = FlopCounterMode(display=False)
     with ExitStack() as around:
-        for context in (seeding.preserved(), torch.no_grad(), _evaluating(model), _plain_attention()):
+        for context in (torch.no_grad(), evaluation_mode(model), _plain_attention()):
             around.enter_context(context)
         around.enter_context(_watched(model, trace, stack, counter))
         if device is not None:
@@ -312,18 +312,6 @@ def _watched(
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cvkit.arguments import check_integer
 from cvkit.errors import ArgumentError
 from cvkit.figures import BAD
 from cvkit.training import loaders
@@ -54,10 +55,7 @@ def check_count(name: str, value: object) -> None:
     Raises:
         ArgumentError: Named by the argument.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ArgumentError(
-            f"{name} cannot be used", got=repr(value), expected="an integer of at least 1", fix=f"{name}=4"
-        )
+    check_integer(name, value, fix=f"{name}=4")
 
 
 @contextmanager

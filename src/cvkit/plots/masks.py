@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cvkit.arguments import check_number
 from cvkit.errors import ArgumentError
 from cvkit.figures import BAD, FAINT, PALETTE
 from cvkit.inference import Predictor
@@ -71,10 +72,7 @@ def show_masks(
     check_count("count", count)
     if columns is not None:
         check_count("columns", columns)
-    if isinstance(opacity, bool) or not isinstance(opacity, int | float) or not 0 <= opacity <= 1:
-        raise ArgumentError(
-            "opacity cannot be used", got=repr(opacity), expected="a number from 0 to 1", fix="opacity=0.5"
-        )
+    check_number("opacity", opacity, at_least=0, at_most=1, expected="a number from 0 to 1", fix="opacity=0.5")
     batch = first_batch(loader)
     pixels, notes = to_pixels(batch.inputs[:count], how_to_denormalize(loader, denormalize))
     truth = _masks(batch.targets, pixels.shape[1:3])[:count]

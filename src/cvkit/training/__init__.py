@@ -1,28 +1,23 @@
 """The spine: the loop, its state, hooks, metrics and checkpoints; readable in one sitting.
 
-=================  ==========================================================================================
-``loop``           ``fit``, ``evaluate``, ``preflight``: the loop itself
-``build``          from the arguments of ``fit`` to a complete state
-``state``          ``TrainState``, ``FitResult``
-``history``        ``History``: what was logged
-``find_lr``        which learning rate to begin with
-``undo``           training that leaves no trace
-``hooks``          ``Callback`` and the dispatcher
-``runtime``        device, precision, compilation: forward, backward, update
-``feed``           batches from any loader, entered at any place
-``losses``         losses by name, and how they reduce
-``metrics``        what is computed beside the loss, summed exactly
-``optimizers``     optimizers and schedules by name
-``checkpoint``     one file, written and read
-``weights``        plain weights in and out, for other programs
-``snapshot``       a run as a plain dict, and back
-``facts``          what decides a run, as text; ``described`` says what an object is
-``changes``        what differs from the run that is continued: refused, or meant
-``schedules``      a schedule's state, and a schedule put to where a run stands
-``resume``         which file a run continues from
-``signals``        Ctrl-C and SIGTERM
-``preflight``      one batch traced, mistakes diagnosed
-=================  ==========================================================================================
+====================  ========================================================================================
+``loop``              ``fit``, ``evaluate``, ``preflight``: the loop itself
+``engine``            one step executed: feed, forward, backward, update
+``runtime``           device, precision, memory format, compilation
+``state``             ``TrainState``, ``FitResult``; ``internals`` is what the engine keeps of a run
+``callback``          ``Callback`` and the dispatcher
+``setup``             from the arguments of ``fit`` to a complete state
+``loaders``           batches from any loader, entered at any place
+``history``           ``History``: what was logged
+``meters``            loss and metrics of a phase
+``optimizers``        optimizers and schedules by name; ``schedules`` puts one to where a run stands
+``snapshot``          a run as a plain dict, and back
+``resume``            which file a run continues from
+``run_identity``      what decides a run, as text; ``run_changes`` compares, ``stable_text`` says what an object is
+``signals``           Ctrl-C and SIGTERM
+``find_lr``           which learning rate to begin with
+``preflight``         one batch traced, mistakes diagnosed
+====================  ========================================================================================
 """
 
 from cvkit.serialization.checkpoint import load_checkpoint, save_checkpoint

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cvkit import seeding
+from cvkit.arguments import check_integer, check_number
 from cvkit.errors import ArgumentError, PreflightError
 from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
 from cvkit.losses import LossFunction
 from cvkit.metrics.async_scalars import AsyncScalars
-from cvkit.module_state import train_mode, unwrap
+from cvkit.module_state import train_mode, unchanged, unwrap
 from cvkit.training import engine, loaders, setup
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import inspect
 from cvkit.training.runtime import Precision, Runtime
 from cvkit.training.state import Step, TrainState
-from cvkit.training.undo import undone
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,7 +202,9 @@ def find_lr(
     """
     setup.check_arguments(1, accumulate, clip_norm, {"train": train})
     rates = _rates(low, high, steps, stop_factor)
-    with undone([one for one in (_inner(model), loss) if isinstance(one, nn.Module)], _ready(optimizer), train):
+    modules = [one for one in (_inner(model), loss) if isinstance(one, nn.Module)]
+    generators = loaders.own_generators(train)
+    with unchanged(*modules, optimizers=_ready(optimizer), generators=generators), loaders.keeps_place(train):
         runtime = Runtime(device, precision)
         state = setup.state(model, train, None, runtime, loss=loss, metrics=(), own_step=step is not None)
         state.accumulate, state.clip_norm, state.seed = accumulate, clip_norm, seeding.peek()
@@ -232,14 +234,9 @@ def _rates(low: float, high: float, steps: int, stop_factor: float) -> list[floa
             expected="0 < low < high",
             fix="leave both out for 1e-7 to 10",
         )
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 10:
-        raise ArgumentError(
-            "steps cannot be used", got=repr(steps), expected="an integer of at least 10", fix="steps=100"
-        )
-    if isinstance(stop_factor, bool) or not isinstance(stop_factor, int | float) or not stop_factor > 1:
-        raise ArgumentError(
-            "stop_factor cannot be used", got=repr(stop_factor), expected="a number above 1", fix="stop_factor=4"
-        )
+    check_integer("steps", steps, at_least=10, fix="steps=100")
+    if stop_factor != math.inf:  # which never stops
+        check_number("stop_factor", stop_factor, above=1, expected="a number above 1", fix="stop_factor=4")
     return [float(one) for one in np.geomspace(low, high, steps)]
 
 

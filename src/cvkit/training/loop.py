@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from cvkit.calls import warn
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
-from cvkit.module_state import train_mode
+from cvkit.module_state import train_mode, with_weights
 from cvkit.training import engine, loaders, run_changes, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.optimizers import DEFAULT_LR
@@ -223,7 +221,7 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
     state.engine.meters.reset()
     state.model.eval()
     try:
-        with torch.no_grad(), _with_averages(state):
+        with torch.no_grad(), with_weights(state.model, state.engine.averaged):
             for batch in engine.feed(state.val, state):
                 state.batch = batch
                 engine.forward(step, batch, state)
@@ -236,20 +234,6 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
     finally:
         loaders.move_to_epoch(state.val, stands)  # as after a run that was finished before it was resumed
         state.training, state.engine.meters = True, state.engine.train_meters
-
-
-@contextmanager
-def _with_averages(state: TrainState) -> Iterator[None]:
-    """Puts averaged weights into the model, where there are any, and its own back afterwards."""
-    if state.engine.averaged is None:
-        yield
-        return
-    own = copy.deepcopy(state.model.state_dict())
-    state.model.load_state_dict(state.engine.averaged)
-    try:
-        yield
-    finally:
-        state.model.load_state_dict(own)
 
 
 def _report_nonfinite(state: TrainState) -> None:

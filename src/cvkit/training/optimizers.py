@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from cvkit.arguments import check_number
 from cvkit.errors import ArgumentError, UnknownNameError, unknown_name
 from cvkit.registry import Registry
 
@@ -98,10 +99,7 @@ def resolve_optimizers(
         )
     if isinstance(given, str):
         build = _builder(given)
-        if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 <= lr < float("inf"):
-            raise ArgumentError(
-                "lr cannot be used", got=repr(lr), expected="a number of at least 0", fix="pass e.g. lr=1e-3"
-            )
+        check_number("lr", lr, at_least=0, expected="a number of at least 0", fix="pass e.g. lr=1e-3")
         return [build(parameters, lr)]
     if lr != DEFAULT_LR:
         raise ArgumentError(

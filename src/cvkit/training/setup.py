@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit import main_guard, seeding
+from cvkit.arguments import check_integer
 from cvkit.calls import warn
 from cvkit.errors import ArgumentError, DeviceError
 from cvkit.losses import resolve_loss
@@ -44,13 +45,7 @@ def check_arguments(epochs: object, accumulate: object, clip_norm: object, named
         DeviceError: Started by ``torchrun`` with more than one process, which this version does not train on.
     """
     for name, value in (("epochs", epochs), ("accumulate", accumulate)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ArgumentError(
-                f"{name} cannot be used",
-                got=repr(value),
-                expected="an integer of at least 1",
-                fix=f"pass e.g. {name}={10 if name == 'epochs' else 1}",
-            )
+        check_integer(name, value, fix=f"pass e.g. {name}={10 if name == 'epochs' else 1}")
     if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
         raise ArgumentError(
             "clip_norm cannot be used",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from cvkit import seeding
+from cvkit.module_state import evaluation_mode
 
 __all__ = ["Call", "Node", "eager", "first_sample", "record", "to_proto", "undisturbed"]
 
@@ -60,18 +60,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
     Modes, buffers and all global random numbers are as before afterwards.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    model.eval()
-    try:
-        with seeding.preserved(), torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+    with evaluation_mode(model, scope="buffers"), torch.no_grad():
+        yield
 
 
 def eager() -> AbstractContextManager[Any]:
