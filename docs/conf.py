@@ -44,7 +44,11 @@ nitpicky = True
 # Names of other libraries have no page here, nor have type aliases; every other reference of cvkit's must resolve.
 nitpick_ignore_regex = [("py:.*", r"(?!cvkit\b).*")]
 
-nitpick_ignore = [("py:class", "cvkit.serialization.weights.M")]  # a type variable
+nitpick_ignore = [
+    ("py:class", "cvkit.serialization.weights.M"),  # a type variable
+    ("py:class", "cvkit.training.internals.Internals"),  # the engine's own
+    ("py:class", "cvkit.data.index.PathIndex"),  # a sequence of paths
+]
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"cvkit {release}"
