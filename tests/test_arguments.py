@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cvkit.arguments import check_choice, check_integer, check_number, is_integer, is_number
+from cvkit.arguments import check_choice, check_integer, check_number
 from cvkit.errors import ArgumentError
 
 
@@ -52,8 +52,3 @@ def test_choices():
     assert (
         str(caught.value) == "on_error cannot be used\n  got: 'skp'\n  expected: 'raise' or 'skip'\n  fix: leave it out"
     )
-
-
-def test_true_is_neither_an_integer_nor_a_number():
-    assert (is_integer(True), is_integer(3), is_integer(3.0)) == (False, True, False)
-    assert (is_number(True), is_number(3), is_number(3.0), is_number("3")) == (False, True, True, False)

@@ -7,17 +7,7 @@ from collections.abc import Collection
 
 from cvkit.errors import ArgumentError
 
-__all__ = ["check_choice", "check_integer", "check_number", "is_integer", "is_number"]
-
-
-def is_integer(value: object) -> bool:
-    """Whether a value is an integer; ``True`` and ``False`` are none here."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is an ``int`` or ``float``, and no ``bool``; infinity and NaN are numbers."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+__all__ = ["check_choice", "check_integer", "check_number"]
 
 
 def check_integer(name: str, value: object, *, at_least: int = 1, fix: str, expected: str | None = None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cvkit.errors import ArgumentError, CvkitError, ModelError, unknown_name
 from cvkit.losses import spec_of
-from cvkit.outputs import TASKS, OutputSpec, Task, probabilities_of
+from cvkit.outputs import TASKS, OutputSpec, Task, probabilities_of, task_of_outputs
 
 __all__ = [
     "TASKS",
@@ -158,7 +158,8 @@ class Reader:
         Raises:
             ModelError: They do not fit the task or the classes.
         """
-        task = self.task if self.task != "auto" else self._guess(outputs)
+        count = len(self.classes) if self.classes is not None else None
+        task = self.task if self.task != "auto" else task_of_outputs(tuple(outputs.shape), OutputSpec(), count)
         task = "classification" if task == "binary" else task  # of two classes, from one output or two
         if (
             task == "multilabel"
@@ -170,12 +171,6 @@ class Reader:
         if not self._fits(task, tuple(outputs.shape)):
             raise self._mismatch(task, outputs)
         return task
-
-    def _guess(self, outputs: Tensor) -> Task:
-        if self.classes is None:
-            return "reconstruction" if outputs.ndim == 4 else "regression"
-        one_each = outputs.shape[1:].numel() in self._channels(self.classes)
-        return "segmentation" if outputs.ndim == 4 and not one_each else "classification"
 
     def _fits(self, task: Task, shape: tuple[int, ...]) -> bool:
         if task in ("regression", "reconstruction"):

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cvkit import export as export_
+from cvkit.arguments import check_choice
 from cvkit.data import Loader
 from cvkit.data.colour_profiles import Colour, check_colour
 from cvkit.data.datasets.base import class_names
@@ -362,7 +363,4 @@ def _check(model: object, transform: object, batch_size: object) -> None:
 
 
 def _check_on_error(on_error: object) -> None:
-    if on_error not in ("raise", "skip"):
-        raise ArgumentError(
-            "on_error cannot be used", got=repr(on_error), expected='"raise" or "skip"', fix="leave it out"
-        )
+    check_choice("on_error", on_error, ("raise", "skip"), expected='"raise" or "skip"', fix="leave it out")

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cvkit import calls, seeding
+from cvkit import calls
 from cvkit.errors import CvkitError, PreflightError
-from cvkit.module_state import train_mode
+from cvkit.module_state import train_mode, unchanged
 from cvkit.training import engine, loaders
 from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
 from cvkit.training.state import Step, TrainState
@@ -62,31 +62,17 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
 @contextmanager
 def _untouched(state: TrainState) -> Iterator[None]:
     model = state.model
-    values = [(tensor, tensor.detach().clone()) for tensor in _tensors(state)]
-    modes = [(module, module.training) for module in model.modules()]
     compiled, state.runtime.module = state.runtime.module, model
+    modules = [one for one in (model, state.loss_fn) if isinstance(one, nn.Module)]
     try:
-        with seeding.preserved():
+        with unchanged(*modules):
             yield
     finally:
-        with torch.no_grad():
-            for tensor, value in values:
-                tensor.copy_(value)
-        model.zero_grad()
-        for module, mode in modes:
-            module.training = mode
         state.runtime.module = compiled
         state.training, state.engine.meters = True, state.engine.train_meters
         state.batch = state.loss = state.outputs = state.targets = None
         state.engine.train_meters.reset()
         state.engine.val_meters.reset()
-
-
-def _tensors(state: TrainState) -> Iterator[Tensor]:
-    """Yields what a forward may change: parameters and buffers of the model, and of the loss where it is a module."""
-    for module in (state.model, state.loss_fn):
-        if isinstance(module, nn.Module):
-            yield from (*module.parameters(), *module.buffers())
 
 
 def _check_labels(state: TrainState) -> None:
