@@ -357,7 +357,7 @@ class Stateful(TorchLoader):
             return iter(()) if start > 0 else self._watched(self._or_afresh(iterate(self.loader)))
         with seeding.preserved():  # the numbers of an epoch's beginning were drawn before
             self.loader.load_state_dict(saved["state"])
-            batches = iterate(self.loader)
+            batches = iterate(self.loader, now=True)
         return self._watched(batches)
 
     def _go_to_end(self, state: Any) -> None:
@@ -365,7 +365,7 @@ class Stateful(TorchLoader):
         with self.undisturbed():
             self.loader.load_state_dict(state)
             if isinstance(self.loader, DataLoader):  # torchdata's draws for the old epoch, and once more for the next
-                iterate(self.loader)
+                iterate(self.loader, now=True)
 
     def _or_afresh(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yields an epoch's batches where a restored state may still stand at the end of the one before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import weakref
 from collections.abc import Iterator
@@ -67,16 +68,26 @@ def _likely(said: str, ends: set[str]) -> str:
     return "memory ran out, shared memory is full (--shm-size), or code of the dataset ended it: try num_workers=0"
 
 
-def iterate(loader: Any) -> Iterator[Any]:
-    """Iterates a loader; worker processes that a torch ``DataLoader`` starts meanwhile leave signals to this one."""
+def iterate(loader: Any, *, now: bool = False) -> Iterator[Any]:
+    """Iterates a loader; worker processes that a torch ``DataLoader`` starts meanwhile leave signals to this one.
+
+    Args:
+        loader: The loader.
+        now: Whether its processes start now rather than with the first batch.
+    """
     shield = worker_signals.mine()
     if isinstance(loader, DataLoader) and loader.num_workers > 0 and shield.held:
-        return _shielded(loader, shield)
+        shielded = _shielded(loader, shield)
+        if not now:
+            return itertools.islice(shielded, 1, None)
+        next(shielded)
+        return shielded
     iterator: Iterator[Any] = iter(loader)
     return iterator
 
 
 def _shielded(loader: DataLoader[Any], shield: worker_signals.Shield) -> Iterator[Any]:
+    """Yields once when the processes have started, and then the batches."""
     own = loader.worker_init_fn
     inside = own if isinstance(own, worker_signals.Shielded) else shield.shielded(own)
     chosen = loader.multiprocessing_context
@@ -86,6 +97,7 @@ def _shielded(loader: DataLoader[Any], shield: worker_signals.Shield) -> Iterato
         with worker_signals.starting(chosen.get_start_method() if chosen is not None else None):
             batches = iter(loader)
         _started.add(batches)
+        yield None
         yield from batches
     except (OSError, EOFError) as error:  # on what a worker has sent; torch asks too soon whether one has died
         if str(error).startswith("Caught ") or not worker_signals.one_ended(getattr(batches, "_workers", ()), 1.0):

@@ -97,11 +97,19 @@ def test_a_transform_that_drops_a_column_is_named():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_real_package_goes_straight_in(workers):
+def test_the_real_package_goes_straight_in(workers, tmp_path, monkeypatch):
+    for name, value in (("HF_HOME", str(tmp_path / "home")), ("HF_HUB_OFFLINE", "1"), ("HF_DATASETS_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
     datasets = pytest.importorskip("datasets")
-    images = [PIL.fromarray(np.full((8, 8, 3), 10 * i, np.uint8)) for i in range(6)]
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
-    rows = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 3}, features=features)
-    check(Loader(rows, 4, workers=workers, cache=None))
-    assert ColumnsDataset(rows).targets == [0, 1] * 3
-    assert Loader(rows, 4).fingerprint != Loader(rows.select([5, 4, 3, 2, 1, 0]), 4).fingerprint
+    for i in range(6):
+        directory = tmp_path / "train" / ["cat", "dog"][i // 3]
+        directory.mkdir(parents=True, exist_ok=True)
+        PIL.fromarray(np.full((8, 8, 3), 10 * i, np.uint8)).save(directory / f"{i}.png")
+    rows = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    inputs, targets = zip(*Loader(rows, 4, workers=workers, cache=None), strict=True)
+    assert torch.cat(targets).tolist() == [0, 0, 0, 1, 1, 1]
+    assert [round(float(one) * 255) for one in torch.cat(inputs)[:, 0, 0, 0]] == [0, 10, 20, 30, 40, 50]
+    assert (ColumnsDataset(rows).classes, ColumnsDataset(rows).targets) == (["cat", "dog"], [0, 0, 0, 1, 1, 1])
+    assert Loader(rows, 4).fingerprint != Loader(rows.select([5, 4, 3]), 4).fingerprint
