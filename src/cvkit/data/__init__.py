@@ -27,6 +27,7 @@ from cvkit.data.datasets.verification import Verification
 from cvkit.data.decode import decode
 from cvkit.data.folder_data import FolderData, from_folder
 from cvkit.data.loader import Loader, RawBatch
+from cvkit.data.manifest import Manifest
 
 __all__ = [
     "ArrayDataset",
@@ -36,6 +37,7 @@ __all__ = [
     "FolderDataset",
     "JoinedDataset",
     "Loader",
+    "Manifest",
     "ParallelDataset",
     "RawBatch",
     "Subset",

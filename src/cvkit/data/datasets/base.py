@@ -127,11 +127,12 @@ class Subset(Joinable):
             return offered
         return lambda index, *arguments, **named: offered(int(self._places[index]), *arguments, **named)
 
-    def verify(self, *, strict: bool = False) -> Any:
+    def verify(self, *, strict: bool = False, manifest: Any = False) -> Any:
         """Reads these samples, whole, and reports those that cannot be read, as the whole's ``verify`` does.
 
         Args:
             strict: As there.
+            manifest: As there, for datasets of files.
 
         Raises:
             MissingDependencyError: As there.
@@ -145,11 +146,50 @@ class Subset(Joinable):
                 expected="part of a dataset of cvkit.data",
                 fix="read them one by one: for i in range(len(part)): part[i]",
             )
-        return found([int(place) for place in self._places], strict=strict)
+        more = {"manifest": manifest} if manifest is not False else {}
+        return found([int(place) for place in self._places], strict=strict, **more)
 
-    def found_bad(self, indices: Sequence[int], *, strict: bool = False) -> Any:
+    def found_bad(self, indices: Sequence[int], *, strict: bool = False, manifest: Any = False) -> Any:
         """Does what :meth:`verify` does for some of these samples."""
-        return Subset(self.dataset, self._places[list(indices)].tolist()).verify(strict=strict)
+        return Subset(self.dataset, self._places[list(indices)].tolist()).verify(strict=strict, manifest=manifest)
+
+    def manifest(self, path: Any = None) -> Any:
+        """Hashes the files of these samples, as the whole's ``manifest`` does.
+
+        Args:
+            path: As there.
+
+        Raises:
+            DataError: As there.
+            ArgumentError: The whole is no dataset of files.
+        """
+        return self.manifest_of(range(len(self)), path)
+
+    def manifest_of(self, indices: Sequence[int], path: Any = None) -> Any:
+        """Does what :meth:`manifest` does for some of these samples."""
+        made = getattr(self.dataset, "manifest_of", None)
+        if made is None:
+            raise ArgumentError(
+                "these samples have no manifest",
+                got=f"part of a {type(self.dataset).__name__}",
+                expected="part of a dataset of files of cvkit.data",
+                fix="leave it out: of arrays in memory the fingerprint is a hash of their content",
+            )
+        return made(self._chosen(indices), path)
+
+    def content_digest(self, indices: Sequence[int] | None = None) -> str | None:
+        """Returns one hash over the content of these samples' files, as the whole's ``content_digest`` does."""
+        made = getattr(self.dataset, "content_digest", None)
+        return made(self._chosen(indices)) if made is not None else None
+
+    def content_changes(self, indices: Sequence[int] | None = None) -> list[str]:
+        """Returns the files of these samples whose content was another in an earlier state of the manifest."""
+        made = getattr(self.dataset, "content_changes", None)
+        return made(self._chosen(indices)) if made is not None else []
+
+    def _chosen(self, indices: Sequence[int] | None) -> list[int]:
+        places = self._places if indices is None else self._places[list(indices)]
+        return [int(place) for place in places]
 
     def why_bad(self, index: int, *, strict: bool = False) -> str | None:
         """Returns the message of a sample that cannot be read, without its index; ``None`` where it can."""
