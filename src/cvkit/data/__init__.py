@@ -1,6 +1,6 @@
 """Where samples live, and in which order they come.
 
-===================  ======================================================================
+===================  ==========================================================================================
 ``from_folder``      a directory to two loaders, in one call
 ``FolderDataset``    the folder is the label
 ``ParallelDataset``  labels in a directory of their own: text files, masks or images
@@ -10,9 +10,11 @@
 ``split``            a dataset in two, each class by the same share
 ``concat``           several datasets as one, their classes numbered together
 ``Loader``           order, workers, cache and transform, to batches
+``report``           what is in a dataset, and what is wrong with it: leaks, duplicates, suspicious files
+``Manifest``         what the content of files was
 ``write_shapes``     a generated dataset, for trying things on
 ``decode``           bytes to an 8-bit image
-===================  ======================================================================
+===================  ==========================================================================================
 """
 
 from cvkit.data.datasets.arrays import ArrayDataset
@@ -28,9 +30,11 @@ from cvkit.data.decode import decode
 from cvkit.data.folder_data import FolderData, from_folder
 from cvkit.data.loader import Loader, RawBatch
 from cvkit.data.manifest import Manifest
+from cvkit.data.reporting.report import DataReport, report
 
 __all__ = [
     "ArrayDataset",
+    "DataReport",
     "Dataset",
     "FilenameDataset",
     "FolderData",
@@ -46,6 +50,7 @@ __all__ = [
     "concat",
     "decode",
     "from_folder",
+    "report",
     "split",
     "write_shapes",
 ]
