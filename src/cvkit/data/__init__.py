@@ -7,7 +7,8 @@
 ``FilenameDataset``  the label is in the file's name
 ``TableDataset``     a CSV file or rows say which label an image has
 ``ArrayDataset``     images or features in memory
-``split``            a dataset in two, each class by the same share
+``split``            a dataset in two, each class by the same share; groups stay together
+``kfold``            k ways to split it, each sample validated once
 ``concat``           several datasets as one, their classes numbered together
 ``Loader``           order, workers, cache and transform, to batches
 ``report``           what is in a dataset, and what is wrong with it: leaks, duplicates, suspicious files
@@ -18,11 +19,12 @@
 """
 
 from cvkit.data.datasets.arrays import ArrayDataset
-from cvkit.data.datasets.base import Dataset, Subset, concat, split
+from cvkit.data.datasets.base import Dataset, Subset, concat
 from cvkit.data.datasets.filename import FilenameDataset
 from cvkit.data.datasets.folder import FolderDataset
 from cvkit.data.datasets.joined import JoinedDataset
 from cvkit.data.datasets.parallel import ParallelDataset
+from cvkit.data.datasets.splitting import kfold, split
 from cvkit.data.datasets.synthetic import write_shapes
 from cvkit.data.datasets.table import TableDataset
 from cvkit.data.datasets.verification import Verification
@@ -50,6 +52,7 @@ __all__ = [
     "concat",
     "decode",
     "from_folder",
+    "kfold",
     "report",
     "split",
     "write_shapes",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cvkit.calls import answered
-from cvkit.data.datasets.base import split
 from cvkit.data.datasets.folder import FolderDataset
+from cvkit.data.datasets.splitting import split
 from cvkit.data.loader import Loader
 from cvkit.errors import ArgumentError, DataError, unknown_name
 from cvkit.registry import presets
