@@ -2,6 +2,7 @@
 
 ===================  ==========================================================================================
 ``from_folder``      a directory to two loaders, in one call
+``mnist``            a public set to two loaders; also ``fashion_mnist``, ``cifar10``, ``cifar100``
 ``FolderDataset``    the folder is the label
 ``ParallelDataset``  labels in a directory of their own: text files, masks or images
 ``FilenameDataset``  the label is in the file's name
@@ -32,6 +33,7 @@ from cvkit.data.decode import decode
 from cvkit.data.folder_data import FolderData, from_folder
 from cvkit.data.loader import Loader, RawBatch
 from cvkit.data.manifest import Manifest
+from cvkit.data.public import cifar10, cifar100, fashion_mnist, mnist
 from cvkit.data.reporting.report import DataReport, report
 
 __all__ = [
@@ -49,10 +51,14 @@ __all__ = [
     "Subset",
     "TableDataset",
     "Verification",
+    "cifar10",
+    "cifar100",
     "concat",
     "decode",
+    "fashion_mnist",
     "from_folder",
     "kfold",
+    "mnist",
     "report",
     "split",
     "write_shapes",
