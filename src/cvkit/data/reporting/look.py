@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def looks(dataset: Any, split: str) -> Iterator[Look]:
             return _looked(dataset, told, _file(dataset, name) if names is not None else None)
         except CvkitError as error:
             lines = str(error).removeprefix(f"sample {index}: ").splitlines()
-            return Look(split, index, name, told.label, error="; ".join(line.strip() for line in lines[:2]))
+            return replace(told, error="; ".join(line.strip() for line in lines[:2]))
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         yield from pool.map(look, range(len(dataset)))
@@ -108,9 +108,16 @@ def _looked(dataset: Any, told: Look, file: Path | None) -> Look:
     plain = bool((levels == levels[:1, :1]).all())
     made = hashlib.blake2b(repr((size, image.mode)).encode(), digest_size=16)
     made.update(np.ascontiguousarray(levels).data)
-    return Look(
-        *(told.split, told.index, told.name, told.label, None),
-        *(size, mode, form, wrong, profile, plain, made.hexdigest(), _perceptual(image)),
+    return replace(
+        told,
+        size=size,
+        mode=mode,
+        format=form,
+        wrong_ending=wrong,
+        profile=profile,
+        one_colour=plain,
+        pixels=made.hexdigest(),
+        bits=_perceptual(image),
     )
 
 
