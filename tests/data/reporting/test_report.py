@@ -126,8 +126,13 @@ LEAKS = {
         "near duplicate across splits",
     ),
     "in grey": (lambda image, path: save(image.convert("L"), path), "near duplicate across splits"),
-    "mirrored": (lambda image, path: save(ImageOps.mirror(image), path), None),
-    "turned": (lambda image, path: save(image.rotate(90, expand=True), path), None),
+    "mirrored": (lambda image, path: save(ImageOps.mirror(image), path), "near duplicate across splits"),
+    "upside down": (lambda image, path: save(ImageOps.flip(image), path), "near duplicate across splits"),
+    "turned left": (lambda image, path: save(image.rotate(90, expand=True), path), "near duplicate across splits"),
+    "turned right": (lambda image, path: save(image.rotate(270, expand=True), path), "near duplicate across splits"),
+    "turned by 180°": (lambda image, path: save(image.rotate(180), path), "near duplicate across splits"),
+    "cropped by a tenth": (lambda image, path: save(image.crop((20, 12, *image.size)), path), None),
+    "turned by 20°": (lambda image, path: save(image.rotate(20), path), None),
 }
 
 
@@ -139,6 +144,17 @@ def test_planted_leaks_are_found_or_known_not_to_be(photos, leak):
     found = both(photos)
     pairs = [(row.kind, row.file, row.other.rpartition(".")[0]) for row in found.rows if row.other_split == "val"]
     assert pairs == ([(kind, "ant/original.png", "ant/other-name")] if kind else [])
+
+
+@pytest.mark.parametrize("frame", [(1, 0, 32, 32), (0, 1, 31, 32), (0, 0, 31, 31), (1, 1, 32, 32)])
+def test_small_images_that_are_cropped_by_one_pixel_are_found(tmp_path, frame):
+    for number in range(20):
+        save(photo(number, (32, 32)), tmp_path / "train" / "a" / f"{number}.png")
+        save(photo(number, (32, 32)).crop(frame), tmp_path / "val" / "a" / f"{number}.png")
+    found = both(tmp_path)
+    pairs = {(row.file, row.other) for row in found.of("near duplicate across splits")}
+    assert pairs == {(f"a/{number}.png", f"a/{number}.png") for number in range(20)}
+    assert all((row.split, row.other_split) == ("train", "val") for row in found.rows)
 
 
 def test_duplicates_in_a_split_and_labels_that_contradict(photos):

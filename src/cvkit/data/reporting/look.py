@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,19 @@ from cvkit.data.decode import header
 from cvkit.errors import CvkitError, ImageError, MissingDependencyError
 from cvkit.numbering import known_classes, whole_of
 
-__all__ = ["Look", "looks", "pixels_of"]
+__all__ = ["TURNS", "Bits", "Look", "looks", "pixels_of"]
+
+Bits: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+"""A perceptual hash as 0 and 1."""
+
+TURNS: dict[str, Callable[[Any], Any]] = {
+    "mirrored": lambda cells: cells[:, ::-1],
+    "upside down": lambda cells: cells[::-1],
+    "turned by 90°": lambda cells: np.rot90(cells, 1),
+    "turned by 180°": lambda cells: np.rot90(cells, 2),
+    "turned by 270°": lambda cells: np.rot90(cells, 3),
+}
+"""What may have become of a copy, as a function of rows and columns."""
 
 _ENDINGS = {
     "AVIF": (".avif",),
@@ -35,6 +47,10 @@ _ENDINGS = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
+_SMALL = 64  # pixels: up to this side a border of one pixel moves the cells of the hash
+_EDGES = [
+    (left, top, right, bottom) for left, right in ((0, 0), (1, 0), (0, 1)) for top, bottom in ((0, 0), (1, 0), (0, 1))
+]
 _HASH = 8  # rows and columns of the perceptual hash, of which each gives two bits
 
 
@@ -56,6 +72,8 @@ class Look:
         one_colour: Whether all pixels are equal.
         pixels: A hash of the decoded image.
         bits: A perceptual hash, ``(128,)`` of 0 and 1; ``None`` where the image is too plain for one.
+        turned: That of the image in each way of :data:`TURNS` ``(ways, 128)``.
+        cropped: Those of a small image without one row or one column, or both, at its edges, packed.
     """
 
     split: str
@@ -70,7 +88,9 @@ class Look:
     profile: str | None = None
     one_colour: bool = False
     pixels: str = ""
-    bits: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+    bits: Bits | None = None
+    turned: Bits | None = None
+    cropped: tuple[bytes, ...] = ()
 
 
 def looks(dataset: Any, split: str) -> Iterator[Look]:
@@ -117,7 +137,7 @@ def _looked(dataset: Any, told: Look, file: Path | None) -> Look:
         profile=profile,
         one_colour=plain,
         pixels=made.hexdigest(),
-        bits=_perceptual(image),
+        **_perceptual(image),
     )
 
 
@@ -149,16 +169,32 @@ def _profile(head: Image.Image, data: bytes) -> str | None:
         return f"unusable: {error}"
 
 
-def _perceptual(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
-    """Returns which of its neighbours each cell of a small grey copy is darker than: a difference hash, both ways.
+def _perceptual(image: Image.Image) -> dict[str, Any]:
+    """Returns the perceptual hashes of an image, by their names in :class:`Look`; none where noise would decide them."""
+    grey = image.convert("L")
+    cells = _cells(grey)
+    if cells.std() < 4:
+        return {}
+    turned = np.stack([_bits(turn(cells)) for turn in TURNS.values()])
+    cropped: tuple[bytes, ...] = ()
+    if min(grey.size) >= 8 and max(grey.size) <= _SMALL:
+        frames = [(left, top, grey.width - right, grey.height - bottom) for left, top, right, bottom in _EDGES[1:]]
+        cropped = tuple(np.packbits(_bits(_cells(grey, frame))).tobytes() for frame in frames)
+    return {"bits": _bits(cells), "turned": turned, "cropped": cropped}
+
+
+def _cells(grey: Image.Image, frame: tuple[int, int, int, int] | None = None) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """Returns the means of the cells of a grey image, or of a part of it."""
+    side = _HASH + 1
+    return np.asarray(grey.resize((side, side), Image.Resampling.BOX, box=frame)).astype(np.int16)
+
+
+def _bits(cells: np.ndarray[Any, Any]) -> Bits:
+    """Returns which of its neighbours each cell is darker than: a difference hash, both ways.
 
     Source: N. Krawetz, "Kind of Like That" (2013).
     """
-    side = _HASH + 1
-    grey = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BOX)).astype(np.int16)
-    if grey.std() < 4:  # noise decides which cell is darker
-        return None
-    across, down = grey[:_HASH, 1:] > grey[:_HASH, :-1], grey[1:, :_HASH] > grey[:-1, :_HASH]
+    across, down = cells[:_HASH, 1:] > cells[:_HASH, :-1], cells[1:, :_HASH] > cells[:-1, :_HASH]
     return np.concatenate([across.ravel(), down.ravel()]).astype(np.uint8)
 
 

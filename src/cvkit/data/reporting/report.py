@@ -166,10 +166,7 @@ def report(train: Any, val: Any = None, *, near_duplicates: bool = True) -> Data
     if near_duplicates and len(found) > MOST_NEAR:
         notes.append(f"images that look alike were not looked for: {len(found):,} are more than {MOST_NEAR:,}")
     elif near_duplicates:
-        rows += [
-            _pair("near duplicate", one, other, f"{bits} of 128 bits of a perceptual hash differ")
-            for one, other, bits in near(found)
-        ]
+        rows += [_pair("near duplicate", one, other, detail) for one, other, detail in near(found)]
     order = list(KINDS)
     return DataReport(found, sorted(rows, key=lambda row: order.index(row.kind)), notes, datasets)
 
