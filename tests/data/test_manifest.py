@@ -153,6 +153,8 @@ def test_arrays_have_no_manifest():
     part = split(ArrayDataset(torch.zeros(4, 2), [0, 0, 1, 1]), 0.5)[0]
     with pytest.raises(ArgumentError, match="these samples have no manifest"):
         part.manifest()
+    with pytest.raises(ArgumentError, match="these samples have no manifest"):
+        part.verify(manifest=True)
     assert part.content_digest() is None
 
 

@@ -143,7 +143,10 @@ class Subset(Joinable):
                 expected="part of a dataset of cvkit.data",
                 fix="read them one by one: for i in range(len(part)): part[i]",
             )
-        more = {"manifest": manifest} if manifest is not False else {}
+        more = {}
+        if manifest is not False:
+            self._check_manifest()
+            more = {"manifest": manifest}
         return found([int(place) for place in self._places], strict=strict, **more)
 
     def found_bad(self, indices: Sequence[int], *, strict: bool = False, manifest: Any = False) -> Any:
@@ -164,15 +167,17 @@ class Subset(Joinable):
 
     def manifest_of(self, indices: Sequence[int], path: Any = None) -> Any:
         """Does what :meth:`manifest` does for some of these samples."""
-        made = getattr(self.dataset, "manifest_of", None)
-        if made is None:
+        self._check_manifest()
+        return self.dataset.manifest_of(self._chosen(indices), path)
+
+    def _check_manifest(self) -> None:
+        if not hasattr(self.dataset, "manifest_of"):
             raise ArgumentError(
                 "these samples have no manifest",
                 got=f"part of a {type(self.dataset).__name__}",
                 expected="part of a dataset of files of cvkit.data",
-                fix="leave it out: of arrays in memory the fingerprint is a hash of their content",
+                fix="make one for each dataset of files; of arrays in memory the fingerprint is a hash of their content",
             )
-        return made(self._chosen(indices), path)
 
     def content_digest(self, indices: Sequence[int] | None = None) -> str | None:
         """Returns one hash over the content of these samples' files, as the whole's ``content_digest`` does."""
