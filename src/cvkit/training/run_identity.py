@@ -159,6 +159,7 @@ def _of_loader(source: Adapter | None, prefix: str, part: str) -> Facts:
     texts = {name: value if isinstance(value, str) else plain_text(value) for name, value in found.items()}
     texts = {name: text for name, text in texts.items() if found[name] is not None}
     behind = {"data": _FINER, "files and labels": ("samples", "classes"), "labels": ("samples",)}
+    behind["file contents"] = ("samples", "data", "files and labels")
     facts = {top: Fact("yes", (part,))}
     for name, text in texts.items():
         if text is not None:
@@ -187,6 +188,7 @@ def _of_dataset(dataset: Any, *, hashed: bool) -> dict[str, Any]:
         "classes": [str(one) for one in classes] if isinstance(classes, list | tuple) else None,
         "background": getattr(whole, "background", None),
         "max_pixels": getattr(whole, "max_pixels", None),
+        "file contents": dataset.content_digest() if hasattr(dataset, "content_digest") else None,
     }
     own = None if hashed else getattr(dataset, "fingerprint", None)
     if hashed or isinstance(own, str):
