@@ -10,18 +10,17 @@ import torch
 from torch import Tensor
 
 from cvkit import seeding
-from cvkit.arguments import check_integer
 from cvkit.data.datasets.arrays import in_memory
 from cvkit.data.datasets.base import Dataset, class_names, fingerprint_of, is_deterministic, numbered_alike
 from cvkit.data.datasets.labels import places_of
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
 from cvkit.data.image_cache import ImageCache, estimate
-from cvkit.data.order import Batches, Shuffle, batches_of, blocks_of, epoch_order, order_kind
+from cvkit.data.order import Batches, Shuffle, batches_of, blocks_of, check_order, epoch_order, order_kind
 from cvkit.data.prefetch import RawBatch, prefetched
 from cvkit.data.sample_cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
 from cvkit.data.workers import (
     BatchProducer,
-    BatchRequest,
+    Requests,
     StartMethod,
     Threads,
     Workers,
@@ -107,7 +106,7 @@ class Loader:
     ) -> None:
         _check(dataset, batch_size, drop_last, workers, cache, transform, seed)
         _check_processes(timeout, start_method)
-        _check_order(shuffle, window)
+        check_order(shuffle, window)
         dataset = numbered_alike(dataset)
         self.dataset: Any = dataset
         self.batch_size = batch_size
@@ -291,7 +290,7 @@ class Loader:
         def finish(fetched: Fetched, number: int) -> tuple[Tensor, Tensor]:
             return self.finish(RawBatch(fetched.images, fetched.targets, epoch, places[number]))
 
-        for fetched in self._makers.load(_Requests(epoch, order, places), finish if on_host else None):
+        for fetched in self._makers.load(Requests(epoch, order, places), finish if on_host else None):
             self.skipped.update(fetched.skipped)
             yield fetched
 
@@ -376,28 +375,6 @@ class Loader:
         )
 
 
-class _Requests(Sequence[BatchRequest]):
-    """What is asked of the workers for an epoch, each batch when its turn comes."""
-
-    def __init__(self, epoch: int, order: Batches, places: Sequence[int]) -> None:
-        self._epoch = epoch
-        self._order = order
-        self._places = places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, number: int) -> BatchRequest:  # type: ignore[override]  # nobody asks for a slice
-        return self._epoch, self._order[self._places[number]].tolist()
-
-    def __iter__(self) -> Iterator[BatchRequest]:
-        places = self._places
-        if isinstance(places, range):  # in one go, which computes many batches at a time
-            yield from ((self._epoch, part.tolist()) for part in self._order[places.start : places.stop])
-        else:
-            yield from (self[number] for number in range(len(places)))
-
-
 def _check(
     dataset: Any,
     batch_size: object,
@@ -453,12 +430,6 @@ def _check_processes(timeout: object, start_method: object) -> None:
         )
     if start_method not in _START_METHODS:
         raise unknown_name("start_method", start_method, _START_METHODS)
-
-
-def _check_order(shuffle: object, window: object) -> None:
-    if isinstance(shuffle, str) and shuffle not in ("computed", "blocks"):
-        raise unknown_name("shuffle", shuffle, ["True", "False", "computed", "blocks"])
-    check_integer("window", window, fix="window=16", expected="an integer of blocks, 1 or more")
 
 
 def _check_weights(weights: Sequence[float] | Tensor | str | None, dataset: Any) -> Tensor | None:

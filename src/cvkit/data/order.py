@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvkit.arguments import check_integer
 from cvkit.data.permutation import Permutation
+from cvkit.errors import unknown_name
 from cvkit.seeding import derive
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Shuffle",
     "batches_of",
     "blocks_of",
+    "check_order",
     "epoch_order",
     "order_kind",
     "share_of",
@@ -96,6 +99,17 @@ class BlockOrder:
         blocks = np.searchsorted(self._ends, laid, side="right")
         before = np.where(blocks > 0, self._ends[blocks - 1], 0)
         return self._starts[blocks] + (laid - before)
+
+
+def check_order(shuffle: object, window: object) -> None:
+    """Refuses a way to shuffle that is none, and a window without a block.
+
+    Raises:
+        ArgumentError: It is named.
+    """
+    if isinstance(shuffle, str) and shuffle not in ("computed", "blocks"):
+        raise unknown_name("shuffle", shuffle, ["True", "False", "computed", "blocks"])
+    check_integer("window", window, fix="window=16", expected="an integer of blocks, 1 or more")
 
 
 def blocks_of(dataset: Any) -> Places:

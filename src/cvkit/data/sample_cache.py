@@ -174,7 +174,7 @@ class Cache:
 
     def _refuse(self) -> None:
         """Keeps nothing from here on; what is there stays readable for an epoch that runs and has counted on it."""
-        self._refused = True
+        self._refused, self._filled = True, None
 
     def _answer_unlike(self, fetched: Fetched, images: Tensor, targets: Tensor) -> None:
         if not self.asked:  # "auto": these samples are just not for keeping

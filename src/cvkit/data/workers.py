@@ -23,10 +23,20 @@ from torch.utils.data import DataLoader
 
 from cvkit import main_guard
 from cvkit.data.fetch import Fetched, Fetcher
+from cvkit.data.order import Batches
 from cvkit.errors import CvkitError, DataError
 from cvkit.worker_signals import Shield, one_ended, starting, unheard
 
-__all__ = ["BatchProducer", "BatchRequest", "StartMethod", "Threads", "Workers", "choose_threads", "choose_workers"]
+__all__ = [
+    "BatchProducer",
+    "BatchRequest",
+    "Requests",
+    "StartMethod",
+    "Threads",
+    "Workers",
+    "choose_threads",
+    "choose_workers",
+]
 
 BatchRequest = tuple[int, list[int]]
 """What a batch is made from: its epoch and the indices of its samples."""
@@ -45,6 +55,34 @@ _LOOK = 1.0
 
 _END = 5.0
 """How long, in seconds, a process that was killed may take to be gone."""
+
+
+class Requests(Sequence[BatchRequest]):
+    """What is asked of the workers for an epoch, each batch when its turn comes.
+
+    Args:
+        epoch: The epoch.
+        order: Its batches.
+        places: Which of them.
+    """
+
+    def __init__(self, epoch: int, order: Batches, places: Sequence[int]) -> None:
+        self._epoch = epoch
+        self._order = order
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> BatchRequest:  # type: ignore[override]  # nobody asks for a slice
+        return self._epoch, self._order[self._places[number]].tolist()
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        places = self._places
+        if isinstance(places, range):  # in one go, which computes many batches at a time
+            yield from ((self._epoch, part.tolist()) for part in self._order[places.start : places.stop])
+        else:
+            yield from (self[number] for number in range(len(places)))
 
 
 class BatchProducer(Protocol):
@@ -148,7 +186,7 @@ class Workers:
         self.count = count
         self.timeout = timeout
         self.method = method
-        self._requests = _Requests()
+        self._requests = _Sampler()
         self._processes: DataLoader[Fetched | CvkitError] | None = None
         self._shield: Shield | None = None
         self._turn = 0
@@ -289,11 +327,11 @@ class Workers:
             **self.__dict__,
             "_processes": None,
             "_shield": None,
-            "_requests": _Requests(),
+            "_requests": _Sampler(),
         }  # processes stay where they are
 
 
-class _Requests:
+class _Sampler:
     """What the processes are asked for next: torch's sampler, which stays the same object over the epochs."""
 
     def __init__(self) -> None:
