@@ -56,6 +56,7 @@ ALLOWED = {
 OPTIONAL = {
     "matplotlib",
     "simplejpeg",
+    "fsspec",
     "onnx",
     "onnxruntime",
     "onnxscript",

@@ -6,10 +6,12 @@
 ``ParallelDataset``  labels in a directory of their own: text files, masks or images
 ``FilenameDataset``  the label is in the file's name
 ``TableDataset``     a CSV file or rows say which label an image has
+``ShardDataset``     samples inside tar files, on this machine or remote
 ``ArrayDataset``     images or features in memory
 ``split``            a dataset in two, each class by the same share
 ``concat``           several datasets as one, their classes numbered together
 ``Loader``           order, workers, cache and transform, to batches
+``write_shards``     any dataset into tar files
 ``write_shapes``     a generated dataset, for trying things on
 ``decode``           bytes to an 8-bit image
 ===================  ======================================================================
@@ -21,12 +23,14 @@ from cvkit.data.datasets.filename import FilenameDataset
 from cvkit.data.datasets.folder import FolderDataset
 from cvkit.data.datasets.joined import JoinedDataset
 from cvkit.data.datasets.parallel import ParallelDataset
+from cvkit.data.datasets.shards import ShardDataset
 from cvkit.data.datasets.synthetic import write_shapes
 from cvkit.data.datasets.table import TableDataset
 from cvkit.data.datasets.verification import Verification
 from cvkit.data.decode import decode
 from cvkit.data.folder_data import FolderData, from_folder
 from cvkit.data.loader import Loader, RawBatch
+from cvkit.data.shard_writer import write_shards
 
 __all__ = [
     "ArrayDataset",
@@ -38,6 +42,7 @@ __all__ = [
     "Loader",
     "ParallelDataset",
     "RawBatch",
+    "ShardDataset",
     "Subset",
     "TableDataset",
     "Verification",
@@ -46,4 +51,5 @@ __all__ = [
     "from_folder",
     "split",
     "write_shapes",
+    "write_shards",
 ]

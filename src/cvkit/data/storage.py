@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -35,18 +35,24 @@ class Storage(Protocol):
     def open(self, path: str) -> BinaryIO:
         """Opens a file, to read it from beginning to end."""
 
+    def content(self, path: str) -> bytes | None:
+        """Returns a whole small file, or ``None`` where there is none."""
+
+    def matches(self, pattern: str) -> list[str]:
+        """Returns the files of a glob."""
+
 
 def is_remote(path: str | Path) -> bool:
     """Whether a path is a URL."""
     return "://" in str(path)
 
 
-def expanded(pattern: str | Path | Iterable[str | Path], matches: Any = None) -> list[str]:
+def expanded(pattern: str | Path | Iterable[str | Path], matches: Callable[[str], list[str]]) -> list[str]:
     """Returns the files that a pattern stands for.
 
     Args:
         pattern: A path, a glob (``*``, ``?``, ``[…]``), one with a range in braces (``{000..127}``), or several of these.
-        matches: What finds the files of a glob; by default those of this machine.
+        matches: What finds the files of a glob.
 
     Returns:
         Those of a glob sorted, all others in the order that they are given in.
@@ -61,7 +67,7 @@ def expanded(pattern: str | Path | Iterable[str | Path], matches: Any = None) ->
         numbers = [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
         return [one for number in numbers for one in expanded(_RANGE.sub(number, text, count=1), matches)]
     if glob.has_magic(text):
-        return sorted((matches or glob.glob)(text))
+        return sorted(matches(text))
     return [text]
 
 
@@ -132,6 +138,14 @@ class Local:
     def open(self, path: str) -> BinaryIO:
         """Opens a file."""
         return open(path, "rb")
+
+    def content(self, path: str) -> bytes | None:
+        """Returns a whole small file, or ``None`` where there is none."""
+        return Path(path).read_bytes() if Path(path).is_file() else None
+
+    def matches(self, pattern: str) -> list[str]:
+        """Returns the files of a glob."""
+        return glob.glob(pattern)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_handles": OrderedDict()}

@@ -79,6 +79,10 @@ class Subset(Joinable):
         places: list[int] = self._places.tolist()
         return places
 
+    def place(self, index: int) -> int:
+        """Returns the place of one of these samples in the whole."""
+        return int(self._places[index])
+
     @property
     def deterministic(self) -> bool:
         """Whether a sample is known to be the same each time it is asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import os
@@ -20,7 +21,7 @@ from cvkit.data.datasets.tar_members import Part, TarSample, samples_of
 from cvkit.data.storage import Stamp
 from cvkit.errors import DataError
 
-__all__ = ["IndexHeader", "ShardIndex", "Spec", "build", "read_header", "written"]
+__all__ = ["IndexHeader", "ShardIndex", "Spec", "build", "read_header", "restamped", "written"]
 
 _MAGIC = b"cvkit shard index 1\n"
 _ALIGN = 64
@@ -261,12 +262,16 @@ def _packed(arrays: dict[str, np.ndarray[Any, Any]], stamp: Stamp, labels: list[
         "arrays": places,
         "checksum": zlib.crc32(body),
     }
+    return _lead(header) + body
+
+
+def _lead(header: dict[str, Any]) -> bytes:
     text = json.dumps(header).encode()
     lead = _MAGIC + len(text).to_bytes(8, "little") + zlib.crc32(text).to_bytes(4, "little") + text
-    return lead + bytes(-len(lead) % _ALIGN) + body
+    return lead + bytes(-len(lead) % _ALIGN)
 
 
-def _start_of(data: mmap.mmap) -> int:
+def _start_of(data: mmap.mmap | bytes) -> int:
     lead = len(_MAGIC) + 12 + int.from_bytes(data[len(_MAGIC) : len(_MAGIC) + 8], "little")
     return lead + -lead % _ALIGN
 
@@ -275,18 +280,35 @@ def read_header(path: str) -> IndexHeader | None:
     """Returns what an index says of its shard; ``None`` where there is no index, or none of this version, or a damaged one."""
     try:
         with open(path, "rb") as file:
-            lead = file.read(len(_MAGIC) + 12)
-            if not lead.startswith(_MAGIC) or len(lead) < len(_MAGIC) + 12:
-                return None
-            length = int.from_bytes(lead[-12:-4], "little")
-            text = file.read(length)
-            if len(text) != length or zlib.crc32(text) != int.from_bytes(lead[-4:], "little"):
-                return None
+            found = _header_in(file)
     except OSError:
         return None
-    found = json.loads(text)
-    found["stamp"] = tuple(found["stamp"])
-    return IndexHeader(**found)
+    return IndexHeader(**{**found, "stamp": tuple(found["stamp"])}) if found is not None else None
+
+
+def _header_in(file: BinaryIO) -> dict[str, Any] | None:
+    lead = file.read(len(_MAGIC) + 12)
+    if not lead.startswith(_MAGIC) or len(lead) < len(_MAGIC) + 12:
+        return None
+    length = int.from_bytes(lead[-12:-4], "little")
+    text = file.read(length)
+    if len(text) != length or zlib.crc32(text) != int.from_bytes(lead[-4:], "little"):
+        return None
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def restamped(data: bytes, stamp: Stamp) -> bytes | None:
+    """Returns an index that was built elsewhere with the stamp that the shard has here; ``None`` where it does not fit.
+
+    Only the sizes are compared, and the arrays with their checksum: a copy has another time. What lies in the shard is compared
+    whenever a sample is read.
+    """
+    found = _header_in(io.BytesIO(data))
+    body = data[_start_of(data) :]
+    if found is None or found["stamp"][0] != stamp[0] or zlib.crc32(body) != found["checksum"]:
+        return None
+    return _lead({**found, "stamp": list(stamp)}) + body
 
 
 def written(path: str, data: bytes) -> bool:

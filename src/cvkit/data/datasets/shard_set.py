@@ -12,7 +12,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from cvkit.data.datasets.shard_index import IndexHeader, ShardIndex, Spec, build, read_header, written
+from cvkit.data.datasets.shard_index import IndexHeader, ShardIndex, Spec, build, read_header, restamped, written
 from cvkit.data.storage import Stamp, Storage, is_remote
 from cvkit.errors import DataError
 
@@ -85,8 +85,8 @@ class ShardSet:
 
     def _sent_along(self, beside: str, stamp: Stamp) -> bytes | None:
         """Returns the index that lies beside a remote shard, as ``write_shards`` leaves it; its size tells whether it fits."""
-        fetch: Callable[[str, Stamp], bytes | None] | None = getattr(self.storage, "index_beside", None)
-        return fetch(beside, stamp) if fetch is not None else None
+        data = self.storage.content(beside)
+        return restamped(data, stamp) if data is not None else None  # times differ between machines
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -176,11 +176,7 @@ def manifest_of(folder: str, storage: Storage) -> dict[str, Any] | None:
         DataError: It cannot be read, or shards are still being written.
     """
     path = f"{folder}/{MANIFEST}" if folder else MANIFEST
-    fetch: Callable[[str], bytes | None] | None = getattr(storage, "content", None)
-    if fetch is not None:
-        data = fetch(path)
-    else:
-        data = Path(path).read_bytes() if Path(path).is_file() else None
+    data = storage.content(path)
     if data is None:
         return None
     try:

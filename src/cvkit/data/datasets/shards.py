@@ -103,7 +103,7 @@ class ShardDataset(FileDataset):
             )
         folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "shards"
         self.storage = _storage(pattern, storage_options, folder, cache_bytes)
-        self.shards = expanded(pattern, getattr(self.storage, "matches", None))
+        self.shards = expanded(pattern, self.storage.matches)
         if not self.shards:
             raise DataError(
                 f"no shard matches {pattern}",
