@@ -89,7 +89,7 @@ class BlockOrder:
         return start, Permutation(int(self._windows[window]) - start, seed, "window", epoch, window)
 
     def __call__(self, places: Places) -> Places:
-        """Returns the samples at some places, int64, in ascending order."""
+        """Returns the samples at some places, int64."""
         windows = np.searchsorted(self._windows, places, side="right")
         laid = np.empty_like(places)
         for window in np.unique(windows).tolist():
@@ -98,7 +98,8 @@ class BlockOrder:
             laid[chosen] = start + within(places[chosen] - start)
         blocks = np.searchsorted(self._ends, laid, side="right")
         before = np.where(blocks > 0, self._ends[blocks - 1], 0)
-        return self._starts[blocks] + (laid - before)
+        samples: Places = self._starts[blocks] + (laid - before)
+        return samples
 
 
 def check_order(shuffle: object, window: object) -> None:
@@ -199,7 +200,7 @@ class Batches(Sequence[Tensor]):
         together = max(1, _CHUNK // self.size)
         for first in range(0, len(self), together):
             part = self[first : first + together].places
-            yield from self.order[part.start * self.size : part.stop * self.size].split(self.size)
+            yield from torch.split(self.order[part.start * self.size : part.stop * self.size], self.size)
 
 
 def batches_of(order: Tensor | ComputedOrder, size: int, *, drop_last: bool) -> Batches:

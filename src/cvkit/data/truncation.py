@@ -209,7 +209,7 @@ def check_strictly(path: Path | bytes, name: str | None = None) -> None:
         simplejpeg.decode_jpeg(data, colorspace={1: "GRAY", 4: "CMYK"}.get(components, "RGB"), strict=True)
     except ValueError as error:
         raise ImageError(
-            f"the JPEG {name or path} is damaged",
+            f"the JPEG {name if name is not None else str(path)} is damaged",
             got=f"libjpeg: {error}",
             expected="data that are decoded without a warning",
             fix="replace or delete the file; verify() without strict accepts it",

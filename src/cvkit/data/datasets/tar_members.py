@@ -84,7 +84,7 @@ def _members(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
                 member = tar.next()
                 if member is None:
                     break
-                tar.members = []  # tarfile would keep all of them
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
                 if member.isdir() or _is_hidden(member.name):
                     continue
                 _check(member, name)
