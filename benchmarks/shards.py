@@ -78,7 +78,7 @@ def litdata(folder: Path) -> Iterable[Any]:
     class Decoded(ld.StreamingDataset):
         def __getitem__(self, index: Any) -> Any:
             sample = super().__getitem__(index)
-            return per_image(decode(sample["jpg"])), sample["cls"]
+            return per_image(decode(bytes(sample["jpg"]))), sample["cls"]
 
     data = Decoded(str(folder), shuffle=True)
     return ld.StreamingDataLoader(data, batch_size=BATCH, num_workers=WORKERS, multiprocessing_context="fork")

@@ -204,6 +204,18 @@ def test_a_shard_that_changes_on_the_server_is_another_one_to_the_next_dataset(f
     assert samples(ShardDataset(url)) != first
 
 
+@pytest.mark.timeout(60)
+def test_workers_that_were_forked_leave_the_connections_of_their_parent_alone(folder, server):
+    there = ShardDataset(f"{server.url}/shard-{{000000..000002}}.tar")
+    for epoch in range(3):  # the parent has connections open, and uses them again
+        there.storage.cache = BlockCache(folder / f"parent{epoch}", 10**9)
+        assert there[epoch][1] == there.targets[epoch]
+        there.storage.cache = BlockCache(folder / f"workers{epoch}", 10**9)
+        loader = Loader(there, 4, workers=2, cache=None, start_method="fork")
+        assert [one for _, targets in loader for one in targets.tolist()] == there.targets.tolist()
+        del loader
+
+
 # --- the blocks on disk
 
 

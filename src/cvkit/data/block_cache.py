@@ -14,6 +14,9 @@ __all__ = ["BlockCache"]
 _LOOK = 64
 """After how many new blocks a process looks at what all processes have put there."""
 
+_KNOWN = 100_000
+"""Of how many blocks a process remembers that they are sound."""
+
 _OLD = 3_600.0
 """After how many seconds a file that somebody began to write is no longer waited for."""
 
@@ -33,6 +36,23 @@ class BlockCache:
         self.folder = folder
         self.limit = limit
         self._new = 0
+        self._sound: set[str] = set()
+
+    def part(self, name: str, start: int, stop: int) -> bytes | None:
+        """Returns a part of a block, or ``None``; each block is compared with its checksum once by each process."""
+        if name not in self._sound:
+            block = self.get(name)
+            return block[start:stop] if block is not None else None
+        try:
+            with open(self._path(name), "rb", buffering=0) as file:
+                file.seek(start)
+                return file.read(stop - start)
+        except OSError:  # another process has made room meanwhile
+            self._sound.discard(name)
+            return None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sound or self._path(name).exists()
 
     def _path(self, name: str) -> Path:
         digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
@@ -46,7 +66,12 @@ class BlockCache:
             os.utime(path)  # it was used now
         except OSError:  # another process may have made room meanwhile
             return None
-        return data[:-4] if zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little") and len(data) >= 4 else None
+        if len(data) < 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+            return None
+        if len(self._sound) >= _KNOWN:
+            self._sound.clear()
+        self._sound.add(name)
+        return data[:-4]
 
     def put(self, name: str, data: bytes) -> None:
         """Keeps a block, if the disk takes it; then makes room where there is too much."""

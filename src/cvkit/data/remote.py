@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,6 +21,9 @@ T = TypeVar("T")
 BLOCK_BYTES = 1 << 20
 """Bytes that are fetched at a time: a request costs more than so many bytes, and neighbours are wanted next."""
 
+_AT_ONCE = 16
+"""How many requests a process has under way."""
+
 _TRIES = 5
 _WAIT = 0.2
 """Seconds before the second try; each further one waits twice as long."""
@@ -28,6 +32,11 @@ _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryEr
 """What another try does not mend."""
 
 _TAGS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+_INHERITED: list[Any] = []
+"""What this process got by a fork. Were it let go, it would close its connections, and take them out of the list of those that
+the parent's event loop listens to: the two share it, and the parent would wait for its answers in vain."""
 
 
 class Remote:
@@ -54,10 +63,12 @@ class Remote:
     def _system(self) -> Any:
         """Returns fsspec's file system, a new one in each process: its threads do not outlive a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
+            _INHERITED.append(self._opened)
             try:
                 import fsspec
 
-                system, _ = fsspec.core.url_to_fs(self.url, **self.options)
+                # one of its own: those that fsspec shares it lets go in a forked process
+                system, _ = fsspec.core.url_to_fs(self.url, **{**self.options, "skip_instance_cache": True})
             except ImportError as error:
                 raise MissingDependencyError(
                     f"{self.url.partition('://')[0]}:// is read through fsspec, and something is not installed",
@@ -131,23 +142,41 @@ class Remote:
         Raises:
             ImageError: The server does not give it.
         """
-        first, last = offset // BLOCK_BYTES, (offset + size - 1) // BLOCK_BYTES
-        names = {number: f"{path} {stamp} {BLOCK_BYTES} {number}" for number in range(first, last + 1)}
-        blocks = {number: self.cache.get(name) for number, name in names.items()}
-        missing = [number for number, block in blocks.items() if block is None]
-        if missing:  # in one request, though some of it may be there: they are two or three blocks
-            start, stop = missing[0] * BLOCK_BYTES, min((missing[-1] + 1) * BLOCK_BYTES, stamp[0])
-            data = self._fetched(path, start, stop)
-            for number in range(missing[0], missing[-1] + 1):
-                begin = number * BLOCK_BYTES - start
-                blocks[number] = data[begin : begin + BLOCK_BYTES]
-                self.cache.put(names[number], data[begin : begin + BLOCK_BYTES])
-        joined = b"".join(block for block in blocks.values() if block is not None)
-        begin = offset - first * BLOCK_BYTES
-        found = joined[begin : begin + size]
+        parts = []
+        for number in range(offset // BLOCK_BYTES, (offset + size - 1) // BLOCK_BYTES + 1):
+            begin = number * BLOCK_BYTES
+            start, stop = max(offset - begin, 0), min(offset + size - begin, BLOCK_BYTES)
+            part = self.cache.part(_name(path, stamp, number), start, stop)
+            parts.append(part if part is not None else self._block(path, stamp, number)[start:stop])
+        found = b"".join(parts)
         if len(found) != size:
             raise changed(path, f"{len(found)} bytes at {offset:,}", f"{size} bytes")
         return found
+
+    def prepare(self, parts: Iterable[tuple[str, int, int, Stamp]]) -> None:
+        """Fetches what of some parts is not on this machine yet, several blocks at a time; what fails is left to :meth:`read`.
+
+        Args:
+            parts: As the arguments of :meth:`read`.
+        """
+        wanted = {
+            (path, stamp, number)
+            for path, offset, size, stamp in parts
+            for number in range(offset // BLOCK_BYTES, (offset + size - 1) // BLOCK_BYTES + 1)
+        }
+        missing = [one for one in wanted if _name(*one) not in self.cache]
+        if len(missing) < 2:
+            return
+        with ThreadPoolExecutor(min(len(missing), _AT_ONCE)) as pool:
+            coming = [pool.submit(self._block, *one) for one in missing]
+        failed = [one for one in coming if one.exception() is not None]
+        if failed and not isinstance(failed[0].exception(), CvkitError):
+            failed[0].result()
+
+    def _block(self, path: str, stamp: Stamp, number: int) -> bytes:
+        data = self._fetched(path, number * BLOCK_BYTES, min((number + 1) * BLOCK_BYTES, stamp[0]))
+        self.cache.put(_name(path, stamp, number), data)
+        return data
 
     def _fetched(self, path: str, start: int, stop: int) -> bytes:
         system = self._system()
@@ -179,6 +208,10 @@ class Remote:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
+
+
+def _name(path: str, stamp: Stamp, number: int) -> str:
+    return f"{path} {stamp} {BLOCK_BYTES} {number}"
 
 
 class _Stream(io.RawIOBase):

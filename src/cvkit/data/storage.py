@@ -32,6 +32,9 @@ class Storage(Protocol):
     def read(self, path: str, offset: int, size: int, stamp: Stamp) -> bytes:
         """Returns so many bytes of a file that must not have changed."""
 
+    def prepare(self, parts: Iterable[tuple[str, int, int, Stamp]]) -> None:
+        """Is told which parts are about to be read."""
+
     def open(self, path: str) -> BinaryIO:
         """Opens a file, to read it from beginning to end."""
 
@@ -134,6 +137,9 @@ class Local:
         while len(self._handles) > _OPEN:
             self._handles.popitem(last=False)
         return handle
+
+    def prepare(self, parts: Iterable[tuple[str, int, int, Stamp]]) -> None:
+        """Does nothing: the system reads ahead by itself."""
 
     def open(self, path: str) -> BinaryIO:
         """Opens a file."""

@@ -7,6 +7,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +21,9 @@ __all__ = ["MANIFEST", "LazyList", "ShardSet", "cache_folder", "manifest_of"]
 
 MANIFEST = "shards.json"
 """What ``write_shards`` leaves beside the shards: the class names, and which shards there are."""
+
+_AT_ONCE = 16
+"""How many remote shards are asked for at a time."""
 
 _OPEN = 256
 """How many indexes a process keeps mapped; a system allows some ten thousand maps."""
@@ -49,7 +53,8 @@ class ShardSet:
         self.spec = spec
         self.storage = storage
         self.folder = folder
-        found = [self._found(shard) for shard in self.shards]
+        with ThreadPoolExecutor(_AT_ONCE if is_remote(self.shards[0]) else 1) as pool:
+            found = list(pool.map(self._found, self.shards))
         self._files = [path for path, _ in found]
         self.headers = [header for _, header in found]
         self.ends = np.cumsum([header.count for header in self.headers], dtype=np.int64)

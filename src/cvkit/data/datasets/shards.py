@@ -200,6 +200,18 @@ class ShardDataset(FileDataset):
         _check_header(data[:HEADER], size, name, path)
         return data[HEADER:], f"{path}/{name}"
 
+    def prepare(self, indices: Sequence[int]) -> None:
+        """Is told by a loader which samples are about to be read: parts of remote shards are then fetched together."""
+        if isinstance(self.storage, Local):
+            return
+        parts = []
+        for index in indices:
+            shard, place = self.set.locate(index)
+            found = self.set.index(shard)
+            offset, size = int(found.offsets[place]) - HEADER, int(found.sizes[place]) + HEADER
+            parts.append((self.shards[shard], offset, size, self.set.headers[shard].stamp))
+        self.storage.prepare(parts)
+
     def files(self, index: int) -> list[Path]:
         """Returns nothing: a sample has no file of its own."""
         return []
