@@ -252,6 +252,8 @@ class Private:
     def __len__(self): return len(self.dataset)
     def __getitem__(self, index):
         self.dataset[index]
+        if index % 32:  # the system takes long to say it
+            return shards.torch.zeros(1), 0
         lines = open("/proc/self/smaps_rollup").read().splitlines()
         return shards.torch.zeros(1), sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
@@ -263,7 +265,8 @@ batches = iter(loader)
 _, memory = next(batches)
 first = time.perf_counter()
 for _ in range(100):
-    _, memory = next(batches, (None, memory))
+    _, said = next(batches, (None, memory))
+    memory = shards.torch.maximum(memory.max(), said.max())
 print((made - start) * 1e3, (first - made) * 1e3, float(memory.float().max()) / 1024)
 """
 
