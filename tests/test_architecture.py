@@ -58,6 +58,7 @@ ALLOWED = {
 OPTIONAL = {
     "matplotlib",
     "simplejpeg",
+    "fsspec",
     "onnx",
     "onnxruntime",
     "onnxscript",

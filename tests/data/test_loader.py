@@ -47,7 +47,7 @@ def same(one, other):
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 2**40), st.integers(0, 1000), st.booleans())
 def test_each_sample_is_seen_exactly_once_an_epoch(count, size, seed, number, shuffle):
     parts = batches_of(epoch_order(count, seed, number, shuffle=shuffle), size, drop_last=False)
-    assert sorted(torch.cat(parts).tolist()) == list(range(count))
+    assert sorted(torch.cat(list(parts)).tolist()) == list(range(count))
     assert len(parts) == -(-count // size)
     assert all(len(part) == size for part in parts[:-1])
     dropped = batches_of(epoch_order(count, seed, number, shuffle=shuffle), size, drop_last=True)

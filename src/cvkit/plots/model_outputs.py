@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from cvkit import seeding
 from cvkit.data import Loader, Subset
-from cvkit.data.order import batches_of, epoch_order
 from cvkit.errors import ArgumentError
 from cvkit.inference import Predictor
 from cvkit.plots.images import Batch, as_batch
@@ -136,8 +135,7 @@ def iterate_epoch(loader: Any) -> Iterator[tuple[Batch, list[int]]]:
 
 
 def _iterate_own(loader: Loader) -> Iterator[tuple[Batch, list[int]]]:
-    order = epoch_order(len(loader.dataset), loader.seed, loader.epoch, shuffle=loader.shuffle, weights=loader.weights)
-    planned = batches_of(order, loader.batch_size, drop_last=loader.drop_last)
+    planned = loader.order()
     for raw in loader.batches():
         batch = as_batch(loader.finish(raw))
         indices = planned[raw.place].tolist()

@@ -76,6 +76,16 @@ class Subset(Joinable):
         places: list[int] = self._places.tolist()
         return places
 
+    def prepare(self, indices: Sequence[int]) -> None:
+        """Tells the whole which samples are about to be read, where it wants to know."""
+        prepare = getattr(self.dataset, "prepare", None)
+        if prepare is not None:
+            prepare([self.place(index) for index in indices])
+
+    def place(self, index: int) -> int:
+        """Returns the place of one of these samples in the whole."""
+        return int(self._places[index])
+
     @property
     def deterministic(self) -> bool:
         """Whether a sample is known to be the same each time it is asked for."""

@@ -79,7 +79,8 @@ class FileDataset(Manifested, Joinable, ABC):
         self.background = background
         self.max_pixels = max_pixels
         self.colour: Colour = colour
-        self.paths = PathIndex(paths)
+        # a list would be copied into each worker that reads it; what is no list sees to that itself
+        self.paths: Sequence[str] = PathIndex(paths) if isinstance(paths, list | tuple) else paths
 
     @abstractmethod
     def target(self, index: int, image: Image.Image) -> Any:
@@ -94,6 +95,15 @@ class FileDataset(Manifested, Joinable, ABC):
     def targets(self) -> list[Any]:
         """The target of each sample."""
 
+    def source(self, index: int) -> tuple[Path | bytes, str]:
+        """Returns what holds a sample's image as it was written, a file or its bytes, and what to call it in messages.
+
+        Raises:
+            ImageError: It cannot be read.
+        """
+        path = self.root / self.paths[index]
+        return path, str(path)
+
     def read(self, index: int, enough: Enough | None = None) -> tuple[Image.Image, Any]:
         """Returns a sample, whose image may be smaller than the file's; several threads may read at a time.
 
@@ -105,10 +115,15 @@ class FileDataset(Manifested, Joinable, ABC):
             ImageError: The file cannot be decoded; it and its index are named.
             DataError: The target does not fit it.
         """
-        path = self.root / self.paths[index]
         try:
+            content, name = self.source(index)
             image = decode(
-                path, background=self.background, max_pixels=self.max_pixels, enough=enough, colour=self.colour
+                content,
+                background=self.background,
+                max_pixels=self.max_pixels,
+                enough=enough,
+                colour=self.colour,
+                name=name,
             )
             return image, self.target(index, image)
         except CvkitError as error:
@@ -121,7 +136,8 @@ class FileDataset(Manifested, Joinable, ABC):
             ImageError: The file's header cannot be read; it and its index are named.
         """
         try:
-            return upright_size(header(self.root / self.paths[index], max_pixels=self.max_pixels))
+            content, name = self.source(index)
+            return upright_size(header(content, max_pixels=self.max_pixels, name=name))
         except ImageError as error:
             raise ImageError(f"sample {index}: {error}") from error
 
