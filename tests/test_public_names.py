@@ -143,6 +143,7 @@ def test_the_signature_of_fit_is_pinned():
         "optimizer": "adamw",
         "lr": 1e-3,
         "schedule": None,
+        "warmup": 0,
         "metrics": None,
         "callbacks": (),
         "step": None,

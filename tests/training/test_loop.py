@@ -14,7 +14,8 @@ from cvkit import seeding
 from cvkit.errors import CvkitWarning
 from cvkit.metrics import Accuracy
 from cvkit.training import Callback, Runtime, evaluate, fit
-from cvkit.training.optimizers import optimizers, schedules
+from cvkit.training.optimizers import optimizers
+from cvkit.training.schedules import schedules
 
 
 def samples(count, seed=1):

@@ -39,6 +39,7 @@ def fit(
     optimizer: str | Optimizer | Sequence[Optimizer] | Callable[[list[nn.Parameter]], Any] = "adamw",
     lr: float = DEFAULT_LR,
     schedule: str | Callable[[Optimizer, int], LRScheduler] | None = None,
+    warmup: float = 0,
     metrics: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
     callbacks: Sequence[Any] = (),
     step: Step | None = None,
@@ -78,8 +79,11 @@ def fit(
         optimizer: ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adam"``, ``"adamw"``, ``"adagrad"``, ``"rmsprop"``, an
             optimizer, a sequence of them, or a factory ``params -> Optimizer``. By name it is fused where the device has it.
         lr: Learning rate, for an optimizer given by name.
-        schedule: ``"cosine"``, ``"onecycle"``, ``"poly"``, ``"step"``, ``"linear"``, or a factory
-            ``(optimizer, total_steps) -> LRScheduler``; stepped at each update.
+        schedule: ``"constant"``, ``"cosine"``, ``"cosine_restarts"``, ``"exponential"``, ``"inverse_sqrt"``, ``"linear"``,
+            ``"onecycle"``, ``"poly"``, ``"step"``, or a factory ``(optimizer, total_steps) -> LRScheduler``; stepped at each
+            update.
+        warmup: For a schedule by name: the share of the run (0.05), or the number of updates (an integer), in which the rate
+            rises to its full value first.
         metrics: Names (``"accuracy"``, ``"dice"``, ``"iou"``) or objects with ``update(outputs, targets)``, ``compute()`` and
             ``reset()``. ``None`` means accuracy for a classification loss.
         callbacks: Objects with ``on_…`` hooks; see :class:`cvkit.Callback`.
@@ -121,7 +125,7 @@ def fit(
         state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, start, accumulate, clip_norm
         hooks = state.engine.hooks = Hooks(callbacks)
         setup.add_optimizers(state, optimizer, lr)
-        setup.add_schedules(state, schedule)
+        setup.add_schedules(state, schedule, warmup)
         compute = state.engine.compute = step or setup.usual_step(state)
         identify(state, resume, override, schedule, step)
         if preflight:

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by name; fused where the device has it."""
+"""Optimizers by name; fused where the device has it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
-from torch.optim import Optimizer, lr_scheduler
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import Optimizer
 
 from cvkit.arguments import check_number
 from cvkit.errors import ArgumentError, UnknownNameError, unknown_name
@@ -22,20 +21,14 @@ __all__ = [
     "group_options",
     "optimizers",
     "resolve_optimizers",
-    "resolve_schedules",
-    "schedules",
 ]
 
 DEFAULT_LR = 1e-3
 
 OptimizerFactory: TypeAlias = Callable[[list[Parameter]], "Optimizer | Sequence[Optimizer]"]
-ScheduleFactory: TypeAlias = Callable[[Optimizer, int], LRScheduler]
 
 optimizers: Registry[Callable[..., Optimizer]] = Registry("optimizer")
 """Optimizer builders by name: ``(params, lr, fused) -> Optimizer``."""
-
-schedules: Registry[ScheduleFactory] = Registry("schedule")
-"""Schedule builders by name: ``(optimizer, total_steps) -> LRScheduler``, stepped at each update."""
 
 # A fused kernel updates all parameters in one go: 3 to 5 times faster a step than the default on a CPU too.
 _FUSED_ON = ("cpu", "cuda", "mps")
@@ -209,70 +202,3 @@ def _follow(optimizer: Optimizer, parameter: Parameter) -> None:
         # "step" stays on the CPU unless the optimizer is fused or capturable, as in torch's own load_state_dict
         if isinstance(value, torch.Tensor) and key != "step":
             state[key] = value.to(parameter.device)
-
-
-@schedules.register("cosine")
-def _cosine(optimizer: Optimizer, total: int) -> LRScheduler:
-    return lr_scheduler.CosineAnnealingLR(optimizer, T_max=total)
-
-
-@schedules.register("onecycle")
-def _onecycle(optimizer: Optimizer, total: int) -> LRScheduler:
-    knows = "momentum" in optimizer.defaults or "betas" in optimizer.defaults  # torch refuses to turn what is not there
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=total, cycle_momentum=knows)
-
-
-@schedules.register("poly")
-def _poly(optimizer: Optimizer, total: int) -> LRScheduler:
-    return lr_scheduler.PolynomialLR(optimizer, total_iters=total, power=0.9)  # Chen et al., DeepLab, 2017
-
-
-@schedules.register("step")
-def _step(optimizer: Optimizer, total: int) -> LRScheduler:
-    return lr_scheduler.StepLR(optimizer, step_size=max(1, -(-total // 3)), gamma=0.1)
-
-
-@schedules.register("linear")
-def _linear(optimizer: Optimizer, total: int) -> LRScheduler:
-    return lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=total)
-
-
-def resolve_schedules(
-    given: str | ScheduleFactory | LRScheduler | None, found: Sequence[Optimizer], total: int
-) -> list[LRScheduler]:
-    """Turns what ``fit`` got as ``schedule`` into one scheduler an optimizer.
-
-    Args:
-        given: A name, a factory ``(optimizer, total_steps) -> LRScheduler``, or nothing.
-        found: The optimizers.
-        total: The number of updates of the whole run.
-
-    Raises:
-        UnknownNameError: A name that is not known.
-        ArgumentError: A ready-made scheduler (it does not say how often it wants to be stepped), or no scheduler at all.
-    """
-    if given is None:
-        return []
-    if isinstance(given, LRScheduler):
-        raise ArgumentError(
-            "schedule got a ready-made scheduler, which does not say how often it is to be stepped",
-            got=type(given).__name__,
-            expected="a name, or a factory (optimizer, total_steps) -> LRScheduler",
-            fix='pass callbacks=[LRSchedule(scheduler, every="step")] (or every="epoch") and leave schedule out',
-        )
-    build = schedules.get(given) if isinstance(given, str) else given
-    if not callable(build):
-        raise ArgumentError(
-            "schedule cannot be used", got=repr(given), expected="a name or a factory", fix='try "cosine"'
-        )
-    built = [build(optimizer, total) for optimizer in found]
-    for one in built:
-        if not isinstance(one, LRScheduler):
-            raise ArgumentError(
-                "the schedule factory did not give a scheduler",
-                got=repr(one),
-                expected="a torch.optim.lr_scheduler.LRScheduler",
-                fix="return the scheduler: schedule=lambda optimizer, total: CosineAnnealingLR(optimizer, total)",
-            )
-    return built

@@ -20,8 +20,9 @@ from cvkit.registry import default_callbacks
 from cvkit.training import loaders
 from cvkit.training.internals import Internals
 from cvkit.training.meters import Meters, resolve_metrics
-from cvkit.training.optimizers import group_options, resolve_optimizers, resolve_schedules
+from cvkit.training.optimizers import group_options, resolve_optimizers
 from cvkit.training.runtime import Runtime
+from cvkit.training.schedules import resolve_schedules
 from cvkit.training.state import FitResult, Step, TrainState
 
 __all__ = [
@@ -143,9 +144,9 @@ def add_optimizers(state: TrainState, optimizer: Any, lr: float) -> None:
     state.engine.loose = [p for p in state.model.parameters() if p.requires_grad and id(p) not in held]
 
 
-def add_schedules(state: TrainState, schedule: str | Callable[..., LRScheduler] | None) -> None:
+def add_schedules(state: TrainState, schedule: str | Callable[..., LRScheduler] | None, warmup: float = 0) -> None:
     """Adds the schedules, for the whole length of the run."""
-    state.schedules = resolve_schedules(schedule, state.optimizers, state.total_steps)
+    state.schedules = resolve_schedules(schedule, state.optimizers, state.total_steps, warmup)
 
 
 def usual_step(state: TrainState) -> Step:
