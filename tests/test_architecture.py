@@ -48,6 +48,7 @@ ALLOWED = {
     "training": MIDDLE | LEAVES,
     "callbacks": {"training"} | MIDDLE | LEAVES,
     "export": LEAVES,
+    "integrations": {"data", "models", "training"} | MIDDLE | LEAVES,
     "inference": {"data", "transforms", "models", "training", "export"} | MIDDLE | LEAVES,
     "plots": {"data", "transforms", "models", "training", "inference"} | MIDDLE | LEAVES,
 }
@@ -60,6 +61,7 @@ OPTIONAL = {
     "onnxruntime",
     "onnxscript",
     "timm",
+    "pytorch_optimizer",
     "torchmetrics",
     "safetensors",
     "tensorboard",

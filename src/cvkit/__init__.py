@@ -5,6 +5,7 @@ stop, log and show; ``load`` turns a checkpoint into predictions.
 """
 
 from cvkit import callbacks, data, errors, export, metrics, models, plots, transforms
+from cvkit import integrations as _integrations  # noqa: F401  # puts the names of other libraries where fit finds them
 from cvkit.inference import Prediction, Predictions, Predictor, load, predict
 from cvkit.training import (
     Callback,

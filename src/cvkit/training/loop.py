@@ -15,7 +15,7 @@ from cvkit.calls import warn
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.module_state import train_mode, with_weights
-from cvkit.training import engine, loaders, run_changes, setup
+from cvkit.training import engine, loaders, run_changes, schedule_free, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
@@ -76,8 +76,10 @@ def fit(
         epochs: The total number of epochs, those before a resume included.
         loss: ``"cross_entropy"``, ``"bce"`` (on logits), ``"mse"``, ``"l1"``, ``"smooth_l1"``, ``"nll"``, ``"hinge"``,
             ``"dice"``, a module or any callable ``(outputs, targets) -> scalar``.
-        optimizer: ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adam"``, ``"adamw"``, ``"adagrad"``, ``"rmsprop"``, an
-            optimizer, a sequence of them, or a factory ``params -> Optimizer``. By name it is fused where the device has it.
+        optimizer: ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adam"``, ``"adamw"``, ``"adagrad"``, ``"rmsprop"``,
+            ``"muon"`` (with AdamW for what has not two dimensions), ``"timm:NAME"`` or ``"pytorch_optimizer:NAME"`` where that
+            is installed, an optimizer, a sequence of them, or a factory ``params -> Optimizer``. By name it is fused where the
+            device has it.
         lr: Learning rate, for an optimizer given by name.
         schedule: ``"constant"``, ``"cosine"``, ``"cosine_restarts"``, ``"exponential"``, ``"inverse_sqrt"``, ``"linear"``,
             ``"onecycle"``, ``"poly"``, ``"step"``, or a factory ``(optimizer, total_steps) -> LRScheduler``; stepped at each
@@ -143,6 +145,7 @@ def fit(
                     _train(state, hooks, compute)
             finally:  # whoever trains with this loader next gets epochs that it has not served
                 loaders.move_to_epoch(train, state.engine.first_epoch + state.epochs_begun)
+    schedule_free.leave(state.optimizers)
     state.model.eval()
     return setup.result(state)
 
@@ -151,6 +154,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
     """The loop."""
     losses = state.engine.train_meters.losses
     state.model.zero_grad()
+    schedule_free.start(state.optimizers)
     restore_rng(state)
     for _ in state.remaining_epochs():
         train_mode(state.model)
@@ -225,7 +229,11 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
     state.engine.meters.reset()
     state.model.eval()
     try:
-        with torch.no_grad(), with_weights(state.model, state.engine.averaged):
+        with (
+            torch.no_grad(),
+            schedule_free.usable_weights(state.optimizers),
+            with_weights(state.model, state.engine.averaged),
+        ):
             for batch in engine.feed(state.val, state):
                 state.batch = batch
                 engine.forward(step, batch, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +16,7 @@ from cvkit.errors import CheckpointError
 from cvkit.plain_values import shown
 from cvkit.serialization import state_dicts
 from cvkit.serialization.checkpoint import plain
-from cvkit.training import schedules
+from cvkit.training import schedule_free, schedules
 from cvkit.training.loaders import own_generators
 from cvkit.training.run_changes import Changes, check, recorded
 from cvkit.training.state import History, TrainState
@@ -35,8 +36,9 @@ def capture(state: TrainState) -> dict[str, Any]:
     # what a module keeps beside its weights (get_extra_state) need be no tensor
     own = state.model.state_dict()
     weights = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in own.items()}
+    usable = _usable(state)
     training = {
-        "weights": weights if state.engine.averaged is not None else None,
+        "weights": weights if usable is not None else None,
         "epoch": state.epochs_done,
         "first_epoch": state.engine.first_epoch,
         "batch": 0 if finished else state.batch_index,
@@ -66,10 +68,18 @@ def capture(state: TrainState) -> dict[str, Any]:
         "format": FORMAT,
         "cvkit": version("cvkit"),
         "torch": str(torch.__version__),
-        "model": dict(state.engine.averaged) if state.engine.averaged is not None else weights,
+        "model": usable if usable is not None else weights,
         "description": describe(state),
         "training": plain(training, "training"),
     }
+
+
+def _usable(state: TrainState) -> dict[str, Any] | None:
+    """Returns the weights to use where they are others than those to train: averages of a callback's or an optimizer's."""
+    if state.engine.averaged is not None:
+        return dict(state.engine.averaged)
+    with schedule_free.usable_weights(state.optimizers) as others:
+        return copy.deepcopy(dict(state.model.state_dict())) if others else None
 
 
 def describe(state: TrainState) -> dict[str, Any]:
