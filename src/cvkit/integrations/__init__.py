@@ -3,9 +3,10 @@
 =====================  ========================================================================
 ``timm``               optimizers as ``"timm:NAME"``
 ``pytorch_optimizer``  optimizers as ``"pytorch_optimizer:NAME"``
+``torchmetrics``       the metrics ``"auroc"`` and ``"average_precision"``
 =====================  ========================================================================
 """
 
-from cvkit.integrations import pytorch_optimizer, timm
+from cvkit.integrations import pytorch_optimizer, timm, torchmetrics
 
-__all__ = ["pytorch_optimizer", "timm"]
+__all__ = ["pytorch_optimizer", "timm", "torchmetrics"]

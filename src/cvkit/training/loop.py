@@ -75,7 +75,8 @@ def fit(
         val: Validation batches of the same kind, or ``None``.
         epochs: The total number of epochs, those before a resume included.
         loss: ``"cross_entropy"``, ``"bce"`` (on logits), ``"mse"``, ``"l1"``, ``"smooth_l1"``, ``"nll"``, ``"hinge"``,
-            ``"dice"``, a module or any callable ``(outputs, targets) -> scalar``.
+            ``"dice"``, ``"label_smoothing"`` (0.1), ``"focal"``, ``"binary_focal"``, ``"asymmetric"``, a module or any
+            callable ``(outputs, targets) -> scalar``.
         optimizer: ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adam"``, ``"adamw"``, ``"adagrad"``, ``"rmsprop"``,
             ``"muon"`` (with AdamW for what has not two dimensions), ``"timm:NAME"`` or ``"pytorch_optimizer:NAME"`` where that
             is installed, an optimizer, a sequence of them, or a factory ``params -> Optimizer``. By name it is fused where the
@@ -86,7 +87,9 @@ def fit(
             update.
         warmup: For a schedule by name: the share of the run (0.05), or the number of updates (an integer), in which the rate
             rises to its full value first.
-        metrics: Names (``"accuracy"``, ``"dice"``, ``"iou"``) or objects with ``update(outputs, targets)``, ``compute()`` and
+        metrics: Names (``"accuracy"``, ``"top5"``, ``"precision"``, ``"recall"``, ``"f1"``, ``"class_accuracy"``, ``"dice"``,
+            ``"iou"``, ``"ece"``; ``"auroc"``, ``"average_precision"`` through torchmetrics) or objects with
+            ``update(outputs, targets)``, ``compute()`` and
             ``reset()``. ``None`` means accuracy for a classification loss.
         callbacks: Objects with ``on_…`` hooks; see :class:`cvkit.Callback`.
         step: ``step(model, batch, state) -> loss`` or ``(loss, outputs, targets)`` in place of the usual
