@@ -57,7 +57,9 @@ def test_the_binary_focal_loss_aligns_one_output_a_sample():
 
 def test_the_asymmetric_loss_is_the_authors_over_all_labels():
     timm = pytest.importorskip("timm.loss")
-    theirs = timm.AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=0, clip=0.05)(LOGITS, LABELS) / 4  # a mean over samples
+    theirs = (
+        timm.AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=0, clip=0.05)(LOGITS, LABELS) / 4
+    )  # a mean over samples
     assert losses.get("asymmetric")(LOGITS, LABELS).item() == pytest.approx(theirs.item(), rel=1e-5)
 
 

@@ -139,6 +139,7 @@ def test_the_signature_of_fit_is_pinned():
         "train": inspect.Parameter.empty,
         "val": None,
         "epochs": inspect.Parameter.empty,
+        "max_steps": None,
         "loss": "cross_entropy",
         "optimizer": "adamw",
         "lr": 1e-3,

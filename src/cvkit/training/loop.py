@@ -35,6 +35,7 @@ def fit(
     val: Any = None,
     *,
     epochs: int,
+    max_steps: int | None = None,
     loss: str | nn.Module | LossFunction = "cross_entropy",
     optimizer: str | Optimizer | Sequence[Optimizer] | Callable[[list[nn.Parameter]], Any] = "adamw",
     lr: float = DEFAULT_LR,
@@ -74,6 +75,9 @@ def fit(
             another; ``train.set_epoch(0)`` repeats them.
         val: Validation batches of the same kind, or ``None``.
         epochs: The total number of epochs, those before a resume included.
+        max_steps: The total number of optimizer updates, where that is reached before the epochs are: the run ends there with
+            the reason ``"max_steps"``, in the middle of an epoch without its validation, and schedules end with it. A larger
+            number continues it.
         loss: ``"cross_entropy"``, ``"bce"`` (on logits), ``"mse"``, ``"l1"``, ``"smooth_l1"``, ``"nll"``, ``"hinge"``,
             ``"dice"``, ``"label_smoothing"`` (0.1), ``"focal"``, ``"binary_focal"``, ``"asymmetric"``, a module or any
             callable ``(outputs, targets) -> scalar``.
@@ -120,7 +124,7 @@ def fit(
             continued differs in something that ``override`` does not name.
         DeviceError: A device or precision that is not there.
     """
-    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
+    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, max_steps)
     callbacks = setup.with_progress(callbacks, progress)
     find_checkpoints(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
@@ -128,6 +132,7 @@ def fit(
         start = setup.start_seed(seed)
         state = setup.state(model, train, val, runtime, loss=loss, metrics=metrics, own_step=step is not None)
         state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, start, accumulate, clip_norm
+        state.max_steps = max_steps
         hooks = state.engine.hooks = Hooks(callbacks)
         setup.add_optimizers(state, optimizer, lr)
         setup.add_schedules(state, schedule, warmup)

@@ -38,7 +38,9 @@ __all__ = [
 ]
 
 
-def check_arguments(epochs: object, accumulate: object, clip_norm: object, named: Mapping[str, Any]) -> None:
+def check_arguments(
+    epochs: object, accumulate: object, clip_norm: object, named: Mapping[str, Any], max_steps: object = None
+) -> None:
     """Refuses numbers that cannot work, loaders without batches, and a launch on several processes.
 
     Raises:
@@ -47,6 +49,8 @@ def check_arguments(epochs: object, accumulate: object, clip_norm: object, named
     """
     for name, value in (("epochs", epochs), ("accumulate", accumulate)):
         check_integer(name, value, fix=f"pass e.g. {name}={10 if name == 'epochs' else 1}")
+    if max_steps is not None:
+        check_integer("max_steps", max_steps, fix="pass e.g. max_steps=1000, or leave it out")
     if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
         raise ArgumentError(
             "clip_norm cannot be used",

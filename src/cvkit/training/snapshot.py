@@ -44,6 +44,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "batch": 0 if finished else state.batch_index,
         "step": state.step,
         "epochs": state.epochs,
+        "max_steps": state.max_steps,
         "seed": state.seed,
         **recorded(state),
         "rng": seeding.capture(),
@@ -51,9 +52,8 @@ def capture(state: TrainState) -> dict[str, Any]:
         "loader_rng": [_loader_rng(state.train), _loader_rng(state.val)],
         "loss": state.loss_fn.state_dict() if isinstance(state.loss_fn, nn.Module) else {},
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
-        "lrs": None
-        if finished
-        else state.lrs,  # of the last update: of an epoch that is only to be validated they are logged
+        # of the last update: of an epoch that is only to be validated they are logged
+        "lrs": None if finished else state.lrs,
         "schedules": [schedules.schedule_state(schedule) for schedule in state.schedules],
         "schedule_offset": state.engine.schedule_offset,
         "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
@@ -251,7 +251,7 @@ def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], changes: Ch
     """Gives optimizers and schedules their state back; where ``override`` says so, the values of this call stand."""
     _tell_of_length(state, saved, source)
     own = {"schedule", "lr", "optimizer", "momentum", "betas"} & changes.parts
-    anew = bool(state.schedules) and (saved["epochs"] != state.epochs or changes.steps or bool(own))
+    anew = bool(state.schedules) and (_planned(state, saved) != state.total_steps or changes.steps or bool(own))
     planned = schedules.planned(state, saved["step"] + state.engine.schedule_offset) if anew else None
     if not {"optimizer", "parameter groups"} & changes.names:  # else there is nothing that would fit
         _load_optimizers(state, saved, source)
@@ -267,11 +267,21 @@ def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], changes: Ch
 
 
 def _tell_of_length(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
-    if state.schedules and saved["epochs"] != state.epochs:
-        warn(
-            f"the run continued from {source} was planned for {saved['epochs']} epochs and is now "
-            f"to have {state.epochs}: its learning-rate schedule is recomputed for the new length"
-        )
+    if not state.schedules or _planned(state, saved) == state.total_steps:
+        return
+    bounded = state.max_steps is not None or saved.get("max_steps") is not None
+    then, now = (_planned(state, saved), state.total_steps) if bounded else (saved["epochs"], state.epochs)
+    warn(
+        f"the run continued from {source} was planned for {then} {'updates' if bounded else 'epochs'} and is now "
+        f"to have {now}: its learning-rate schedule is recomputed for the new length"
+    )
+
+
+def _planned(state: TrainState, saved: Mapping[str, Any]) -> int:
+    """Returns how many updates a saved run was to have, with the epochs of this one."""
+    whole: int = state.steps_per_epoch * saved["epochs"]
+    most = saved.get("max_steps")
+    return whole if most is None else min(whole, most)
 
 
 def _load_optimizers(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
