@@ -159,6 +159,7 @@ def test_the_signature_of_fit_is_pinned():
         "progress": True,
         "preflight": True,
         "override": (),
+        "dry_run": False,
     }
     assert list(parameters) == list(defaults)
 

@@ -17,6 +17,7 @@ from cvkit.metrics.core import Metric
 from cvkit.module_state import train_mode, with_weights
 from cvkit.training import engine, loaders, run_changes, schedule_free, setup
 from cvkit.training.callback import Hooks
+from cvkit.training.dry_run import rehearse
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import inspect, warn_of
@@ -55,6 +56,7 @@ def fit(
     progress: bool = True,
     preflight: bool = True,
     override: Sequence[str] = (),
+    dry_run: bool = False,
 ) -> FitResult:
     """Trains a model.
 
@@ -114,6 +116,9 @@ def fit(
             ``"data"``, ``"loss"``, ``"metrics"``, ``"model"``, ``"optimizer"``, ``"precision"``, ``"schedule"``, ``"step"``,
             ``"transform"``, ``"val"``. What does not differ is continued exactly; so the same call may be repeated.
 
+        dry_run: Tries everything out instead: two batches of ``train`` and ``val``, every callback, one save and one load, in a
+            temporary directory. Model, optimizer, loaders, callbacks and random numbers are afterwards as before.
+
     Returns:
         History, model, and how the run ended.
 
@@ -124,6 +129,8 @@ def fit(
             continued differs in something that ``override`` does not name.
         DeviceError: A device or precision that is not there.
     """
+    if dry_run:
+        return rehearse(fit, locals())
     setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, max_steps)
     callbacks = setup.with_progress(callbacks, progress)
     find_checkpoints(callbacks, resume)  # whether there is anything to be said against it, before anything is touched

@@ -99,7 +99,7 @@ def _poly(step: int, total: int) -> float:
 
 
 @shapes.register("step")
-def _step(step: int, total: int) -> float:
+def _thirds(step: int, total: int) -> float:
     """A tenth after each third of the run."""
     return float(0.1 ** (step // max(1, -(-total // 3))))
 

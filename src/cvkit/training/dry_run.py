@@ -1,0 +1,120 @@
+"""``fit(dry_run=True)``: two batches of everything, every callback, one save and one load, and nothing is left of it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from cvkit.module_state import unchanged, unwrap
+from cvkit.serialization.checkpoint import load_checkpoint, save_checkpoint
+from cvkit.training import loaders, snapshot
+from cvkit.training.callback import LAST, Callback
+from cvkit.training.state import FitResult, TrainState
+
+__all__ = ["rehearse"]
+
+BATCHES = 2
+
+
+def rehearse(fit: Callable[..., FitResult], given: Mapping[str, Any]) -> FitResult:
+    """Calls ``fit`` with the first batches of its loaders, for one epoch, in a temporary directory.
+
+    Model, loss, optimizers, callbacks, loaders and random generators are afterwards as before.
+
+    Args:
+        fit: The function.
+        given: Its arguments, by name.
+
+    Returns:
+        What it returned, with ``stop_reason="dry_run"`` and no checkpoints.
+    """
+    options = dict(given)
+    loader_names = [name for name in ("train", "val") if options[name] is not None]
+    real = [options[name] for name in loader_names]
+    modules = [unwrap(one) for one in (options["model"], options["loss"]) if isinstance(one, nn.Module)]
+    several = options["optimizer"] if isinstance(options["optimizer"], list | tuple) else [options["optimizer"]]
+    generators = [generator for loader in real for generator in loaders.own_generators(loader)]
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cvkit-dry-run-")))
+        for loader in real:
+            stack.enter_context(loaders.keeps_place(loader))
+        ready = [one for one in several if isinstance(one, Optimizer)]
+        stack.enter_context(unchanged(*modules, optimizers=ready, generators=generators))
+        options["metrics"] = copy.deepcopy(options["metrics"])
+        copies = []
+        for place, callback in enumerate(options["callbacks"]):
+            stack.callback(_put_back(callback))
+            copies.append(_elsewhere(callback, directory / str(place)))
+        options["callbacks"] = [*copies, _SavesAndLoads(directory / "dry_run.pt")]
+        options |= {name: _First(loader) for name, loader in zip(loader_names, real, strict=True)}
+        if type(options["warmup"]) is int and options["warmup"] > 0:  # updates of the real run, which this has not
+            options["warmup"] = 0.5
+        result = fit(**options | {"epochs": 1, "max_steps": None, "resume": False, "override": (), "dry_run": False})
+    return dataclasses.replace(result, stop_reason="dry_run", best_checkpoint=None, last_checkpoint=None)
+
+
+def _elsewhere(callback: Any, directory: Path) -> Any:
+    """Returns a copy of a callback that writes into another directory."""
+    if hasattr(callback, "elsewhere"):
+        return callback.elsewhere(directory)
+    return copy.deepcopy(callback)
+
+
+def _put_back(callback: Any) -> Callable[[], None]:
+    """Returns what gives a callback, and what it holds (a scheduler), the state that it has now."""
+    if not (hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")):
+        return lambda: None
+    saved, attributes = copy.deepcopy(callback.state_dict()), dict(getattr(callback, "__dict__", {}))
+
+    def put_back() -> None:
+        if saved:
+            callback.load_state_dict(saved)
+        if attributes:
+            vars(callback).update(attributes)
+
+    return put_back
+
+
+class _First:
+    """The first batches of a loader; all else is the loader's own."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return min(BATCHES, len(self._loader))
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(iter(self._loader), len(self))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = getattr(self._loader, name)
+        return self._batches if name == "batches" else found
+
+    def _batches(self, start: int = 0, device: torch.device | None = None) -> Iterator[Any]:
+        return itertools.islice(self._loader.batches(start, device), len(self) - start)
+
+
+class _SavesAndLoads(Callback):
+    """Saves the run once, and reads the file again, which verifies it."""
+
+    order = LAST
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Saves and loads."""
+        load_checkpoint(save_checkpoint(self.path, snapshot.capture(state)))
