@@ -49,6 +49,7 @@ ALLOWED = {
     "callbacks": {"training"} | MIDDLE | LEAVES,
     "export": LEAVES,
     "integrations": {"data", "models", "training"} | MIDDLE | LEAVES,
+    "recipes": LEAVES,
     "inference": {"data", "transforms", "models", "training", "export"} | MIDDLE | LEAVES,
     "plots": {"data", "transforms", "models", "training", "inference"} | MIDDLE | LEAVES,
 }

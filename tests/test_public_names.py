@@ -10,7 +10,7 @@ import pytest
 
 import cvkit
 
-MODULES = ["callbacks", "data", "errors", "export", "metrics", "models", "plots", "transforms"]
+MODULES = ["callbacks", "data", "errors", "export", "metrics", "models", "plots", "recipes", "transforms"]
 PINNED = {
     "cvkit": [
         *(
@@ -41,6 +41,7 @@ PINNED = {
     "cvkit.plots": [
         *("confusion_matrix", "plot_history", "show_batch", "show_masks", "show_predictions", "top_losses"),
     ],
+    "cvkit.recipes": ["Recipe", "get", "names"],
     "cvkit.transforms": [
         *("Transform", "classification_eval", "classification_train", "digits_eval", "digits_train"),
         *("small_image_eval", "small_image_train"),

@@ -72,10 +72,9 @@ def register_loss(name: str, *, task: Task | None = None, activation: Activation
     Raises:
         ArgumentError: The name is taken by something else.
     """
-    file: Callable[[T], T] = losses.register(name)
 
     def both(function: T) -> T:
-        file(function)
+        losses.register(name)(function)
         _SPECS[name] = OutputSpec(task, activation)
         return function
 
@@ -99,7 +98,7 @@ def focal(outputs: Tensor, targets: Tensor, gamma: float = 2.0, ignore_index: in
     return (((1 - certain) ** gamma * each) * known).sum() / known.sum()
 
 
-_PER_CLASS = {F.cross_entropy, F.nll_loss, focal}
+_PER_CLASS: set[object] = {F.cross_entropy, F.nll_loss, focal}
 _FORWARDS = {nn.CrossEntropyLoss.forward, nn.NLLLoss.forward}
 
 _EXACT_IN_FLOAT32 = 1 << 24
@@ -190,7 +189,8 @@ losses.register("nll")(F.nll_loss)
 @losses.register("binary_focal")
 def _binary_focal(outputs: Tensor, targets: Tensor) -> Tensor:
     """The focal loss of one output a sample or label, with the paper's numbers (torchvision's)."""
-    return sigmoid_focal_loss(*align(outputs, targets), reduction="mean")
+    loss: Tensor = sigmoid_focal_loss(*align(outputs, targets), reduction="mean")
+    return loss
 
 
 @losses.register("asymmetric")

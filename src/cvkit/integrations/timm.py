@@ -28,9 +28,10 @@ def build(name: str, params: list[Parameter], lr: float) -> Optimizer:
         ArgumentError: One that needs second derivatives.
     """
     try:
-        from timm import optim
+        import timm.optim
     except ImportError as error:
         raise _missing(name, error, "timm") from error
+    optim: Any = timm.optim
     known = list(optim.list_optimizers())
     if name not in known:
         raise unknown_name("optimizer of timm's", name, known)

@@ -106,5 +106,5 @@ def fit_temperature(outputs: Tensor, targets: Tensor) -> float:
         return loss
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[arg-type]  # torch takes a loss that is a tensor
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
     return float(log.detach().exp())

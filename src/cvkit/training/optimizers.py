@@ -146,7 +146,7 @@ _NOT_FOR_ALL = ("LBFGS", "Muon", "Optimizer", "SparseAdam")
 """What of ``torch.optim`` cannot train all parameters of an ordinary model by one step after each backward pass."""
 
 
-def _builder(name: str) -> Callable[..., Optimizer]:
+def _builder(name: str) -> Callable[..., Optimizer | list[Optimizer]]:
     """Returns the builder of a name.
 
     Raises:

@@ -105,7 +105,11 @@ def _thirds(step: int, total: int) -> float:
 
 
 @shapes.register("onecycle")
-def _onecycle(step: int, total: int, rise: float = 0.3) -> float:
+def _onecycle(step: int, total: int) -> float:
+    return _risen(step, total, 0.3)
+
+
+def _risen(step: int, total: int, rise: float) -> float:
     """Up from 1/25 and down to 1/250000, by cosines. Source: Smith and Topin, Super-Convergence, 2018; numbers as torch's."""
     top, end = rise * total - 1, total - 1
     if step <= top:
@@ -131,7 +135,7 @@ def factor(name: str, step: int, total: int, warmup: int = 0) -> float:
         warmup: Updates of the warm-up.
     """
     if name == "onecycle":
-        return _onecycle(step, total, warmup / total) if warmup else _onecycle(step, total)
+        return _risen(step, total, warmup / total if warmup else 0.3)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if name == "inverse_sqrt" and warmup:
@@ -168,7 +172,11 @@ def _torch_cosine(optimizer: Optimizer, total: int) -> LRScheduler:
 
 
 @schedules.register("onecycle")
-def _torch_onecycle(optimizer: Optimizer, total: int, rise: float = 0.3) -> LRScheduler:
+def _torch_onecycle(optimizer: Optimizer, total: int) -> LRScheduler:
+    return _one_cycle(optimizer, total, 0.3)
+
+
+def _one_cycle(optimizer: Optimizer, total: int, rise: float) -> LRScheduler:
     knows = "momentum" in optimizer.defaults or "betas" in optimizer.defaults  # torch refuses to turn what is not there
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=total, cycle_momentum=knows, pct_start=rise)
@@ -220,7 +228,7 @@ def _named(name: str, warmup: int) -> ScheduleFactory:
     if name in schedules and not warmup:
         return schedules.get(name)
     if name == "onecycle":
-        return lambda optimizer, total: _torch_onecycle(optimizer, total, warmup / total)
+        return lambda optimizer, total: _one_cycle(optimizer, total, warmup / total)
     if name in schedules and name not in shapes:
         raise _brings_its_own(f"schedule={name!r}, which is registered as a factory")
     if name not in shapes:
