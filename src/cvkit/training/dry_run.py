@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from cvkit.module_state import unchanged, unwrap
 from cvkit.serialization.checkpoint import load_checkpoint, save_checkpoint
 from cvkit.training import loaders, snapshot
-from cvkit.training.callback import LAST, Callback
+from cvkit.training.callback import LAST, Callback, ask
 from cvkit.training.state import FitResult, TrainState
 
 __all__ = ["rehearse"]
@@ -54,7 +54,7 @@ def rehearse(fit: Callable[..., FitResult], given: Mapping[str, Any]) -> FitResu
         copies = []
         for place, callback in enumerate(options["callbacks"]):
             stack.callback(_put_back(callback))
-            copies.append(_elsewhere(callback, directory / str(place)))
+            copies.append(ask(callback, "elsewhere")(directory / str(place)))
         options["callbacks"] = [*copies, _SavesAndLoads(directory / "dry_run.pt")]
         options |= {name: _First(loader) for name, loader in zip(loader_names, real, strict=True)}
         if type(options["warmup"]) is int and options["warmup"] > 0:  # updates of the real run, which this has not
@@ -63,23 +63,14 @@ def rehearse(fit: Callable[..., FitResult], given: Mapping[str, Any]) -> FitResu
     return dataclasses.replace(result, stop_reason="dry_run", best_checkpoint=None, last_checkpoint=None)
 
 
-def _elsewhere(callback: Any, directory: Path) -> Any:
-    """Returns a copy of a callback that writes into another directory."""
-    if hasattr(callback, "elsewhere"):
-        return callback.elsewhere(directory)
-    return copy.deepcopy(callback)
-
-
 def _put_back(callback: Any) -> Callable[[], None]:
     """Returns what gives a callback, and what it holds (a scheduler), the state that it has now."""
-    if not (hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")):
-        return lambda: None
-    saved, attributes = copy.deepcopy(callback.state_dict()), dict(getattr(callback, "__dict__", {}))
+    saved = copy.deepcopy(ask(callback, "state_dict")())
+    attributes = dict(vars(callback)) if saved else {}
 
     def put_back() -> None:
         if saved:
-            callback.load_state_dict(saved)
-        if attributes:
+            ask(callback, "load_state_dict")(saved)
             vars(callback).update(attributes)
 
     return put_back
