@@ -50,6 +50,8 @@ ALLOWED = {
     "training": MIDDLE | LEAVES,
     "callbacks": {"training"} | MIDDLE | LEAVES,
     "export": LEAVES,
+    "integrations": {"data", "models", "training"} | MIDDLE | LEAVES,
+    "recipes": LEAVES,
     "inference": {"data", "transforms", "models", "training", "export"} | MIDDLE | LEAVES,
     "plots": {"data", "transforms", "models", "training", "inference"} | MIDDLE | LEAVES,
 }
@@ -63,6 +65,7 @@ OPTIONAL = {
     "onnxruntime",
     "onnxscript",
     "timm",
+    "pytorch_optimizer",
     "torchmetrics",
     "safetensors",
     "tensorboard",

@@ -10,7 +10,7 @@ import pytest
 
 import cvkit
 
-MODULES = ["callbacks", "data", "errors", "export", "metrics", "models", "plots", "transforms"]
+MODULES = ["callbacks", "data", "errors", "export", "metrics", "models", "plots", "recipes", "transforms"]
 PINNED = {
     "cvkit": [
         *(
@@ -41,6 +41,7 @@ PINNED = {
     "cvkit.plots": [
         *("confusion_matrix", "plot_history", "show_batch", "show_masks", "show_predictions", "top_losses"),
     ],
+    "cvkit.recipes": ["Recipe", "get", "names"],
     "cvkit.transforms": [
         *("Transform", "classification_eval", "classification_train", "digits_eval", "digits_train"),
         *("small_image_eval", "small_image_train"),
@@ -139,10 +140,12 @@ def test_the_signature_of_fit_is_pinned():
         "train": inspect.Parameter.empty,
         "val": None,
         "epochs": inspect.Parameter.empty,
+        "max_steps": None,
         "loss": "cross_entropy",
         "optimizer": "adamw",
         "lr": 1e-3,
         "schedule": None,
+        "warmup": 0,
         "metrics": None,
         "callbacks": (),
         "step": None,
@@ -158,6 +161,7 @@ def test_the_signature_of_fit_is_pinned():
         "preflight": True,
         "override": (),
         "steps_per_epoch": None,
+        "dry_run": False,
     }
     assert list(parameters) == list(defaults)
 

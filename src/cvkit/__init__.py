@@ -4,8 +4,10 @@
 stop, log and show; ``load`` turns a checkpoint into predictions.
 """
 
-from cvkit import callbacks, data, errors, export, metrics, models, plots, transforms
+from cvkit import callbacks, data, errors, export, metrics, models, plots, recipes, transforms
+from cvkit import integrations as _integrations  # noqa: F401  # puts the names of other libraries where fit finds them
 from cvkit.inference import Prediction, Predictions, Predictor, load, predict
+from cvkit.losses import register_loss
 from cvkit.training import (
     Callback,
     FitResult,
@@ -48,6 +50,8 @@ __all__ = [
     "plots",
     "predict",
     "preflight",
+    "recipes",
+    "register_loss",
     "save_checkpoint",
     "save_weights",
     "transforms",

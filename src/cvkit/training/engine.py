@@ -148,6 +148,8 @@ def update(state: TrainState) -> None:
         schedule.step()
     state.engine.group_open = False
     state.step += 1
+    if state.max_steps is not None:
+        state.stop_at_most()
 
 
 def _not_zero(weight: Any) -> Any:

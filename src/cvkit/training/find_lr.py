@@ -20,7 +20,7 @@ from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
 from cvkit.losses import LossFunction
 from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.module_state import train_mode, unchanged, unwrap
-from cvkit.training import engine, setup
+from cvkit.training import engine, schedule_free, setup
 from cvkit.training.loader_checks import used_up
 from cvkit.training.loaders import adapt
 from cvkit.training.optimizers import DEFAULT_LR
@@ -264,6 +264,7 @@ def _ramp(state: TrainState, step: Step, rates: list[float], stop_factor: float)
     group: list[tuple[Tensor, Tensor | float]] = []
     train_mode(state.model)
     state.model.zero_grad()
+    schedule_free.start(state.optimizers)
     with closing(_endless(state)) as batches:
         for batch in batches:
             state.batch = batch

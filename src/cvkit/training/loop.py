@@ -15,9 +15,10 @@ from cvkit.calls import warn
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.module_state import train_mode, with_weights
-from cvkit.training import engine, run_changes, setup
+from cvkit.training import engine, run_changes, schedule_free, setup
 from cvkit.training.batch_checks import text_labels
 from cvkit.training.callback import Hooks
+from cvkit.training.dry_run import rehearse
 from cvkit.training.loader_checks import check_loader, used_up
 from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import DEFAULT_LR
@@ -39,10 +40,12 @@ def fit(
     val: Any = None,
     *,
     epochs: int,
+    max_steps: int | None = None,
     loss: str | nn.Module | LossFunction = "cross_entropy",
     optimizer: str | Optimizer | Sequence[Optimizer] | Callable[[list[nn.Parameter]], Any] = "adamw",
     lr: float = DEFAULT_LR,
     schedule: str | Callable[[Optimizer, int], LRScheduler] | None = None,
+    warmup: float = 0,
     metrics: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
     callbacks: Sequence[Any] = (),
     step: Step | None = None,
@@ -58,6 +61,7 @@ def fit(
     preflight: bool = True,
     override: Sequence[str] = (),
     steps_per_epoch: int | None = None,
+    dry_run: bool = False,
 ) -> FitResult:
     """Trains a model.
 
@@ -78,14 +82,25 @@ def fit(
             another; ``train.set_epoch(0)`` repeats them.
         val: Validation batches of the same kind, or ``None``.
         epochs: The total number of epochs, those before a resume included.
+        max_steps: The total number of optimizer updates, where that is reached before the epochs are: the run ends there with
+            the reason ``"max_steps"``, in the middle of an epoch without its validation, and schedules end with it. A larger
+            number continues it.
         loss: ``"cross_entropy"``, ``"bce"`` (on logits), ``"mse"``, ``"l1"``, ``"smooth_l1"``, ``"nll"``, ``"hinge"``,
-            ``"dice"``, a module or any callable ``(outputs, targets) -> scalar``.
-        optimizer: ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adam"``, ``"adamw"``, ``"adagrad"``, ``"rmsprop"``, an
-            optimizer, a sequence of them, or a factory ``params -> Optimizer``. By name it is fused where the device has it.
+            ``"dice"``, ``"label_smoothing"`` (0.1), ``"focal"``, ``"binary_focal"``, ``"asymmetric"``, a module or any
+            callable ``(outputs, targets) -> scalar``.
+        optimizer: ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adam"``, ``"adamw"``, ``"adagrad"``, ``"rmsprop"``,
+            ``"muon"`` (with AdamW for what has not two dimensions), ``"timm:NAME"`` or ``"pytorch_optimizer:NAME"`` where that
+            is installed, an optimizer, a sequence of them, or a factory ``params -> Optimizer``. By name it is fused where the
+            device has it.
         lr: Learning rate, for an optimizer given by name.
-        schedule: ``"cosine"``, ``"onecycle"``, ``"poly"``, ``"step"``, ``"linear"``, or a factory
-            ``(optimizer, total_steps) -> LRScheduler``; stepped at each update.
-        metrics: Names (``"accuracy"``, ``"dice"``, ``"iou"``) or objects with ``update(outputs, targets)``, ``compute()`` and
+        schedule: ``"constant"``, ``"cosine"``, ``"cosine_restarts"``, ``"exponential"``, ``"inverse_sqrt"``, ``"linear"``,
+            ``"onecycle"``, ``"poly"``, ``"step"``, or a factory ``(optimizer, total_steps) -> LRScheduler``; stepped at each
+            update.
+        warmup: For a schedule by name: the share of the run (0.05), or the number of updates (an integer), in which the rate
+            rises to its full value first.
+        metrics: Names (``"accuracy"``, ``"top5"``, ``"precision"``, ``"recall"``, ``"f1"``, ``"class_accuracy"``, ``"dice"``,
+            ``"iou"``, ``"ece"``; ``"auroc"``, ``"average_precision"`` through torchmetrics) or objects with
+            ``update(outputs, targets)``, ``compute()`` and
             ``reset()``. ``None`` means accuracy for a classification loss.
         callbacks: Objects with ``on_…`` hooks; see :class:`cvkit.Callback`.
         step: ``step(model, batch, state) -> loss`` or ``(loss, outputs, targets)`` in place of the usual
@@ -107,6 +122,8 @@ def fit(
             ``"transform"``, ``"val"``. What does not differ is continued exactly; so the same call may be repeated.
         steps_per_epoch: How many batches are an epoch, for training batches without a length. Each epoch takes the next ones,
             and where the iterable ends it is begun anew, so no batch is left out.
+        dry_run: Tries everything out instead: two batches of ``train`` and ``val``, every callback, one save and one load, in a
+            temporary directory. Model, optimizer, loaders, callbacks and random numbers are afterwards as before.
 
     Returns:
         History, model, and how the run ended.
@@ -118,7 +135,9 @@ def fit(
             continued differs in something that ``override`` does not name.
         DeviceError: A device or precision that is not there.
     """
-    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, steps_per_epoch)
+    if dry_run:
+        return rehearse(fit, locals())
+    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, steps_per_epoch, max_steps)
     callbacks = setup.with_progress(callbacks, progress)
     find_checkpoints(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
@@ -135,9 +154,10 @@ def fit(
             steps_per_epoch=steps_per_epoch,
         )
         state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, start, accumulate, clip_norm
+        state.max_steps = max_steps
         hooks = state.engine.hooks = Hooks(callbacks)
         setup.add_optimizers(state, optimizer, lr)
-        setup.add_schedules(state, schedule)
+        setup.add_schedules(state, schedule, warmup)
         compute = state.engine.compute = step or setup.usual_step(state)
         identify(state, resume, override, schedule, step)
         if preflight:
@@ -156,6 +176,7 @@ def fit(
             finally:  # whoever trains with this loader next gets epochs that it has not served
                 state.engine.train.close()
                 state.engine.train.move_to_epoch(state.engine.first_epoch + state.epochs_begun)
+    schedule_free.leave(state.optimizers)
     state.model.eval()
     return setup.result(state)
 
@@ -164,6 +185,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
     """The loop."""
     losses = state.engine.train_meters.losses
     state.model.zero_grad()
+    schedule_free.start(state.optimizers)
     restore_rng(state)
     for _ in state.remaining_epochs():
         train_mode(state.model)
@@ -239,7 +261,11 @@ def _validate(val: Adapter, state: TrainState, hooks: Hooks, step: Step) -> dict
     state.engine.meters.reset()
     state.model.eval()
     try:
-        with torch.no_grad(), with_weights(state.model, state.engine.averaged):
+        with (
+            torch.no_grad(),
+            schedule_free.usable_weights(state.optimizers),
+            with_weights(state.model, state.engine.averaged),
+        ):
             for batch in engine.feed(val, state):
                 state.batch = batch
                 engine.forward(step, batch, state)

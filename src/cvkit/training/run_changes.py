@@ -113,7 +113,7 @@ def check(state: TrainState, saved: Mapping[str, Any], source: object) -> Change
     own = state.engine.identity = state.engine.identity or begin(state)
     then = {name: str(value) for name, value in saved["data"].items() if value is not None} | dict(saved["settings"])
     now = {name: fact.value for name, fact in own.facts.items()}
-    planned = _length(then, saved["epochs"]) == _length(now, state.epochs)
+    planned = _length(then, (saved["epochs"], saved.get("max_steps"))) == _length(now, (state.epochs, state.max_steps))
     found = {
         name: fact
         for name, fact in own.facts.items()

@@ -22,8 +22,9 @@ from cvkit.training.internals import Internals
 from cvkit.training.loader_checks import check_loader
 from cvkit.training.loaders import adapt
 from cvkit.training.meters import Meters, resolve_metrics
-from cvkit.training.optimizers import group_options, resolve_optimizers, resolve_schedules
+from cvkit.training.optimizers import group_options, resolve_optimizers
 from cvkit.training.runtime import Runtime
+from cvkit.training.schedules import resolve_schedules
 from cvkit.training.state import FitResult, Step, TrainState
 
 __all__ = [
@@ -45,6 +46,7 @@ def check_arguments(
     clip_norm: object,
     named: Mapping[str, Any],
     steps_per_epoch: int | None = None,
+    max_steps: object = None,
 ) -> None:
     """Refuses numbers that cannot work, loaders without batches, and a launch on several processes.
 
@@ -54,6 +56,8 @@ def check_arguments(
     """
     for name, value in (("epochs", epochs), ("accumulate", accumulate)):
         check_integer(name, value, fix=f"pass e.g. {name}={10 if name == 'epochs' else 1}")
+    if max_steps is not None:
+        check_integer("max_steps", max_steps, fix="pass e.g. max_steps=1000, or leave it out")
     if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
         raise ArgumentError(
             "clip_norm cannot be used",
@@ -163,9 +167,9 @@ def add_optimizers(state: TrainState, optimizer: Any, lr: float) -> None:
     state.engine.loose = [p for p in state.model.parameters() if p.requires_grad and id(p) not in held]
 
 
-def add_schedules(state: TrainState, schedule: str | Callable[..., LRScheduler] | None) -> None:
+def add_schedules(state: TrainState, schedule: str | Callable[..., LRScheduler] | None, warmup: float = 0) -> None:
     """Adds the schedules, for the whole length of the run."""
-    state.schedules = resolve_schedules(schedule, state.optimizers, state.total_steps)
+    state.schedules = resolve_schedules(schedule, state.optimizers, state.total_steps, warmup)
 
 
 def usual_step(state: TrainState) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +16,7 @@ from cvkit.errors import CheckpointError
 from cvkit.plain_values import shown
 from cvkit.serialization import state_dicts
 from cvkit.serialization.checkpoint import plain
-from cvkit.training import schedules
+from cvkit.training import schedule_free, schedules
 from cvkit.training.loaders import Adapter
 from cvkit.training.run_changes import Changes, check, recorded
 from cvkit.training.state import History, TrainState
@@ -35,13 +36,15 @@ def capture(state: TrainState) -> dict[str, Any]:
     # what a module keeps beside its weights (get_extra_state) need be no tensor
     own = state.model.state_dict()
     weights = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in own.items()}
+    usable = _usable(state)
     training = {
-        "weights": weights if state.engine.averaged is not None else None,
+        "weights": weights if usable is not None else None,
         "epoch": state.epochs_done,
         "first_epoch": state.engine.first_epoch,
         "batch": 0 if finished else state.batch_index,
         "step": state.step,
         "epochs": state.epochs,
+        "max_steps": state.max_steps,
         "seed": state.seed,
         **recorded(state),
         "rng": seeding.capture(),
@@ -49,9 +52,8 @@ def capture(state: TrainState) -> dict[str, Any]:
         **_loader_states(state),
         "loss": state.loss_fn.state_dict() if isinstance(state.loss_fn, nn.Module) else {},
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
-        "lrs": None
-        if finished
-        else state.lrs,  # of the last update: of an epoch that is only to be validated they are logged
+        # of the last update: of an epoch that is only to be validated they are logged
+        "lrs": None if finished else state.lrs,
         "schedules": [schedules.schedule_state(schedule) for schedule in state.schedules],
         "schedule_offset": state.engine.schedule_offset,
         "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
@@ -66,10 +68,18 @@ def capture(state: TrainState) -> dict[str, Any]:
         "format": FORMAT,
         "cvkit": version("cvkit"),
         "torch": str(torch.__version__),
-        "model": dict(state.engine.averaged) if state.engine.averaged is not None else weights,
+        "model": usable if usable is not None else weights,
         "description": describe(state),
         "training": plain(training, "training"),
     }
+
+
+def _usable(state: TrainState) -> dict[str, Any] | None:
+    """Returns the weights to use where they are others than those to train: averages of a callback's or an optimizer's."""
+    if state.engine.averaged is not None:
+        return dict(state.engine.averaged)
+    with schedule_free.usable_weights(state.optimizers) as others:
+        return copy.deepcopy(dict(state.model.state_dict())) if others else None
 
 
 def describe(state: TrainState) -> dict[str, Any]:
@@ -240,7 +250,7 @@ def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], changes: Ch
     """Gives optimizers and schedules their state back; where ``override`` says so, the values of this call stand."""
     _tell_of_length(state, saved, source)
     own = {"schedule", "lr", "optimizer", "momentum", "betas"} & changes.parts
-    anew = bool(state.schedules) and (saved["epochs"] != state.epochs or changes.steps or bool(own))
+    anew = bool(state.schedules) and (_planned(state, saved) != state.total_steps or changes.steps or bool(own))
     planned = schedules.planned(state, saved["step"] + state.engine.schedule_offset) if anew else None
     if not {"optimizer", "parameter groups"} & changes.names:  # else there is nothing that would fit
         _load_optimizers(state, saved, source)
@@ -256,11 +266,21 @@ def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], changes: Ch
 
 
 def _tell_of_length(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
-    if state.schedules and saved["epochs"] != state.epochs:
-        warn(
-            f"the run continued from {source} was planned for {saved['epochs']} epochs and is now "
-            f"to have {state.epochs}: its learning-rate schedule is recomputed for the new length"
-        )
+    if not state.schedules or _planned(state, saved) == state.total_steps:
+        return
+    bounded = state.max_steps is not None or saved.get("max_steps") is not None
+    then, now = (_planned(state, saved), state.total_steps) if bounded else (saved["epochs"], state.epochs)
+    warn(
+        f"the run continued from {source} was planned for {then} {'updates' if bounded else 'epochs'} and is now "
+        f"to have {now}: its learning-rate schedule is recomputed for the new length"
+    )
+
+
+def _planned(state: TrainState, saved: Mapping[str, Any]) -> int:
+    """Returns how many updates a saved run was to have, with the epochs of this one."""
+    whole: int = state.steps_per_epoch * saved["epochs"]
+    most = saved.get("max_steps")
+    return whole if most is None else min(whole, most)
 
 
 def _load_optimizers(state: TrainState, saved: Mapping[str, Any], source: object) -> None:

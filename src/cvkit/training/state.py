@@ -34,8 +34,8 @@ class FitResult:
         model: The model with its final weights, unwrapped, on the device it was trained on.
         epochs: Epochs finished, those before a resume included.
         steps: Optimizer updates made, those before a resume included.
-        stop_reason: ``"finished"``, ``"early_stopping"``, ``"interrupted"`` (Ctrl-C), ``"terminated"`` (SIGTERM), or
-            whatever a callback gave to ``request_stop``.
+        stop_reason: ``"finished"``, ``"early_stopping"``, ``"interrupted"`` (Ctrl-C), ``"terminated"`` (SIGTERM),
+            ``"max_steps"``, or whatever a callback gave to ``request_stop``.
         best_checkpoint: The file of the best epoch, if a ``Checkpoint`` callback wrote one.
         last_checkpoint: The newest file, if a ``Checkpoint`` callback wrote one.
         skipped: How many samples were left out because they could not be read (``on_error="skip"``), those before a resume
@@ -69,6 +69,7 @@ class TrainState:
         runtime: Device, precision and compilation.
         engine: What the engine keeps for itself; not for users, its names may change in any version.
         epochs: Total number of epochs.
+        max_steps: Bound on the number of optimizer updates, or ``None``.
         optimizers: All optimizers; ``state.optimizer`` is the first.
         schedules: Learning-rate schedules, one an optimizer, or none.
         accumulate: Batches to one update.
@@ -99,6 +100,7 @@ class TrainState:
     runtime: Runtime
     engine: Internals
     epochs: int = 1
+    max_steps: int | None = None
     optimizers: list[Optimizer] = field(default_factory=list)
     schedules: list[LRScheduler] = field(default_factory=list)
     accumulate: int = 1
@@ -176,7 +178,13 @@ class TrainState:
     @property
     def total_steps(self) -> int:
         """Number of optimizer updates of the whole run."""
-        return self.steps_per_epoch * self.epochs
+        whole = self.steps_per_epoch * self.epochs
+        return whole if self.max_steps is None else min(whole, self.max_steps)
+
+    def stop_at_most(self) -> None:
+        """Ends a run that has made as many updates as it may."""
+        if self.max_steps is not None and self.step >= self.max_steps < self.steps_per_epoch * self.epochs:
+            self.request_stop("max_steps")
 
     @property
     def log_names(self) -> list[str]:
@@ -196,6 +204,7 @@ class TrainState:
 
     def remaining_epochs(self) -> Iterator[int]:
         """Yields the index of each epoch that is still to be trained, until the end or a request to stop."""
+        self.stop_at_most()
         while self.epoch < self.epochs and self.stop_reason is None:
             yield self.epoch
             if self.epochs_done > self.epoch:

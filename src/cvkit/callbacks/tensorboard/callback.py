@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 from collections.abc import Mapping
 from datetime import datetime
@@ -122,6 +123,12 @@ class TensorBoard(Callback):
         self._handle: Any = None
         self._fresh = True
         self._seen = self._last = 0
+
+    def elsewhere(self, directory: Path) -> TensorBoard:
+        """Returns a copy that writes into another directory, for a dry run; a writer that was given gets nothing."""
+        other = copy.copy(self)
+        other.directory, other._writer, other._named = directory, None, True
+        return other
 
     def on_fit_start(self, state: TrainState) -> None:
         """Opens the event files, purged of what lies beyond the resumed step, and describes the run."""
