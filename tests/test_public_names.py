@@ -36,7 +36,7 @@ PINNED = {
     "cvkit.metrics": ["Accuracy", "Mean", "Metric"],
     "cvkit.models": [
         *("adapt_input", "append_head", "create", "find_blocks", "freeze", "from_config", "names", "param_groups"),
-        *("register", "replace_head", "summary", "unfreeze"),
+        *("checkpoint_blocks", "register", "replace_head", "summary", "unfreeze"),
     ],
     "cvkit.plots": [
         *("confusion_matrix", "plot_history", "show_batch", "show_masks", "show_predictions", "top_losses"),

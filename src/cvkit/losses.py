@@ -219,7 +219,9 @@ def _class_weight(loss: object) -> Callable[[Tensor], Tensor | float] | None:
         if targets.is_floating_point():  # soft targets: torch divides by the number of samples, or of pixels
             return targets.numel() // targets.shape[1] if targets.ndim > 1 else targets.shape[0]
         targets = targets.long()  # of bytes no value is -100, and an index of bytes is taken for a mask
-        weights = _option(loss, "weight", None)  # asked for here: moving the loss to a device makes another tensor of it
+        weights = _option(
+            loss, "weight", None
+        )  # asked for here: moving the loss to a device makes another tensor of it
         if not isinstance(weights, Tensor):
             return torch.count_nonzero(targets.ne(ignored))
         left_out = targets.eq(ignored)  # a selection by mask would wait for the device
