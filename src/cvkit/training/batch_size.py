@@ -126,6 +126,7 @@ def _fits(state: TrainState, step: Step, batch: Any, size: int) -> bool:
     except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
+        gc.collect()
         return False
     finally:
         _give_back(state)
@@ -159,7 +160,6 @@ def _give_back(state: TrainState) -> None:
     state.batch = state.loss = state.outputs = state.targets = None
     state.engine.train_meters.reset()
     state.model.zero_grad()
-    gc.collect()
     if state.runtime.device.type == "cuda":
         torch.cuda.empty_cache()
 
