@@ -268,6 +268,7 @@ def fast(plan: Plan) -> str:
         "--lr",
         str(0.4 if not plan.tiny else 0.05),
     ]
+    sizes += ["--width", str(plan.size(64, 8))]
     command = [sys.executable, str(ROOT / "examples" / "cifar10_fast.py"), "--device", plan.device, *sizes]
     done = subprocess.run([*command, "--data", str(plan.images())], capture_output=True, text=True, timeout=200)
     if done.returncode:

@@ -19,9 +19,10 @@ def main() -> None:
     """Trains and evaluates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="CIFAR-10 as images; generated shapes by default")
-    parser.add_argument("--epochs", type=int, default=2, help="passes over the images; 16 for CIFAR-10")
-    parser.add_argument("--batch", type=int, default=64, help="images to a batch; 512 for CIFAR-10")
-    parser.add_argument("--lr", type=float, default=0.05, help="highest learning rate; 0.4 for batches of 512")
+    parser.add_argument("--epochs", type=int, default=10, help="passes over the images; 16 for CIFAR-10")
+    parser.add_argument("--batch", type=int, default=16, help="images to a batch; 512 for CIFAR-10")
+    parser.add_argument("--lr", type=float, default=0.02, help="highest learning rate; 0.4 for batches of 512")
+    parser.add_argument("--width", type=int, default=8, help="maps of the first layer; 64 for CIFAR-10")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     parser.add_argument("--compile", action="store_true", help="run the model through torch.compile")
     options = parser.parse_args()
@@ -30,7 +31,7 @@ def main() -> None:
         cvkit.data.write_shapes(root / part, per_class=(100, 40)[seed], seed=seed)
     torch.manual_seed(0)
     data = cvkit.data.from_folder(root, size=32, batch_size=options.batch, val="test")
-    model = cvkit.models.create("resnet9", num_classes=len(data.classes))
+    model = cvkit.models.create("resnet9", num_classes=len(data.classes), width=options.width)
     began = time.perf_counter()
     result = cvkit.fit(
         model,
@@ -39,7 +40,7 @@ def main() -> None:
         loss=torch.nn.CrossEntropyLoss(label_smoothing=0.2),
         optimizer=lambda p: torch.optim.SGD(p, lr=options.lr, momentum=0.9, nesterov=True, weight_decay=5e-4),
         schedule="onecycle",
-        callbacks=[EMA(0.99)],
+        callbacks=[EMA(0.95)],
         device=options.device,
         compile=options.compile,
         progress=False,
