@@ -22,6 +22,7 @@ LEAVES = {
     "plain_values",
     "registry",
     "seeding",
+    "streams",
     "worker_signals",
 }
 MIDDLE = {"losses", "metrics", "serialization"}
@@ -31,6 +32,7 @@ ALLOWED = {
     "outputs": set(),
     "plain_values": set(),
     "report": set(),
+    "streams": set(),
     "worker_signals": set(),
     "arguments": {"errors"},
     "calls": {"errors"},

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from cvkit import streams
 from cvkit.callbacks import Profile
 from cvkit.callbacks import profile as profile_
 from cvkit.errors import ArgumentError
@@ -96,7 +97,7 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(profile_, "time", clock)
+    monkeypatch.setattr(streams, "time", clock)
     return lambda **seconds: Slow(clock, **seconds)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from cvkit import streams
 from cvkit.arguments import check_integer
+from cvkit.streams import Moment
 from cvkit.training import engine
 from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.state import TrainState
@@ -238,28 +239,18 @@ class _Watch:
             else:
                 setattr(holder, name, own)
         spent: dict[str, float] = {}
-        if self.state.runtime.device.type == "cuda":
-            self._marks[-1][1].synchronize()
+        self._marks[-1][1].wait()
         for (phase, begun), (_, ended) in zip(self._marks, self._marks[1:], strict=False):
             if phase is not None:
-                spent[phase] = spent.get(phase, 0.0) + _between(begun, ended)
+                spent[phase] = spent.get(phase, 0.0) + 1000 * begun.seconds_until(ended)
         return spent
 
 
-def _now(device: torch.device) -> Any:
+def _now(device: torch.device) -> Moment:
     """Returns a moment: on a GPU that of its queue."""
-    if device.type == "cuda":
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
     if device.type == "mps":  # which has no events in a queue that could be compared this cheaply
         torch.mps.synchronize()
-    return time.perf_counter()
-
-
-def _between(begun: Any, ended: Any) -> float:
-    """Returns the milliseconds between two moments."""
-    return 1000.0 * (ended - begun) if isinstance(begun, float) else float(begun.elapsed_time(ended))
+    return streams.of(device).moment(timing=True)
 
 
 def _page(state: TrainState, spent: Mapping[str, float], batches: int, samples: int, step: int) -> str:

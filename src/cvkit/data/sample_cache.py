@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cvkit import streams
 from cvkit.data.fetch import Fetched
 from cvkit.errors import DataError
 
@@ -135,10 +136,8 @@ class Cache:
             indices = indices[~self._skipped[indices]]
         if self._images is None or self._targets is None or len(indices) == 0:
             return None
-        if self.device.type == "cuda":
-            indices = indices.pin_memory().to(self.device, non_blocking=True)
-        elif self.device.type != "cpu":
-            indices = indices.to(self.device)
+        if self.device.type != "cpu":
+            indices = streams.of(self.device).send(indices)
         return self._images.index_select(0, indices), self._targets.index_select(0, indices)
 
     def put(self, fetched: Fetched) -> None:
