@@ -23,7 +23,7 @@ LEAVES = {
     "seeding",
     "worker_signals",
 }
-MIDDLE = {"losses", "metrics", "serialization"}
+MIDDLE = {"diagnosis", "losses", "metrics", "serialization"}
 ALLOWED = {
     "errors": set(),
     "outputs": set(),
@@ -42,6 +42,7 @@ ALLOWED = {
     "serialization": LEAVES,
     "losses": LEAVES,
     "metrics": {"losses", *LEAVES},
+    "diagnosis": {"losses", *LEAVES},
     "data": LEAVES,
     "transforms": LEAVES,
     "models": {"serialization", *LEAVES},

@@ -157,6 +157,7 @@ def test_the_signature_of_fit_is_pinned():
         "progress": True,
         "preflight": True,
         "override": (),
+        "ignore": (),
     }
     assert list(parameters) == list(defaults)
 

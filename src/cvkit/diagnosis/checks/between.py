@@ -1,0 +1,214 @@
+"""What lies between the last layer and the loss: found in the autograd graph, so also inside of ``forward`` and ``step``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvkit.diagnosis.probe import Probe
+from cvkit.diagnosis.shapes import number
+from cvkit.diagnosis.table import Seen, check
+
+_PASSING = (
+    *("View", "Reshape", "Squeeze", "Unsqueeze", "Permute", "Transpose", "T", "ToCopy", "Clone", "Alias", "Select"),
+    *("Slice", "Expand", "UnsafeView", "ReshapeAlias", "SqueezeBackward1"),
+)
+"""Operations that leave values as they are."""
+
+_ACTIVATIONS = {
+    "Softmax": "softmax",
+    "LogSoftmax": "log_softmax",
+    "Sigmoid": "sigmoid",
+    "LogSigmoid": "logsigmoid",
+    "Relu": "ReLU",
+    "Tanh": "tanh",
+}
+
+_COMPARING = {
+    "NllLoss": "nll",
+    "NllLoss2D": "nll",
+    "NllLossNd": "nll",
+    "BinaryCrossEntropyWithLogits": "bce",
+    "BinaryCrossEntropy": "plain_bce",
+    "MseLoss": "values",
+    "L1Loss": "values",
+    "SmoothL1Loss": "values",
+    "HuberLoss": "values",
+}
+"""What the end of a loss is, by the name of its operation."""
+
+
+def _name(node: Any) -> str:
+    return str(node.name()).rstrip("0123456789").removesuffix("Backward")
+
+
+def _through(node: Any) -> Any:
+    """Returns the first operation below that changes values."""
+    while node is not None and _name(node) in _PASSING and node.next_functions:
+        node = node.next_functions[0][0]
+    return node
+
+
+def _below(node: Any) -> Any:
+    return _through(node.next_functions[0][0]) if node is not None and node.next_functions else None
+
+
+def ends(loss: Tensor) -> Iterator[tuple[str, Any]]:
+    """Yields each comparison with targets that a loss is made of, and the operation whose result it compares.
+
+    Args:
+        loss: A loss with its graph.
+    """
+    seen: set[Any] = set()
+    waiting = [loss.grad_fn]
+    while waiting and len(seen) < 300:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        kind = _COMPARING.get(_name(node))
+        if kind is None:
+            waiting += [one for one, _ in node.next_functions]
+            continue
+        yield kind, _below(node)
+
+
+def _activation(node: Any) -> str | None:
+    return _ACTIVATIONS.get(_name(node)) if node is not None else None
+
+
+def _graph(probe: Probe) -> list[tuple[str, Any]]:
+    loss = probe.train.trace.loss
+    return list(ends(loss)) if isinstance(loss, Tensor) and loss.grad_fn is not None else []
+
+
+def _dimension(node: Any) -> int | None:
+    """Returns the dimension that a softmax runs over."""
+    found = getattr(node, "_saved_dim", None)
+    return found - 2**64 if isinstance(found, int) and found > 2**63 else found
+
+
+@check("CV311", "warning", "An activation before cross entropy, which has its own", needs=["loss"])
+def softmax_twice(probe: Probe) -> Iterator[Seen]:
+    """Cross entropy takes logits; after a softmax its loss can hardly fall, and gradients are tiny."""
+    for kind, node in _graph(probe):
+        above = _activation(node)
+        if kind != "nll" or above != "log_softmax":
+            continue
+        before = _activation(_below(node))
+        if before not in ("softmax", "sigmoid", "tanh"):
+            continue
+        name = "the outputs pass through a " + before + " before cross entropy, which takes logits"
+        yield Seen(
+            name,
+            got=f"{before}, then the log-softmax of cross entropy{_range(probe)}",
+            expected="logits: the last layer's values as they are",
+            fix=f"remove the {before} in training; cvkit's predictions apply a softmax themselves",
+        )
+        return
+
+
+def _range(probe: Probe) -> str:
+    outputs = probe.train.trace.outputs
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or not outputs.numel():
+        return ""
+    low, high = outputs.detach().aminmax()
+    return f"; outputs from {number(float(low))} to {number(float(high))}"
+
+
+@check("CV312", "warning", "A ReLU on logits", needs=["loss"])
+def relu_on_logits(probe: Probe) -> Iterator[Seen]:
+    """Logits below 0 are cut off, and with them their gradient."""
+    for kind, node in _graph(probe):
+        last = node if kind == "bce" else _below(node) if kind == "nll" and _activation(node) == "log_softmax" else None
+        if _activation(last) == "ReLU":
+            yield Seen(
+                "a ReLU stands between the last layer and the loss, which takes logits",
+                got=f"logits that cannot be below 0{_range(probe)}",
+                expected="logits of either sign",
+                fix="remove the ReLU after the last layer",
+            )
+            return
+
+
+@check("CV313", "warning", "A sigmoid before a loss that has its own", needs=["loss"])
+def sigmoid_twice(probe: Probe) -> Iterator[Seen]:
+    """Binary cross entropy on logits applies a sigmoid itself."""
+    for kind, node in _graph(probe):
+        before = _activation(node)
+        if kind == "bce" and before in ("sigmoid", "softmax", "tanh", "log_softmax", "logsigmoid"):
+            yield Seen(
+                f"the outputs pass through a {before} before a binary cross entropy that takes logits",
+                got=f"{before}, then the loss's own sigmoid{_range(probe)}",
+                expected="logits: the last layer's values as they are",
+                fix=f"remove the {before}, or take loss=nn.BCELoss() for probabilities",
+            )
+            return
+
+
+@check("CV314", "warning", "Logits into a loss that takes log-probabilities", needs=["loss"])
+def missing_log_softmax(probe: Probe) -> Iterator[Seen]:
+    """nll_loss without log_softmax only pushes one output up, without end."""
+    trace = probe.train.trace
+    outputs = trace.outputs
+    for kind, node in _graph(probe):
+        if kind != "nll" or _activation(node) == "log_softmax":
+            continue
+        if isinstance(outputs, Tensor) and outputs.ndim > 1 and _are_logs(outputs):
+            continue  # made in another way, e.g. by log() of a softmax
+        before = _activation(node)
+        yield Seen(
+            "nll takes log-probabilities, and gets none",
+            got=f"{before or 'the last layer'}{_range(probe)}",
+            expected="the result of log_softmax: values below 0 whose exponentials sum to 1",
+            fix='take loss="cross_entropy", which applies log_softmax itself'
+            + (f", and remove the {before}" if before else ""),
+        )
+        return
+
+
+def _are_logs(outputs: Tensor) -> bool:
+    sums = outputs.detach().float().exp().sum(1)
+    return bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-2))
+
+
+@check("CV315", "warning", "A softmax over the batch", needs=["loss"])
+def softmax_over_the_batch(probe: Probe) -> Iterator[Seen]:
+    """dim=0 compares the samples of a batch with each other instead of the classes."""
+    for returned in probe.train.trace.returned[:1]:
+        node = _through(returned.grad_fn) if isinstance(returned, Tensor) else None
+        if _activation(node) not in ("softmax", "log_softmax") or returned.ndim != 2 or len(returned) < 2:
+            continue
+        if _dimension(node) in (0, -2):
+            yield Seen(
+                f"the model ends in a {_activation(node)} over the batch (dim=0)",
+                got="outputs that sum to 1 over the samples of a batch",
+                expected="outputs of one sample that do not depend on the others",
+                fix='remove it and take loss="cross_entropy", or write dim=1',
+            )
+
+
+@check("CV316", "warning", "A range of outputs that the targets leave", needs=["loss"])
+def cannot_reach(probe: Probe) -> Iterator[Seen]:
+    """A sigmoid, tanh or ReLU at the end, and regression targets outside of its range."""
+    targets = probe.train.trace.targets
+    if not isinstance(targets, Tensor) or targets.is_complex() or not targets.numel():
+        return
+    low, high = (float(one) for one in targets.detach().float().aminmax())
+    for kind, node in _graph(probe):
+        ends_in = _activation(node)
+        reach = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "ReLU": (0.0, float("inf"))}.get(
+            ends_in or ""
+        )
+        if kind != "values" or reach is None or (low >= reach[0] - 1e-3 and high <= reach[1] + 1e-3):
+            continue
+        yield Seen(
+            f"the outputs end in a {ends_in} and cannot reach the targets",
+            got=f"targets from {number(low)} to {number(high)}",
+            expected=f"targets from {number(reach[0])} to {number(reach[1])}",
+            fix=f"remove the {ends_in} at the end, or scale the targets into its range",
+        )
+        return

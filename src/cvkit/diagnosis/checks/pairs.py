@@ -1,0 +1,164 @@
+"""Whether outputs and targets fit each other, before the loss sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from cvkit.diagnosis.probe import Probe, Side
+from cvkit.diagnosis.shapes import shape
+from cvkit.diagnosis.table import Seen, check
+from cvkit.losses import ALIGNED, align
+
+BROADCAST = (
+    *(*ALIGNED, "MSELoss", "L1Loss", "SmoothL1Loss", "KLDivLoss", "mse_loss", "l1_loss", "smooth_l1_loss", "kl_div"),
+)
+"""The losses that compare each output with a target of its own, and broadcast where the shapes differ."""
+
+
+def _tensors(probe: Probe, side: Side) -> tuple[Tensor, Tensor] | None:
+    """Returns outputs and targets where the usual step has compared two tensors."""
+    outputs, targets = side.trace.outputs, side.trace.targets
+    usual = not probe.own_step and isinstance(outputs, Tensor) and isinstance(targets, Tensor)
+    return (outputs, targets) if usual else None
+
+
+@check("CV301", "error", "Outputs or targets that are no tensors", needs=["outputs"], each=True)
+def no_tensors(probe: Probe, side: Side) -> Iterator[Seen]:
+    """A forward without a return, or one that returns a pair or a dict."""
+    outputs, targets = side.trace.outputs, side.trace.targets
+    if probe.own_step or _tensors(probe, side) is not None:
+        return
+    yield Seen(
+        f"the model's outputs or the targets of {side.name} are no tensors",
+        got=f"outputs: {shape(outputs)}; targets: {shape(targets)}",
+        expected="one tensor each",
+        fix="end the model's forward with return …"
+        if outputs is None
+        else "pass step=…: a function (model, batch, state) -> (loss, outputs, targets) that picks out what the loss needs",
+    )
+
+
+@check("CV302", "error", "Outputs and targets are broadcast against each other", needs=["outputs"], each=True)
+def broadcast(probe: Probe, side: Side) -> Iterator[Seen]:
+    """(N, 1) with (N,) makes (N, N) differences."""
+    pair = _tensors(probe, side)
+    if pair is None or probe.loss.spec.task == "classification":
+        return
+    outputs, targets = pair
+    aligned = align(outputs, targets) if probe.loss.name in ALIGNED else pair
+    if probe.loss.name not in BROADCAST or aligned[0].shape == aligned[1].shape:
+        return
+    indices = outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point()
+    yield Seen(
+        f"outputs and targets of {side.name} would be broadcast against each other: the loss would be silently wrong",
+        got=f"outputs {shape(outputs)}, targets {shape(targets)}",
+        expected="the same shape",
+        fix='take loss="cross_entropy" for class indices'
+        if indices and outputs.shape[1] > 1
+        else 'reshape one of them; loss="mse", "l1", "smooth_l1" and "bce" by name align (N, 1) with (N,) themselves',
+    )
+
+
+@check("CV303", "error", "Targets of another kind than the loss takes", needs=["outputs"], each=True)
+def kind_of_targets(probe: Probe, side: Side) -> Iterator[Seen]:
+    """Floats or small integers where class indices are expected."""
+    pair = _tensors(probe, side)
+    if pair is None or probe.loss.spec.task != "classification":
+        return
+    outputs, targets = pair
+    if targets.is_floating_point() and targets.shape != outputs.shape:
+        yield Seen(
+            f"the targets of {side.name} do not fit a classification loss",
+            got=f"targets {shape(targets)}, outputs {shape(outputs)}",
+            expected="class indices (int64) or probabilities of the outputs' shape",
+            fix='convert the targets to int64, or take loss="mse" for a regression',
+        )
+    elif not targets.is_floating_point() and _fit(outputs, targets) and targets.dtype not in (torch.int64, torch.uint8):
+        yield Seen(
+            f"the targets of {side.name} do not fit a classification loss",
+            got=f"targets {shape(targets)}",
+            expected="class indices as int64",
+            fix="convert them: targets.long()",
+        )
+
+
+def _wanted(outputs: Tensor) -> tuple[int, ...]:
+    return (outputs.shape[0], *outputs.shape[2:]) if outputs.ndim else ()
+
+
+def _fit(outputs: Tensor, targets: Tensor) -> bool:
+    return outputs.ndim >= 2 and tuple(targets.shape) == _wanted(outputs)
+
+
+@check("CV304", "error", "Outputs and targets of shapes that do not fit", needs=["outputs"], each=True)
+def shapes_fit(probe: Probe, side: Side) -> Iterator[Seen]:
+    """Logits (N, C, …) need class indices (N, …)."""
+    pair = _tensors(probe, side)
+    if pair is None or probe.loss.spec.task != "classification":
+        return
+    outputs, targets = pair
+    if targets.is_floating_point() or _fit(outputs, targets):
+        return
+    yield Seen(
+        f"outputs and targets of {side.name} do not fit each other",
+        got=f"outputs {shape(outputs)}, targets {shape(targets)}",
+        expected=f"logits (N, C, …) and class indices {_wanted(outputs) if outputs.ndim > 1 else '(N,)'}",
+        fix=_reshape(outputs, targets),
+    )
+
+
+def _reshape(outputs: Tensor, targets: Tensor) -> str:
+    if targets.shape == outputs.shape:
+        return "the targets look one-hot: pass targets.argmax(1), or targets.float() for probabilities"
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        return "end the model in one output a class, and squeeze the targets' last dimension"
+    if targets.ndim == 3 and outputs.ndim == 2:
+        return 'the targets are masks: take a model for segmentation, e.g. create("unet", …)'
+    if targets.ndim == 1 and outputs.ndim > 2:
+        return "end the model in one output a class: pool or flatten before its last layer"
+    return "end the model in one output a class"
+
+
+@check("CV305", "error", "A class index beyond the outputs", needs=["outputs"], each=True)
+def beyond_the_outputs(probe: Probe, side: Side) -> Iterator[Seen]:
+    """Indices of the first batch, or more classes in the data than outputs."""
+    pair = _tensors(probe, side)
+    if pair is None or probe.loss.spec.task != "classification" or pair[1].is_floating_point() or not _fit(*pair):
+        return
+    classes, indices = pair[0].shape[1], pair[1]
+    targets = indices[indices != probe.loss.ignore_index]
+    known = len(getattr(probe.train.loader, "classes", None) or ())
+    low, high = (int(targets.min()), int(targets.max())) if targets.numel() else (0, 0)
+    if low >= 0 and high < classes and known <= classes:
+        return
+    needed = max(high + 1, known)
+    fix = f"create the model with num_classes={needed}" if low >= 0 else "count the classes from 0"
+    if low > 0 and high == classes and not known:
+        fix += "; or, if the classes are counted from 1, subtract 1 from the targets"
+    yield Seen(
+        f"the model has {classes} outputs and the targets of {side.name} need {needed}",
+        got=f"class indices from {low} to {high}" + (f", {known} classes in the data" if known else ""),
+        expected=f"indices from 0 to {classes - 1}",
+        fix=fix,
+    )
+
+
+@check("CV306", "warning", "More outputs than classes", needs=["loss"])
+def surplus(probe: Probe) -> Iterator[Seen]:
+    """A head that was made for other data."""
+    outputs, known = probe.train.trace.outputs, len(getattr(probe.train.loader, "classes", None) or ())
+    if (
+        probe.own_step
+        or probe.loss.name not in ("cross_entropy", "CrossEntropyLoss")
+        or not isinstance(outputs, Tensor)
+    ):
+        return
+    if not known or outputs.ndim < 2 or outputs.shape[1] <= known:
+        return
+    yield Seen(
+        f"the model has {outputs.shape[1]} outputs and the data {known} classes",
+        fix=f"build the model with num_classes={known}",
+    )

@@ -1,0 +1,82 @@
+"""What the loss of the first batch is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from cvkit.diagnosis.probe import Probe, Side
+from cvkit.diagnosis.shapes import shape
+from cvkit.diagnosis.table import Seen, check
+
+
+def _where(probe: Probe) -> str:
+    return "your step" if probe.own_step else f"the loss {probe.loss.name}"
+
+
+@check("CV401", "error", "The loss is no single number", needs=["loss"], each=True)
+def no_number(probe: Probe, side: Side) -> Iterator[Seen]:
+    """A loss that returns a value for each sample."""
+    loss = side.trace.loss
+    if isinstance(loss, Tensor) and loss.ndim == 0:
+        return
+    yield Seen(
+        f"{_where(probe)} does not give one number",
+        got=shape(loss),
+        expected="a scalar tensor",
+        fix="average it: loss.mean()",
+    )
+
+
+@check("CV402", "error", "A loss without a graph", needs=["loss"])
+def no_graph(probe: Probe) -> Iterator[Seen]:
+    """Something cuts the way from the parameters to the loss."""
+    loss = probe.train.trace.loss
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or loss.requires_grad:
+        return
+    yield Seen(
+        f"{_where(probe)} gives a number that no parameter has a part in",
+        got="a loss without a graph",
+        expected="a loss computed from the model's outputs",
+        fix="leave out .detach(), .item() and torch.no_grad() on the way from the outputs to the loss",
+    )
+
+
+@check("CV403", "error", "Metrics without outputs", needs=["loss"])
+def no_outputs(probe: Probe) -> Iterator[Seen]:
+    """A custom step that returns only the loss."""
+    if not probe.settings.metrics or probe.train.trace.outputs is not None:
+        return
+    yield Seen(
+        f"the metrics {', '.join(probe.settings.metrics)} have nothing to look at",
+        got="a step that returns only the loss",
+        expected="(loss, outputs, targets)",
+        fix="return loss, outputs, targets from the step, or leave metrics out",
+    )
+
+
+@check("CV404", "error", "The loss is not finite", needs=["loss"], each=True)
+def not_finite(probe: Probe, side: Side) -> Iterator[Seen]:
+    """NaN or infinity on the first batch."""
+    loss = side.trace.loss
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or bool(torch.isfinite(loss)) or side.trace.weight == 0:
+        return
+    yield Seen(
+        f"the loss of the first batch of {side.name} is {float(loss.detach())}",
+        got=f"a batch {shape(side.batch)}",
+        expected="a finite number",
+        fix="look for NaN in the data, for a log of zero in the loss, or take precision='fp32'",
+    )
+
+
+@check("CV405", "warning", "No target counts", needs=["loss"], each=True)
+def none_counts(probe: Probe, side: Side) -> Iterator[Seen]:
+    """All targets are ignored: the loss is 0 / 0, and the mean leaves the batch out."""
+    if side.trace.weight != 0:
+        return
+    yield Seen(
+        f"no target of the first batch of {side.name} counts: all are ignore_index={probe.loss.ignore_index}, or of "
+        "classes of weight 0; its loss is NaN, and such a batch counts nothing in the mean and trains nothing"
+    )
