@@ -477,4 +477,4 @@ def test_labels_that_are_text_are_answered_with_what_to_write():
         "of the label; or take cvkit.data.Loader(dataset, batch_size=…, classes=['cat', 'dog']), which numbers them"
     )
     with pytest.raises(PreflightError, match=r"fix: number them: with classes=\['cat', 'dog'\] for all"):
-        run(network(2), [(torch.randn(3, 3, 8, 8), ["dog", "cat", "dog"])])
+        fit(network(2), [(torch.randn(3, 3, 8, 8), ["dog", "cat", "dog"])], epochs=1, progress=False)

@@ -26,7 +26,7 @@ def expects(module: nn.Module, args: tuple[Any, ...]) -> str:
     return f"what {module} takes"
 
 
-def mend(path: str, module: nn.Module, args: tuple[Any, ...], model: nn.Module, batch: Any) -> str:
+def mend(path: str, module: nn.Module, args: tuple[Any, ...], model: nn.Module, batch: Any) -> str | None:
     """Returns what to do about a layer that refused its input.
 
     Args:
@@ -47,6 +47,8 @@ def mend(path: str, module: nn.Module, args: tuple[Any, ...], model: nn.Module, 
         return "put the channels first: inputs.permute(0, 3, 1, 2)"
     if (built := _as_built(model, batch)) is not None:
         return built
+    if given is not None and isinstance(module, nn.Linear) and (flat := _unflattened(path, module, given)) is not None:
+        return flat
     if given is not None and isinstance(module, nn.Linear) and given.shape[-1] != module.in_features:
         return (
             f"build {path} with in_features={given.shape[-1]}, or feed images of the size that the model was built for"
@@ -57,7 +59,20 @@ def mend(path: str, module: nn.Module, args: tuple[Any, ...], model: nn.Module, 
             f" (channels={module.in_channels} in a preset of cvkit.transforms)" if module.in_channels in (1, 3) else ""
         )
         return f"build the model with in_channels={given.shape[1]}, or load images with {channels}{how}"
-    return "compare the layer's shape with that of the data"
+    return None
+
+
+def _unflattened(path: str, module: nn.Linear, given: Tensor) -> str | None:
+    """Returns what to do where images reach a linear layer."""
+    if given.ndim < 3:
+        return None
+    each = torch.Size(given.shape[1:]).numel()
+    flatten = f"put nn.Flatten() (or x.flatten(1)) before {path or 'it'}"
+    if each == module.in_features:
+        return f"{flatten}: each sample is {tuple(given.shape[1:])}, which are {each} values"
+    if given.ndim == 4:
+        return f"{flatten} and build it with in_features={each}"
+    return None
 
 
 def _as_built(model: nn.Module, batch: Any) -> str | None:

@@ -75,6 +75,7 @@ class Settings:
         schedule_name: The schedule, where it was given by name.
         monitored: What callbacks watch.
         metrics: The metrics by name.
+        changers: Whether callbacks of the user's own may change the settings during the run.
     """
 
     epochs: int = 0
@@ -87,6 +88,7 @@ class Settings:
     schedule_name: str | None = None
     monitored: Sequence[Monitored] = ()
     metrics: Sequence[str] = ()
+    changers: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -41,7 +41,8 @@ class Trace:
         stage: How far it has come: ``"forward"``, ``"loss"``, ``"backward"``.
         error: What ended it, if anything has.
         layers: The calls of layers, in order; emptied once nobody looks at them any more.
-        entered: The last layer that was entered and has not returned, with what it was given.
+        entered: The innermost module that was entered and has not returned, with what it was given;
+            ``None`` outside of the model.
         returned: What each call of the model returned, with its graph.
         outputs: What is compared with the targets, with its graph; of a custom step what it returns, if it does.
         targets: What it is compared with.
@@ -92,10 +93,15 @@ def watched(model: nn.Module, trace: Trace) -> Iterator[None]:
         open_calls.append(LayerCall(path, module, tuple(_detached(one) for one in args)))
         trace.entered = open_calls[-1]
 
-    def leave(output: Any) -> None:
+    def leave(module: nn.Module, output: Any) -> None:
+        while open_calls and open_calls[-1].module is not module:  # an error that the user's code has caught
+            open_calls.pop()
+        if not open_calls:
+            return
         call = open_calls.pop()
-        call.output = output.detach() if isinstance(output, Tensor) else None
-        trace.layers.append(call)
+        if not any(True for _ in module.children()):
+            call.output = output.detach() if isinstance(output, Tensor) else None
+            trace.layers.append(call)
         trace.entered = open_calls[-1] if open_calls else None
 
     def keep(output: Any) -> None:
@@ -103,13 +109,13 @@ def watched(model: nn.Module, trace: Trace) -> Iterator[None]:
 
     handles = [model.register_forward_hook(lambda module, args, output: keep(output))]
     for path, module in model.named_modules():
-        if not any(True for _ in module.children()) and not isinstance(module, torch.jit.ScriptModule):
+        if not isinstance(module, torch.jit.ScriptModule):
             handles.append(
                 module.register_forward_pre_hook(
                     lambda module, args, path=path: enter(path, module, args), prepend=True
                 )
             )
-            handles.append(module.register_forward_hook(lambda module, args, output: leave(output)))
+            handles.append(module.register_forward_hook(lambda module, args, output: leave(module, output)))
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cvkit import seeding, worker_signals
+from cvkit.diagnosis.lines import user_line
 from cvkit.errors import ArgumentError, CvkitError, DataError
 from cvkit.numbering import check_numbering
 from cvkit.training.runtime import Runtime
@@ -193,7 +194,9 @@ def first_batch(name: str, loader: Any) -> Any:
                 f"{name} failed to give its first batch",
                 got=f"{type(error).__name__}: {error}",
                 expected="a batch",
-                fix="the traceback above this one shows where in the dataset it failed",
+                fix=f"mend the line {line}"
+                if (line := user_line(error))
+                else "look at what the dataset gives for its samples",
             ) from error
     if batch is None:
         raise DataError(

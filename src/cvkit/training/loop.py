@@ -20,7 +20,7 @@ from cvkit.training import engine, loaders, run_changes, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
-from cvkit.training.preflight import Preflight, check_preflight, inspect, say
+from cvkit.training.preflight import Preflight, check_preflight, explain_failure, inspect, say
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
 from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
@@ -285,6 +285,7 @@ def evaluate(
 
     Raises:
         ArgumentError: An argument that cannot work.
+        PreflightError: The data do not go through model, loss and metrics; it is said why.
         DeviceError: A device or precision that is not there.
     """
     loaders.check_loader("data", data)
@@ -293,9 +294,13 @@ def evaluate(
     )
     state.epoch = state.engine.first_epoch
     modes = [(module, module.training) for module in state.model.modules()]
+    compute = step or setup.usual_step(state)
     try:
         with loaders.keeps_place(data):
-            values = _validate(state, Hooks(()), step or setup.usual_step(state))
+            values = _validate(state, Hooks(()), compute)
+    except Exception as error:
+        explain_failure(state, compute, error, own_step=step is not None)
+        raise
     finally:
         for module, mode in modes:
             module.training = mode

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from cvkit import calls
 from cvkit.arguments import check_choice
-from cvkit.diagnosis import Probe, Report, Settings, Side, check_codes
+from cvkit.diagnosis import Monitored, Probe, Report, Settings, Side, check_codes
 from cvkit.diagnosis.examine import Examination
 from cvkit.diagnosis.table import NEEDS, Need
+from cvkit.errors import CvkitError, PreflightError
 from cvkit.module_state import unchanged
 from cvkit.training import engine, loaders
+from cvkit.training.monitor import Monitor
 from cvkit.training.state import Step, TrainState
 
-__all__ = ["TRACED", "Preflight", "check_preflight", "inspect", "say"]
+__all__ = ["TRACED", "Preflight", "check_preflight", "explain_failure", "inspect", "say"]
 
 Preflight: TypeAlias = Literal[True, False, "strict", "deep"]
 """What ``fit`` takes: whether to look, whether warnings are errors, whether to look deeper."""
@@ -44,6 +49,7 @@ def inspect(
     deep: bool = False,
     ignore: Collection[str] = (),
     only: Collection[Need] = NEEDS,
+    name: str = "train",
 ) -> Report:
     """Looks at one training and one validation batch and at all that was said of the run, and leaves no trace of it.
 
@@ -56,6 +62,7 @@ def inspect(
         deep: Whether checks that take seconds run as well.
         ignore: Codes that are left out.
         only: What is looked at, by the names of needs.
+        name: What the batches are called; any other name than ``"train"`` is looked at in evaluation mode.
 
     Raises:
         DataError: A loader that fails to give its first batch.
@@ -64,8 +71,8 @@ def inspect(
         model=state.model,
         loss=state.engine.loss_spec,
         own_step=own_step,
-        train=Side("train", state.train),
-        val=Side("val", state.val) if state.val is not None else None,
+        train=Side(name, state.train),
+        val=Side("val", state.val) if state.val is not None and name == "train" else None,
         settings=_settings(state),
         runner=_Runner(state, step),
     )
@@ -84,19 +91,43 @@ def say(report: Report, preflight: Preflight) -> None:
         calls.warn(str(finding))
 
 
+def explain_failure(state: TrainState, step: Step, error: Exception, *, own_step: bool) -> None:
+    """Raises in place of an error of torch's or Python's what the first batch says of it, where that fails too.
+
+    Raises:
+        PreflightError: The diagnosis.
+    """
+    if isinstance(error, CvkitError):
+        return
+    report = inspect(state, step, own_step=own_step, only=("batch", "outputs", "loss"), name="data")
+    try:
+        report.raise_errors()
+    except PreflightError as found:
+        raise found from error
+
+
 class _Runner:
     """Runs the step of a run for the diagnosis."""
 
     def __init__(self, state: TrainState, step: Step) -> None:
         self.state = state
         self.step = step
+        self.batches: dict[str, Any] = {}
 
     def first_batch(self, name: str) -> Any:
         loader = self._enter(name)
-        return loaders.finished(loader, loaders.first_batch(name, loader), self.state.runtime)
+        self.batches[name] = loaders.finished(loader, loaders.first_batch(name, loader), self.state.runtime)
+        return self.batches[name]
 
     def last_batch(self, name: str) -> Any:
-        return None
+        """The first samples of the first batch, as many as the last batch holds: nothing is loaded for it."""
+        loader = self.state.train if name == "train" else self.state.val
+        size = getattr(loader, "batch_size", None)
+        held = getattr(loader, "sampler", None) if isinstance(loader, DataLoader) else getattr(loader, "dataset", None)
+        if getattr(loader, "drop_last", False) or not isinstance(size, int) or not hasattr(held, "__len__"):
+            return None
+        left = len(held) % size
+        return _cut(self.batches[name], size, left) if 0 < left < size <= len(held) else None
 
     def forward(self, name: str, batch: Any) -> Any:
         with self.state.runtime.autocast():
@@ -122,10 +153,38 @@ class _Runner:
         return (*parts, state.engine.weight)
 
     def update(self) -> None:
-        engine.update(self.state)
+        state = self.state
+        held = [p for one in state.optimizers for group in one.param_groups for p in group["params"]]
+        if state.clip_norm is not None:
+            nn.utils.clip_grad_norm_(held, state.clip_norm)
+        for optimizer in state.optimizers:
+            optimizer.step()
+        for parameter in state.model.parameters():
+            parameter.grad = None
 
     def rates(self, which: int, steps: int) -> list[float]:
-        return []
+        schedule, _ = _schedules(self.state)[which]
+        optimizer = schedule.optimizer
+        kept, groups = dict(vars(schedule)), [dict(group) for group in optimizer.param_groups]
+        called = getattr(optimizer, "_opt_called", None)
+        rates = [float(optimizer.param_groups[0]["lr"])]
+        try:
+            optimizer._opt_called = True
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for _ in range(steps - 1):
+                    schedule.step()
+                    rates.append(max(float(group["lr"]) for group in optimizer.param_groups))
+        except ValueError:  # OneCycleLR beyond its end
+            return rates
+        finally:
+            vars(schedule).update(kept)
+            for group, before in zip(optimizer.param_groups, groups, strict=True):
+                group.clear()
+                group.update(before)
+            if called is None:
+                del optimizer._opt_called
+        return rates
 
     def _enter(self, name: str) -> Any:
         state = self.state
@@ -134,8 +193,44 @@ class _Runner:
         return state.train if state.training else state.val
 
 
+def _cut(value: Any, size: int, left: int) -> Any:
+    """Returns the first samples of a batch."""
+    if isinstance(value, Tensor):
+        return value[:left] if value.ndim and len(value) == size else value
+    if isinstance(value, dict):
+        return {key: _cut(one, size, left) for key, one in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(_cut(one, size, left) for one in value)
+    return value
+
+
+def _schedules(state: TrainState) -> list[tuple[Any, Literal["step", "epoch"]]]:
+    """Returns what steps the learning rate, and how often."""
+    found: list[tuple[Any, Literal["step", "epoch"]]] = [(one, "step") for one in state.schedules]
+    for callback in state.engine.hooks.callbacks if state.engine.hooks is not None else ():
+        scheduler = getattr(callback, "scheduler", None)
+        if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, ReduceLROnPlateau):
+            continue
+        if any(scheduler.optimizer is one for one in state.optimizers):
+            found.append((scheduler, getattr(callback, "every", "step")))
+    return found
+
+
+def _monitored(state: TrainState) -> Iterator[Monitored]:
+    for callback in state.engine.hooks.callbacks if state.engine.hooks is not None else ():
+        watched = getattr(callback, "monitor", None)
+        if not isinstance(watched, Monitor):
+            continue
+        kind = watched.name.removeprefix("train_").removeprefix("val_")
+        metric = state.engine.train_meters.metrics.get(kind)
+        higher = False if kind == "loss" else getattr(metric, "higher_is_better", None)
+        better = None if higher is None else "max" if higher else "min"
+        yield Monitored(type(callback).__name__, watched.name, watched.mode, better)
+
+
 def _settings(state: TrainState) -> Settings:
     """Returns what ``fit`` was given besides model and data."""
+    callbacks = state.engine.hooks.callbacks if state.engine.hooks is not None else ()
     return Settings(
         epochs=state.epochs if state.optimizers else 0,
         batches=len(state.train),
@@ -143,7 +238,10 @@ def _settings(state: TrainState) -> Settings:
         accumulate=state.accumulate,
         clip_norm=state.clip_norm,
         optimizers=state.optimizers,
+        schedules=_schedules(state),
+        monitored=list(_monitored(state)),
         metrics=list(state.metrics),
+        changers=any(not type(one).__module__.startswith("cvkit.") for one in callbacks),
     )
 
 

@@ -56,8 +56,8 @@ def _below(node: Any) -> Any:
     return _through(node.next_functions[0][0]) if node is not None and node.next_functions else None
 
 
-def ends(loss: Tensor) -> Iterator[tuple[str, Any]]:
-    """Yields each comparison with targets that a loss is made of, and the operation whose result it compares.
+def ends(loss: Tensor) -> Iterator[tuple[str, Any, Any]]:
+    """Yields each comparison with targets that a loss is made of: its kind, itself, and the operation that it compares.
 
     Args:
         loss: A loss with its graph.
@@ -73,14 +73,15 @@ def ends(loss: Tensor) -> Iterator[tuple[str, Any]]:
         if kind is None:
             waiting += [one for one, _ in node.next_functions]
             continue
-        yield kind, _below(node)
+        yield kind, node, _below(node)
 
 
 def _activation(node: Any) -> str | None:
     return _ACTIVATIONS.get(_name(node)) if node is not None else None
 
 
-def _graph(probe: Probe) -> list[tuple[str, Any]]:
+def comparisons(probe: Probe) -> list[tuple[str, Any, Any]]:
+    """Returns what :func:`ends` finds in the loss of the first training batch."""
     loss = probe.train.trace.loss
     return list(ends(loss)) if isinstance(loss, Tensor) and loss.grad_fn is not None else []
 
@@ -94,7 +95,7 @@ def _dimension(node: Any) -> int | None:
 @check("CV311", "warning", "An activation before cross entropy, which has its own", needs=["loss"])
 def softmax_twice(probe: Probe) -> Iterator[Seen]:
     """Cross entropy takes logits; after a softmax its loss can hardly fall, and gradients are tiny."""
-    for kind, node in _graph(probe):
+    for kind, _, node in comparisons(probe):
         above = _activation(node)
         if kind != "nll" or above != "log_softmax":
             continue
@@ -122,7 +123,7 @@ def _range(probe: Probe) -> str:
 @check("CV312", "warning", "A ReLU on logits", needs=["loss"])
 def relu_on_logits(probe: Probe) -> Iterator[Seen]:
     """Logits below 0 are cut off, and with them their gradient."""
-    for kind, node in _graph(probe):
+    for kind, _, node in comparisons(probe):
         last = node if kind == "bce" else _below(node) if kind == "nll" and _activation(node) == "log_softmax" else None
         if _activation(last) == "ReLU":
             yield Seen(
@@ -137,7 +138,7 @@ def relu_on_logits(probe: Probe) -> Iterator[Seen]:
 @check("CV313", "warning", "A sigmoid before a loss that has its own", needs=["loss"])
 def sigmoid_twice(probe: Probe) -> Iterator[Seen]:
     """Binary cross entropy on logits applies a sigmoid itself."""
-    for kind, node in _graph(probe):
+    for kind, _, node in comparisons(probe):
         before = _activation(node)
         if kind == "bce" and before in ("sigmoid", "softmax", "tanh", "log_softmax", "logsigmoid"):
             yield Seen(
@@ -154,7 +155,7 @@ def missing_log_softmax(probe: Probe) -> Iterator[Seen]:
     """nll_loss without log_softmax only pushes one output up, without end."""
     trace = probe.train.trace
     outputs = trace.outputs
-    for kind, node in _graph(probe):
+    for kind, _, node in comparisons(probe):
         if kind != "nll" or _activation(node) == "log_softmax":
             continue
         if isinstance(outputs, Tensor) and outputs.ndim > 1 and _are_logs(outputs):
@@ -198,7 +199,7 @@ def cannot_reach(probe: Probe) -> Iterator[Seen]:
     if not isinstance(targets, Tensor) or targets.is_complex() or not targets.numel():
         return
     low, high = (float(one) for one in targets.detach().float().aminmax())
-    for kind, node in _graph(probe):
+    for kind, _, node in comparisons(probe):
         ends_in = _activation(node)
         reach = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "ReLU": (0.0, float("inf"))}.get(
             ends_in or ""
@@ -212,3 +213,25 @@ def cannot_reach(probe: Probe) -> Iterator[Seen]:
             fix=f"remove the {ends_in} at the end, or scale the targets into its range",
         )
         return
+
+
+@check("CV317", "warning", "The same activation twice", needs=["loss"])
+def twice(probe: Probe) -> Iterator[Seen]:
+    """A sigmoid of a sigmoid, or a softmax of a softmax: the loss applies its own."""
+    loss = probe.train.trace.loss
+    seen, waiting = set[Any](), [loss.grad_fn if isinstance(loss, Tensor) else None]
+    while waiting and len(seen) < 300:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = _activation(node)
+        if name in ("sigmoid", "softmax") and _activation(_below(node)) == name:
+            yield Seen(
+                f"a {name} is applied to the result of a {name}",
+                got=f"{name}, and once more in the loss{_range(probe)}",
+                expected="one of the two",
+                fix=f"remove the {name} at the model's end",
+            )
+            return
+        waiting += [one for one, _ in node.next_functions]

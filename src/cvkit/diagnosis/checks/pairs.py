@@ -135,15 +135,35 @@ def beyond_the_outputs(probe: Probe, side: Side) -> Iterator[Seen]:
     if low >= 0 and high < classes and known <= classes:
         return
     needed = max(high + 1, known)
-    fix = f"create the model with num_classes={needed}" if low >= 0 else "count the classes from 0"
-    if low > 0 and high == classes and not known:
-        fix += "; or, if the classes are counted from 1, subtract 1 from the targets"
     yield Seen(
         f"the model has {classes} outputs and the targets of {side.name} need {needed}",
         got=f"class indices from {low} to {high}" + (f", {known} classes in the data" if known else ""),
         expected=f"indices from 0 to {classes - 1}",
-        fix=fix,
+        fix=_renumber(targets, classes, needed, known),
     )
+
+
+def _renumber(targets: Tensor, classes: int, needed: int, known: int) -> str:
+    """Returns what to do about indices that are no classes."""
+    low, high = (int(targets.min()), int(targets.max())) if targets.numel() else (0, 0)
+    masks = targets.ndim > 1 or targets.numel() > 4096
+    values = targets.unique().tolist()
+    if high == 255 and values == [0, 255]:
+        return "map 255 to 1: masks // 255, or mask_values=(0, 255) in cvkit.data.ParallelDataset"
+    if high == 255 and classes < 255 and max((one for one in values if one != 255), default=0) < classes:
+        return "255 marks pixels without a label: loss=torch.nn.CrossEntropyLoss(ignore_index=255)"
+    if low == -1 and high < classes:
+        marks = "pixels" if masks else "samples"
+        return (
+            f"count the classes from 0; or, if -1 marks {marks} without a label, "
+            "loss=torch.nn.CrossEntropyLoss(ignore_index=-1); str.find() gives -1 for an unknown name"
+        )
+    if low < 0:
+        return "count the classes from 0"
+    fix = f"create the model with num_classes={needed}"
+    if low > 0 and high == classes and not known:
+        fix += "; or, if the classes are counted from 1, subtract 1 from the targets"
+    return fix
 
 
 @check("CV306", "warning", "More outputs than classes", needs=["loss"])
