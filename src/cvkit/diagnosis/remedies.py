@@ -106,8 +106,8 @@ _ANSWERS: list[tuple[str, Callable[[re.Match[str], Trace | None, Any], str]]] = 
         _always("give class indices: targets.long()"),
     ),
     (
-        r"Found dtype \w+ but expected|result type \w+ can't be cast|must have the same dtype|expected .*dtype|should be the same|"
-        r"expected scalar type",
+        r"Found dtype \w+ but expected|result type \w+ can't be cast|must have the same dtype|expected .*dtype|"
+        r"should be the same|expected scalar type",
         _always("bring both to one type: x.float()"),
     ),
     (

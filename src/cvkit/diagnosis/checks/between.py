@@ -70,6 +70,10 @@ def ends(loss: Tensor) -> Iterator[tuple[str, Any, Any]]:
             continue
         seen.add(node)
         kind = _COMPARING.get(_name(node))
+        below = node.next_functions[0][0] if node.next_functions else None
+        if _name(node) == "Abs" and below is not None and _name(below) == "Sub":  # what l1_loss is made of
+            yield "abs", below, _below(below)
+            continue
         if kind is None:
             waiting += [one for one, _ in node.next_functions]
             continue
@@ -204,7 +208,8 @@ def cannot_reach(probe: Probe) -> Iterator[Seen]:
         reach = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "ReLU": (0.0, float("inf"))}.get(
             ends_in or ""
         )
-        if kind != "values" or reach is None or (low >= reach[0] - 1e-3 and high <= reach[1] + 1e-3):
+        compared = kind == "values" or (kind == "abs" and probe.loss.spec.task == "regression")
+        if not compared or reach is None or (low >= reach[0] - 1e-3 and high <= reach[1] + 1e-3):
             continue
         yield Seen(
             f"the outputs end in a {ends_in} and cannot reach the targets",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,8 +18,8 @@ from cvkit.diagnosis.table import Seen, check
 def binary_range(probe: Probe) -> Iterator[Seen]:
     """Binary cross entropy with 255, or with -1 and 1, has no lowest value."""
     for kind, node, _ in comparisons(probe):
-        targets = getattr(node, "_saved_target", None)
-        if kind != "bce" or not isinstance(targets, Tensor) or not targets.numel():
+        targets = _saved_targets(node) if kind == "bce" else None
+        if not isinstance(targets, Tensor) or not targets.numel():
             continue
         low, high = (float(one) for one in targets.detach().float().aminmax())
         if low >= -1e-6 and high <= 1 + 1e-6:
@@ -35,6 +36,14 @@ def binary_range(probe: Probe) -> Iterator[Seen]:
             fix=fix,
         )
         return
+
+
+def _saved_targets(node: Any) -> Any:
+    """Returns the targets that an operation keeps for its backward pass; a step that ran one itself has freed them."""
+    try:
+        return getattr(node, "_saved_target", None)
+    except RuntimeError:
+        return None
 
 
 @check("CV412", "warning", "The loss begins far above chance", needs=["loss"])
