@@ -2,8 +2,7 @@
 
     python docs/make_error_pages.py
 
-``CVxxx_bad.py`` and ``CVxxx_good.py`` each end in a call of ``cvkit.fit``; the first lines of the bad one's docstring say why it
-is wrong. Codes without programs are listed in the index with their title.
+``CVxxx_bad.py`` and ``CVxxx_good.py`` each end in a call of ``cvkit.fit``; the docstring of the bad one says why it is wrong. Codes without programs are listed in the index with their title.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import linecache
 import warnings
 from pathlib import Path
 
@@ -35,6 +35,8 @@ ROOMS = {
 def says(source: str, name: str) -> list[tuple[str, str]]:
     """Runs a program; returns the codes and the words of what cvkit says of it."""
     found: list[tuple[str, str]] = []
+    source = body(source)
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name  # so that a line can be shown
     with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("always")
         try:
@@ -82,8 +84,9 @@ def index() -> str:
     title = "Error index"
     lines = [
         *(title, "=" * len(title), ""),
-        "What ``fit`` and :func:`cvkit.preflight` say of a program begins with a code. Each has a page: a program with the mistake,",
-        "what cvkit says of it, why it is wrong, and the sound program. An *error* cannot work and is raised; a *warning* works, and",
+        "What ``fit`` and :func:`cvkit.preflight` say of a program begins with a code. Each has a page: a program with the",
+        "mistake, what cvkit says of it, why it is wrong, and the sound program. An *error* cannot work and is raised; a *warning*",
+        "works, and",
         'learns nothing or the wrong thing; ``preflight="strict"`` raises for it, too, and ``ignore=("CV…",)`` leaves it out.',
         "",
     ]

@@ -6,6 +6,7 @@ from torch import nn
 import cvkit
 
 torch.manual_seed(0)
-images, labels = torch.randn(24, 3, 8, 8), torch.arange(24) % 3
-model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-cvkit.fit(model, [(images, labels)], epochs=1, progress=False, optimizer="adam", lr=1e-3)
+features = torch.randn(24, 4)
+amounts = torch.rand(24, 1)
+model = nn.Linear(4, 1)
+cvkit.fit(model, [(features, amounts)], epochs=1, progress=False, loss="mse", optimizer="sgd", lr=0.1)
