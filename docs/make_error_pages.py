@@ -2,7 +2,8 @@
 
     python docs/make_error_pages.py
 
-``CVxxx_bad.py`` and ``CVxxx_good.py`` each end in a call of ``cvkit.fit``; the docstring of the bad one says why it is wrong. Codes without programs are listed in the index with their title.
+``CVxxx_bad.py`` and ``CVxxx_good.py`` each end in a call of ``cvkit.fit``; the docstring of the bad one says why it is wrong.
+Codes without programs are listed in the index with their title.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def index() -> str:
     lines = [
         *(title, "=" * len(title), ""),
         "What ``fit`` and :func:`cvkit.preflight` say of a program begins with a code. Each has a page: a program with the",
-        "mistake, what cvkit says of it, why it is wrong, and the sound program. An *error* cannot work and is raised; a *warning*",
-        "works, and",
+        "mistake, what cvkit says of it, why it is wrong, and the sound program. An *error* cannot work and is raised; a",
+        "*warning* works, and",
         'learns nothing or the wrong thing; ``preflight="strict"`` raises for it, too, and ``ignore=("CV…",)`` leaves it out.',
         "",
     ]

@@ -123,7 +123,9 @@ class _Runner:
         """The first samples of the first batch, as many as the last batch holds: nothing is loaded for it."""
         loader = self.state.train if name == "train" else self.state.val
         size = getattr(loader, "batch_size", None)
-        held = getattr(loader, "sampler", None) if isinstance(loader, DataLoader) else getattr(loader, "dataset", None)
+        held: Any = (
+            getattr(loader, "sampler", None) if isinstance(loader, DataLoader) else getattr(loader, "dataset", None)
+        )
         if getattr(loader, "drop_last", False) or not isinstance(size, int) or not hasattr(held, "__len__"):
             return None
         left = len(held) % size

@@ -147,7 +147,7 @@ def _renumber(targets: Tensor, classes: int, needed: int, known: int) -> str:
     """Returns what to do about indices that are no classes."""
     low, high = (int(targets.min()), int(targets.max())) if targets.numel() else (0, 0)
     masks = targets.ndim > 1 or targets.numel() > 4096
-    values = targets.unique().tolist()
+    values = torch.unique(targets).tolist()
     if high == 255 and values == [0, 255]:
         return "map 255 to 1: masks // 255, or mask_values=(0, 255) in cvkit.data.ParallelDataset"
     if high == 255 and classes < 255 and max((one for one in values if one != 255), default=0) < classes:

@@ -248,7 +248,8 @@ def wrong_mode(probe: Probe) -> Iterator[Seen]:
 def dropped_validation(probe: Probe) -> Iterator[Seen]:
     """What is left out is never validated."""
     loader = probe.val.loader if probe.val is not None else None
-    size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
+    size = getattr(loader, "batch_size", None)
+    dataset: Any = getattr(loader, "dataset", None)
     if not getattr(loader, "drop_last", False) or not isinstance(size, int) or not hasattr(dataset, "__len__"):
         return
     count = len(dataset)

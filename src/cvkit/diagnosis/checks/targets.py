@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cvkit.diagnosis.checks.between import comparisons
@@ -109,7 +110,7 @@ def classes_regressed(probe: Probe) -> Iterator[Seen]:
         return
     if targets.is_floating_point() or not isinstance(outputs, Tensor) or outputs.numel() != targets.numel():
         return
-    counts = targets.flatten().unique(return_counts=True)
+    counts = torch.unique(targets, return_counts=True)
     known = len(getattr(probe.train.loader, "classes", None) or ())
     kinds = len(counts[0])
     contiguous = kinds >= 3 and int(counts[0].min()) == 0 and int(counts[0].max()) == kinds - 1
