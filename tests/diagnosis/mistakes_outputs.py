@@ -334,3 +334,68 @@ def label_smoothing_of_1(wrong):
 def prices_in_euros(wrong):
     train = values(low=100_000 if wrong else -1, high=400_000 if wrong else 1)
     return {"model": dense(), "train": train, "loss": "mse"}
+
+
+@mistake("CV301")
+def forward_returns_an_array(wrong):
+    return {"model": Wrapped(lambda m, x: m(x).detach().numpy() if wrong else m(x)), "train": images()}
+
+
+@mistake("CV307")
+def a_difference_in_a_loss_of_ones_own_broadcasts(wrong):
+    def loss(outputs, targets):
+        return ((outputs - (targets[:, 0] if wrong else targets)) ** 2).mean()
+
+    return {"model": dense(), "train": values(), "loss": loss}
+
+
+@mistake("CV307")
+def a_target_minus_a_column_broadcasts(wrong):
+    def loss(outputs, targets):
+        return (targets - (outputs if wrong else outputs[:, 0])).abs().mean()
+
+    return {"model": dense(), "train": values(wide=False), "loss": loss}
+
+
+@mistake("CV307")
+def mse_in_a_step_broadcasts(wrong):
+    def step(model, batch, state):
+        return F.mse_loss(model(batch[0]), batch[1][:, 0] if wrong else batch[1])
+
+    return {"model": dense(), "train": values(), "step": step}
+
+
+@mistake("CV406")
+def a_root_of_zero(wrong):
+    def loss(outputs, targets):
+        return torch.sqrt((outputs - outputs.detach()).pow(2).sum() + (0 if wrong else 1e-8)) + F.mse_loss(
+            outputs, targets
+        )
+
+    return {"model": dense(), "train": values(), "loss": loss}
+
+
+class Named(list):
+    classes = ("a", "b", "c")
+
+
+class NamedData(torch.utils.data.TensorDataset):
+    classes = ("a", "b", "c")
+
+
+@mistake("CV306")
+def ten_outputs_for_three_named_classes(wrong):
+    return {"model": network(classes=10 if wrong else 3), "train": Named(images())}
+
+
+@mistake("CV306")
+def ten_outputs_for_a_dataset_of_three_classes(wrong):
+    data = NamedData(*(torch.cat(part) for part in zip(*images(), strict=True)))
+    train = torch.utils.data.DataLoader(torch.utils.data.Subset(data, range(12)), 6, shuffle=True)
+    return {"model": network(classes=1000 if wrong else 3), "train": train}
+
+
+@mistake("CV305")
+def two_outputs_for_a_dataset_of_three_classes(wrong):
+    data = NamedData(*(torch.cat(part) for part in zip(*images(classes=2), strict=True)))
+    return {"model": network(classes=2 if wrong else 3), "train": torch.utils.data.DataLoader(data, 6, shuffle=True)}

@@ -304,3 +304,137 @@ def temperature_before_cross_entropy():
 @sound
 def binary_by_mse_of_0_and_1():
     return {"model": dense(), "train": [(x, y.long()) for x, y in bits()], "loss": "mse"}
+
+
+@sound
+def ranking_compares_every_pair():
+    def step(model, batch, state):
+        scores = model(batch[0])
+        return F.softplus(-(scores - scores.T) * torch.sign(batch[1] - batch[1].T)).mean()
+
+    return {"model": dense(), "train": values(), "step": step}
+
+
+@sound
+def a_similarity_matrix_of_a_batch():
+    def step(model, batch, state):
+        out = F.normalize(model(batch[0]), dim=1)
+        same = (batch[1][:, None] == batch[1]).float()
+        return (out @ out.T - same).pow(2).mean()
+
+    return {"model": network(classes=8), "train": images(), "step": step}
+
+
+@sound
+def distances_to_centres():
+    centres = torch.randn(3, 8)
+
+    def step(model, batch, state):
+        return F.cross_entropy(-torch.cdist(model(batch[0]), centres), batch[1])
+
+    return {"model": network(classes=8), "train": images(), "step": step}
+
+
+@sound
+def a_variational_autoencoder():
+    class Coder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encode, self.decode = nn.Linear(4, 4), nn.Linear(2, 4)
+
+    def step(model, batch, state):
+        mean, logs = model.encode(batch[0]).chunk(2, 1)
+        outputs = model.decode(mean + torch.randn_like(mean) * (logs / 2).exp())
+        return F.mse_loss(outputs, batch[0]) - 0.05 * (1 + logs - mean**2 - logs.exp()).mean()
+
+    return {"model": Coder(), "train": values(), "step": step}
+
+
+@sound
+def a_gaussian_likelihood_below_zero():
+    def step(model, batch, state):
+        mean, logs = model(batch[0]).chunk(2, 1)
+        return F.gaussian_nll_loss(mean, batch[1], logs.exp() * 1e-2)
+
+    return {"model": dense(outputs=2), "train": values(), "step": step}
+
+
+@sound
+def distillation():
+    teacher = network().eval()
+
+    def step(model, batch, state):
+        outputs = model(batch[0])
+        with torch.no_grad():
+            wanted = teacher(batch[0]).softmax(1)
+        return F.kl_div(outputs.log_softmax(1), wanted, reduction="batchmean"), outputs, batch[1]
+
+    return {"model": network(), "train": images(), "step": step}
+
+
+@sound
+def focal_loss():
+    def loss(outputs, targets):
+        each = F.cross_entropy(outputs, targets, reduction="none")
+        return ((1 - (-each).exp()) ** 2 * each).mean()
+
+    return {"model": network(), "train": images(), "loss": loss}
+
+
+@sound
+def entropy_regularised():
+    def loss(outputs, targets):
+        p = outputs.softmax(1)
+        return F.cross_entropy(outputs, targets) + 0.1 * (p * p.clamp(1e-6).log()).sum(1).mean()
+
+    return {"model": network(), "train": images(), "loss": loss}
+
+
+@sound
+def quantile_loss():
+    def loss(outputs, targets):
+        over = targets - outputs
+        return torch.maximum(0.9 * over, -0.1 * over).mean()
+
+    return {"model": dense(), "train": values(), "loss": loss}
+
+
+@sound
+def reward_is_maximised():
+    def step(model, batch, state):
+        chances = model(batch[0]).log_softmax(1)
+        action = chances.detach().argmax(1)
+        reward = (action == batch[1]).float() - 0.5
+        return -(reward * chances.gather(1, action[:, None])[:, 0]).mean()
+
+    return {"model": network(), "train": images(), "step": step}
+
+
+@sound
+def a_batch_of_as_many_values_as_samples():
+    return {"model": dense(outputs=8), "train": [(x, torch.rand(8, 8)) for x, _ in values()], "loss": "mse"}
+
+
+@sound
+def a_pretrained_looking_model_with_a_low_loss():
+    model = nn.Sequential(nn.Linear(4, 2))
+    nn.init.constant_(model[0].weight, 0)
+    model[0].weight.data[1, 0] = 10.0
+    train = [(x, y[:, 0].long()) for x, y in bits()]
+    return {"model": model, "train": train}
+
+
+@sound
+def wgan_clip_and_rmsprop():
+    return {"model": network(), "train": images(), "optimizer": "rmsprop", "lr": 5e-5, "clip_norm": 0.01}
+
+
+@sound
+def sgd_with_small_clip():
+    return {"model": network(), "train": images(), "optimizer": "sgd", "lr": 0.1, "clip_norm": 0.1}
+
+
+@sound
+def drop_last_of_a_few():
+    data = TensorDataset(torch.randn(25, 3, 8, 8), torch.arange(25) % 3)
+    return {"model": network(), "train": DataLoader(data, 8, shuffle=True), "val": DataLoader(data, 8, drop_last=True)}

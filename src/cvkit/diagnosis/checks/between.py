@@ -240,3 +240,40 @@ def twice(probe: Probe) -> Iterator[Seen]:
             )
             return
         waiting += [one for one, _ in node.next_functions]
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    """Returns the shape of an operation's result; of no operation, and where torch does not tell, that of a number."""
+    known = getattr(node, "_input_metadata", None) if node is not None else None
+    return tuple(known[0].shape) if known else ()
+
+
+@check("CV307", "warning", "A custom loss broadcasts outputs and targets", needs=["loss"])
+def broadcast_inside(probe: Probe) -> Iterator[Seen]:
+    """(N, 1) minus (N,) is (N, N): each output is compared with every target."""
+    loss = probe.train.trace.loss
+    seen, waiting = set[Any](), [loss.grad_fn if isinstance(loss, Tensor) else None]
+    while waiting and len(seen) < 100:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        made = [one for one, _ in node.next_functions]
+        whole, below = _shape(node), next((one for one in made if one is not None), None)
+        square = len(whole) == 2 and whole[0] == whole[1] > 1
+        one_sided = _name(node) == "Expand" or (_name(node) == "Sub" and sum(one is not None for one in made) == 1)
+        if square and one_sided and _shape(below) in ((whole[0], 1), (whole[0],)) and _samples(probe) == whole[0]:
+            count = whole[0]
+            yield Seen(
+                "the loss broadcasts outputs and targets: each output is compared with every target",
+                got=f"{_shape(below)} meets {(count,) if len(_shape(below)) == 2 else (count, 1)}, which makes {whole}",
+                expected=f"{count} differences for {count} samples",
+                fix="bring both to one shape: outputs.squeeze(1), or targets.unsqueeze(1)",
+            )
+            return
+        waiting += made
+
+
+def _samples(probe: Probe) -> int | None:
+    inputs = probe.train.inputs
+    return len(inputs) if isinstance(inputs, Tensor) and inputs.ndim else None

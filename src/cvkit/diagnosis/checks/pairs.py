@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from cvkit.diagnosis.probe import Probe, Side
 from cvkit.diagnosis.shapes import shape
 from cvkit.diagnosis.table import Seen, check
 from cvkit.losses import ALIGNED, align
+from cvkit.numbering import known_classes, whole_of
 
 BROADCAST = (
     *(*ALIGNED, "MSELoss", "L1Loss", "SmoothL1Loss", "KLDivLoss", "mse_loss", "l1_loss", "smooth_l1_loss", "kl_div"),
@@ -25,6 +27,14 @@ def _tensors(probe: Probe, side: Side) -> tuple[Tensor, Tensor] | None:
     return (outputs, targets) if usual else None
 
 
+def classes_of(side: Side) -> int:
+    """Returns how many classes the data name, 0 where they name none."""
+    named = getattr(side.loader, "classes", None)
+    if named is None and side.dataset is not None and getattr(whole_of(side.dataset), "target_transform", None) is None:
+        named = known_classes(side.dataset)
+    return len(named) if isinstance(named, list | tuple) else 0
+
+
 @check("CV301", "error", "Outputs or targets that are no tensors", needs=["outputs"], each=True)
 def no_tensors(probe: Probe, side: Side) -> Iterator[Seen]:
     """A forward without a return, or one that returns a pair or a dict."""
@@ -35,10 +45,22 @@ def no_tensors(probe: Probe, side: Side) -> Iterator[Seen]:
         f"the model's outputs or the targets of {side.name} are no tensors",
         got=f"outputs: {shape(outputs)}; targets: {shape(targets)}",
         expected="one tensor each",
-        fix="end the model's forward with return …"
-        if outputs is None
-        else "pass step=…: a function (model, batch, state) -> (loss, outputs, targets) that picks out what the loss needs",
+        fix=_pick(outputs),
     )
+
+
+def _pick(outputs: object) -> str:
+    """Returns how to get at a tensor."""
+    if outputs is None:
+        return "end the model's forward with return …"
+    if isinstance(outputs, np.ndarray):
+        return "return the tensor itself: leave out .detach().cpu().numpy() at the end of forward"
+    how = "pass step=…: a function (model, batch, state) -> (loss, outputs, targets) that picks out what the loss needs"
+    if isinstance(outputs, dict) and (keys := [str(key) for key, one in outputs.items() if isinstance(one, Tensor)]):
+        return f"{how}, here model(batch[0])[{keys[0]!r}]"
+    if isinstance(outputs, tuple | list) and any(isinstance(one, Tensor) for one in outputs):
+        return f"{how}, here model(batch[0])[0]; a torchvision model with an auxiliary head takes aux_logits=False"
+    return how
 
 
 @check("CV302", "error", "Outputs and targets are broadcast against each other", needs=["outputs"], each=True)
@@ -130,7 +152,7 @@ def beyond_the_outputs(probe: Probe, side: Side) -> Iterator[Seen]:
         return
     classes, indices = pair[0].shape[1], pair[1]
     targets = indices[indices != probe.loss.ignore_index]
-    known = len(getattr(probe.train.loader, "classes", None) or ())
+    known = classes_of(probe.train)
     low, high = (int(targets.min()), int(targets.max())) if targets.numel() else (0, 0)
     if low >= 0 and high < classes and known <= classes:
         return
@@ -169,7 +191,7 @@ def _renumber(targets: Tensor, classes: int, needed: int, known: int) -> str:
 @check("CV306", "warning", "More outputs than classes", needs=["loss"])
 def surplus(probe: Probe) -> Iterator[Seen]:
     """A head that was made for other data."""
-    outputs, known = probe.train.trace.outputs, len(getattr(probe.train.loader, "classes", None) or ())
+    outputs, known = probe.train.trace.outputs, classes_of(probe.train)
     if (
         probe.own_step
         or probe.loss.name not in ("cross_entropy", "CrossEntropyLoss")

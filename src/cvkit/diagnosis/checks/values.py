@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cvkit.diagnosis.probe import Probe, Side
-from cvkit.diagnosis.shapes import shape
+from cvkit.diagnosis.shapes import shape, some
 from cvkit.diagnosis.table import Seen, check
 
 
@@ -79,4 +79,23 @@ def none_counts(probe: Probe, side: Side) -> Iterator[Seen]:
     yield Seen(
         f"no target of the first batch of {side.name} counts: all are ignore_index={probe.loss.ignore_index}, or of "
         "classes of weight 0; its loss is NaN, and such a batch counts nothing in the mean and trains nothing"
+    )
+
+
+@check("CV406", "warning", "A gradient that is not finite", needs=["gradients"])
+def gradient_not_finite(probe: Probe) -> Iterator[Seen]:
+    """The loss is a number and its gradient is none: a square root at 0, a norm of zeros, a division."""
+    found = [
+        name
+        for name, one in probe.train.trace.gradients.items()
+        if one is not None and not one.is_sparse and not bool(torch.isfinite(one).all())
+    ]
+    loss = probe.train.trace.loss
+    if not found or not bool(torch.isfinite(loss)) or probe.train.trace.weight == 0:
+        return
+    yield Seen(
+        f"the gradient of {some(found)} is not finite, though the loss is",
+        got=f"loss {float(loss.detach()):.4g}, and NaN or infinity in {len(found)} gradients",
+        expected="finite gradients",
+        fix="add a small number below roots, norms and divisions: torch.sqrt(x + 1e-8); where() hides values, not gradients",
     )
