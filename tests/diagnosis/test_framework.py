@@ -229,3 +229,14 @@ def test_a_check_that_fails_does_not_end_the_run(monkeypatch):
     report = cvkit.preflight(network(), BATCHES)
     assert report.failed == {"CV501": "ValueError: no"}
     assert "could not judge: CV501" in str(report)
+
+
+def test_a_run_that_is_continued_with_fewer_epochs_than_it_has_says_so(tmp_path):
+    def run(epochs):
+        checkpoint = cvkit.callbacks.Checkpoint(tmp_path, monitor="train_loss")
+        return cvkit.fit(network(), BATCHES, resume=True, callbacks=[checkpoint], **(FIT | {"epochs": epochs}))
+
+    run(3)
+    assert run(3).epochs == 3  # the same call once more does nothing, as it should
+    with pytest.warns(CvkitWarning, match=r"CV514: nothing is trained(.*\n)*.*fix: epochs=5 for 2 more"):
+        run(2)

@@ -20,7 +20,7 @@ from cvkit.training import engine, loaders, run_changes, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
-from cvkit.training.preflight import Preflight, check_preflight, explain_failure, inspect, say
+from cvkit.training.preflight import Preflight, check_preflight, explain_failure, inspect, say, say_nothing_left
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
 from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
@@ -135,6 +135,8 @@ def fit(
         state.engine.resumed = resume is not False
         with locked_directories(callbacks):
             restore_run(state, find_checkpoints(callbacks, resume), seed)
+            if preflight and "CV514" not in ignored:
+                say_nothing_left(state)
             try:
                 with (
                     loaders.explain_worker_errors(),

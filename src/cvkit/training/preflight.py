@@ -22,7 +22,7 @@ from cvkit.training import engine, loaders
 from cvkit.training.monitor import Monitor
 from cvkit.training.state import Step, TrainState
 
-__all__ = ["TRACED", "Preflight", "check_preflight", "explain_failure", "inspect", "say"]
+__all__ = ["TRACED", "Preflight", "check_preflight", "explain_failure", "inspect", "say", "say_nothing_left"]
 
 Preflight: TypeAlias = Literal[True, False, "strict", "deep"]
 """What ``fit`` takes: whether to look, whether warnings are errors, whether to look deeper."""
@@ -89,6 +89,16 @@ def say(report: Report, preflight: Preflight) -> None:
     report.raise_errors(strict=preflight == "strict")
     for finding in report.warnings:
         calls.warn(str(finding))
+
+
+def say_nothing_left(state: TrainState) -> None:
+    """Warns where a continued run has more epochs behind it than it is to have in all."""
+    if state.epochs_done > state.epochs:
+        calls.warn(
+            f"CV514: nothing is trained: the run that is continued has {state.epochs_done} epochs behind it\n"
+            f"  got: epochs={state.epochs}\n  expected: the total number of epochs, those before the resume included\n"
+            f"  fix: epochs={state.epochs_done + state.epochs} for {state.epochs} more"
+        )
 
 
 def explain_failure(state: TrainState, step: Step, error: Exception, *, own_step: bool) -> None:

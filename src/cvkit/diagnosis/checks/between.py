@@ -252,16 +252,20 @@ def _shape(node: Any) -> tuple[int, ...]:
 def broadcast_inside(probe: Probe) -> Iterator[Seen]:
     """(N, 1) minus (N,) is (N, N): each output is compared with every target."""
     loss = probe.train.trace.loss
-    seen, waiting = set[Any](), [loss.grad_fn if isinstance(loss, Tensor) else None]
+    # what lies inside of the model is its own affair
+    seen: set[Any] = {one.grad_fn for one in probe.train.trace.returned if isinstance(one, Tensor)}
+    waiting = [(None, loss.grad_fn if isinstance(loss, Tensor) else None)]
     while waiting and len(seen) < 100:
-        node = waiting.pop()
+        above, node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         made = [one for one, _ in node.next_functions]
         whole, below = _shape(node), next((one for one in made if one is not None), None)
         square = len(whole) == 2 and whole[0] == whole[1] > 1
-        one_sided = _name(node) == "Expand" or (_name(node) == "Sub" and sum(one is not None for one in made) == 1)
+        one_sided = (_name(node) == "Expand" and above is not None and _name(above) in _COMPARING) or (
+            _name(node) == "Sub" and sum(one is not None for one in made) == 1
+        )
         if square and one_sided and _shape(below) in ((whole[0], 1), (whole[0],)) and _samples(probe) == whole[0]:
             count = whole[0]
             yield Seen(
@@ -271,7 +275,7 @@ def broadcast_inside(probe: Probe) -> Iterator[Seen]:
                 fix="bring both to one shape: outputs.squeeze(1), or targets.unsqueeze(1)",
             )
             return
-        waiting += made
+        waiting += [(node, one) for one in made]
 
 
 def _samples(probe: Probe) -> int | None:

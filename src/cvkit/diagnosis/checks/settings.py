@@ -12,7 +12,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from cvkit.diagnosis.probe import Probe
 from cvkit.diagnosis.shapes import number, some
-from cvkit.diagnosis.table import Seen, check
+from cvkit.diagnosis.table import Seen, announce, check
+
+announce("CV514", "warning", "Nothing left to train after a resume")
 
 MOST_STEPS = 5000
 """As many updates of a schedule are looked at."""
