@@ -399,3 +399,24 @@ def ten_outputs_for_a_dataset_of_three_classes(wrong):
 def two_outputs_for_a_dataset_of_three_classes(wrong):
     data = NamedData(*(torch.cat(part) for part in zip(*images(classes=2), strict=True)))
     return {"model": network(classes=2 if wrong else 3), "train": torch.utils.data.DataLoader(data, 6, shuffle=True)}
+
+
+@mistake("CV404")
+def nan_in_the_inputs(wrong):
+    train = images()
+    train[0][0][2, 0, 0, 0] = float("nan") if wrong else 0.0
+    return {"model": network(), "train": train}
+
+
+@mistake("CV404")
+def infinity_in_the_validation_inputs(wrong):
+    val = images()
+    val[0][0][2, 0, 0, 0] = float("-inf") if wrong else 0.0
+    return {"model": network(), "train": images(), "val": val}
+
+
+@mistake("CV404")
+def nan_in_regression_targets(wrong):
+    train = values()
+    train[0][1][3] = float("nan") if wrong else 0.0
+    return {"model": dense(), "train": train, "loss": "mse"}

@@ -254,7 +254,7 @@ def broadcast_inside(probe: Probe) -> Iterator[Seen]:
     loss = probe.train.trace.loss
     # what lies inside of the model is its own affair
     seen: set[Any] = {one.grad_fn for one in probe.train.trace.returned if isinstance(one, Tensor)}
-    waiting = [(None, loss.grad_fn if isinstance(loss, Tensor) else None)]
+    waiting: list[tuple[Any, Any]] = [(None, loss.grad_fn if isinstance(loss, Tensor) else None)]
     while waiting and len(seen) < 100:
         above, node = waiting.pop()
         if node is None or node in seen:

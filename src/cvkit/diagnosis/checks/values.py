@@ -65,10 +65,28 @@ def not_finite(probe: Probe, side: Side) -> Iterator[Seen]:
         return
     yield Seen(
         f"the loss of the first batch of {side.name} is {float(loss.detach())}",
-        got=f"a batch {shape(side.batch)}",
+        got=f"a batch {shape(side.batch)}{_not_finite(side)}",
         expected="a finite number",
-        fix="look for NaN in the data, for a log of zero in the loss, or take precision='fp32'",
+        fix="look at these samples in the dataset: a log or a division of 0, a missing value"
+        if _not_finite(side)
+        else "look for a log of zero in the loss, or take precision='fp32'",
     )
+
+
+def _not_finite(side: Side) -> str:
+    """Returns which tensor of a batch holds NaN or infinity, in how many values and samples."""
+    for name, tensor in (("inputs", side.inputs), ("targets", side.targets)):
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or not tensor.ndim:
+            continue
+        bad = ~torch.isfinite(tensor)
+        if bool(bad.any()):
+            samples = bad.flatten(1).any(1).nonzero() if tensor.ndim > 1 else bad.nonzero()
+            first = ", ".join(str(int(one)) for one in samples.flatten()[:5])
+            return (
+                f"; its {name} hold {int(bad.sum())} values that are NaN or infinite, in {len(samples)} of {len(tensor)} "
+                f"samples: {first}"
+            )
+    return ""
 
 
 @check("CV405", "warning", "No target counts", needs=["loss"], each=True)
