@@ -240,3 +240,12 @@ def test_a_run_that_is_continued_with_fewer_epochs_than_it_has_says_so(tmp_path)
     assert run(3).epochs == 3  # the same call once more does nothing, as it should
     with pytest.warns(CvkitWarning, match=r"CV514: nothing is trained(.*\n)*.*fix: epochs=5 for 2 more"):
         run(2)
+
+
+def test_predict_names_the_layer_and_the_line():
+    with pytest.raises(
+        PreflightError, match=r"CV801: the forward fails in layer '0' \(Conv2d\) on the first batch of data"
+    ):
+        cvkit.predict(network(), [INPUTS[:, :1]], device="cpu")
+    with pytest.raises(PreflightError, match=r"(?s)CV804: the forward \(Broken\) fails.*in forward: return self.head"):
+        cvkit.predict(Broken(), INPUTS, device="cpu")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from cvkit.diagnosis.finding import Finding
 from cvkit.diagnosis.lines import user_line
 from cvkit.diagnosis.mending import expects, mend
-from cvkit.diagnosis.probe import Probe, Side
+from cvkit.diagnosis.probe import Probe, Settings, Side
 from cvkit.diagnosis.remedies import remedy
 from cvkit.diagnosis.shapes import shape
 from cvkit.diagnosis.table import announce
-from cvkit.diagnosis.trace import LayerCall, Trace
+from cvkit.diagnosis.trace import LayerCall, Trace, watched
+from cvkit.errors import PreflightError
+from cvkit.losses import resolve_loss
 
-__all__ = ["explain"]
+__all__ = ["explain", "explain_forward"]
 
 announce("CV801", "error", "A layer refuses what it is given")
 announce("CV802", "error", "The loss, the metrics or a custom step fails")
@@ -52,6 +54,24 @@ def explain(probe: Probe, side: Side, trace: Trace, batch: Any) -> Finding:
         code = "CV751"
         fix += "; the last batch of an epoch is smaller: drop_last=True leaves it out" if "drop_last" not in fix else ""
     return Finding(code, "error", what, got=got, expected=expected, where=where, fix=fix)
+
+
+def explain_forward(model: nn.Module, inputs: Any) -> PreflightError | None:
+    """Runs a model that has failed once more, watched, and returns what is to be said of it; ``None`` if it now works.
+
+    Args:
+        model: The model, in the mode in which it has failed.
+        inputs: What it has failed on.
+    """
+    side = Side("data", None, batch=inputs)
+    probe = Probe(model, resolve_loss("mse"), False, side, None, Settings(), cast(Any, None))
+    with watched(model, side.trace):
+        if side.trace.attempt("forward", lambda: model(inputs)):
+            return None
+    finding = explain(probe, side, side.trace, inputs)
+    error = PreflightError(str(finding))
+    error.findings = (finding,)
+    return error
 
 
 def _layer(

@@ -81,7 +81,7 @@ def far_above_chance(probe: Probe) -> Iterator[Seen]:
 def wrong_sign(probe: Probe) -> Iterator[Seen]:
     """Minimising minus a loss maximises it."""
     loss = probe.train.trace.loss
-    if not isinstance(loss, Tensor) or loss.ndim != 0 or float(loss.detach()) >= 0:
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or not float(loss.detach()) < 0:
         return
     node = loss.grad_fn
     known = {id(one): kind for kind, one, _ in comparisons(probe)}
