@@ -333,3 +333,39 @@ def the_head_replaced_after_the_optimizer(wrong):
     if wrong:
         model[3] = nn.Linear(256, 3)
     return {"model": model, "train": images(), "optimizer": optimizer}
+
+
+@mistake("CV701")
+def eval_in_forward(wrong):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            if wrong:
+                self.eval()
+            return self.inner(x)
+
+    return {"model": Net(), "train": images()}
+
+
+@mistake("CV701")
+def train_in_a_step_that_validates_too(wrong):
+    def step(model, batch, state):
+        if wrong:
+            model.train()
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    return {"model": network(), "train": images(), "val": images(), "step": step}
+
+
+@mistake("CV621")
+def backward_with_the_graph_retained(wrong):
+    def step(model, batch, state):
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        if wrong:
+            loss.backward(retain_graph=True)
+        return loss
+
+    return {"model": network(), "train": images(), "step": step}

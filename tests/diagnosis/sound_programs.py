@@ -438,3 +438,30 @@ def sgd_with_small_clip():
 def drop_last_of_a_few():
     data = TensorDataset(torch.randn(25, 3, 8, 8), torch.arange(25) % 3)
     return {"model": network(), "train": DataLoader(data, 8, shuffle=True), "val": DataLoader(data, 8, drop_last=True)}
+
+
+@sound
+def a_step_that_looks_in_evaluation_mode_and_goes_back():
+    def step(model, batch, state):
+        mode = model.training
+        model.eval()
+        with torch.no_grad():
+            wanted = model(batch[0]).argmax(1)
+        model.train(mode)
+        return F.cross_entropy(model(batch[0]), batch[1]) + 0.1 * F.cross_entropy(model(batch[0]), wanted)
+
+    return {"model": network(), "train": images(), "val": images(), "step": step}
+
+
+@sound
+def a_teacher_inside_is_kept_in_evaluation_mode():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.student, self.teacher = network(), network().requires_grad_(False)
+
+        def forward(self, x):
+            self.teacher.eval()
+            return self.student(x) + 0 * self.teacher(x).detach()
+
+    return {"model": Net(), "train": images(), "val": images()}

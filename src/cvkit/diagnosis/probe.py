@@ -184,14 +184,18 @@ class Probe:
         """Runs the model on a batch; a custom step is run as a whole."""
         with watched(self.model, trace), torch.set_grad_enabled(side.training):
             train_mode(self.model) if side.training else self.model.eval()
-            if self.own_step:
-                return trace.attempt("forward", lambda: self._finish(side, trace, batch))
 
             def work() -> None:
-                trace.outputs = self.runner.forward(side.name, batch)
-                trace.targets = batch[1]
+                if self.own_step:
+                    self._finish(side, trace, batch)
+                else:
+                    trace.outputs = self.runner.forward(side.name, batch)
+                    trace.targets = batch[1]
 
-            return trace.attempt("forward", work)
+            mode = self.model.training
+            done = trace.attempt("forward", work)
+            trace.switched = self.model.training is not mode
+            return done
 
     def run_loss(self, side: Side, trace: Trace, batch: Any) -> bool:
         """Computes loss and metrics."""

@@ -50,6 +50,7 @@ class Trace:
         gradients: The gradient of each trainable parameter of the model by name, ``None`` for one without; empty where there
             was no backward pass.
         weight: What the batch counts for: 0 where no target counts.
+        switched: Whether the model is in another mode after the step than before it.
         early: Names of parameters that had a gradient before the backward pass: the step has run one itself.
     """
 
@@ -63,6 +64,7 @@ class Trace:
     loss: Any = None
     gradients: dict[str, Tensor | None] = field(default_factory=dict)
     weight: Any = 1
+    switched: bool = False
     early: list[str] = field(default_factory=list)
 
     def attempt(self, stage: str, work: Callable[[], None]) -> bool:
