@@ -19,6 +19,7 @@ from cvkit.diagnosis.table import NEEDS, Need
 from cvkit.errors import CvkitError, PreflightError
 from cvkit.module_state import unchanged
 from cvkit.training import engine, loaders
+from cvkit.training.callback import ask
 from cvkit.training.monitor import Monitor
 from cvkit.training.state import Step, TrainState
 
@@ -220,17 +221,18 @@ def _schedules(state: TrainState) -> list[tuple[Any, Literal["step", "epoch"]]]:
     """Returns what steps the learning rate, and how often."""
     found: list[tuple[Any, Literal["step", "epoch"]]] = [(one, "step") for one in state.schedules]
     for callback in state.engine.hooks.callbacks if state.engine.hooks is not None else ():
-        scheduler = getattr(callback, "scheduler", None)
+        scheduler = ask(callback, "scheduler")
         if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, ReduceLROnPlateau):
             continue
         if any(scheduler.optimizer is one for one in state.optimizers):
-            found.append((scheduler, getattr(callback, "every", "step")))
+            every = vars(callback).get("every")  # of LRSchedule
+            found.append((scheduler, "epoch" if every == "epoch" else "step"))
     return found
 
 
 def _monitored(state: TrainState) -> Iterator[Monitored]:
     for callback in state.engine.hooks.callbacks if state.engine.hooks is not None else ():
-        watched = getattr(callback, "monitor", None)
+        watched = ask(callback, "monitor")
         if not isinstance(watched, Monitor):
             continue
         kind = watched.name.removeprefix("train_").removeprefix("val_")
