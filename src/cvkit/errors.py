@@ -22,6 +22,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelError",
     "PreflightError",
+    "RankError",
     "UnknownNameError",
     "unknown_name",
 ]
@@ -86,6 +87,10 @@ class CheckpointError(CvkitError):
 
 class PreflightError(CvkitError):
     """One batch was traced through model, loss and metrics, and it cannot work."""
+
+
+class RankError(CvkitError, RuntimeError):
+    """Another process of a run on several has failed, is gone, or does something else; it is named."""
 
 
 class MissingDependencyError(CvkitError, ImportError):
