@@ -1,16 +1,20 @@
 """The dispatcher: order, checks, teardown, and what an exception says."""
 
+import inspect
+import re
 import traceback
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import cvkit
 from cvkit.callbacks import Checkpoint
 from cvkit.errors import ArgumentError, UnknownNameError
 from cvkit.training import HOOKS, Callback, fit
 from cvkit.training import callback as hooks_
-from cvkit.training.callback import CHANGER, LAST, OBSERVER, Hooks
+from cvkit.training.callback import CHANGER, LAST, OBSERVER, Hooks, ask
 
 BATCHES = [(torch.ones(2, 3), torch.tensor([0, 1])), (torch.zeros(2, 3), torch.tensor([1, 0]))]
 
@@ -349,3 +353,62 @@ def test_the_state_shows_the_step_count_before_and_after_an_update():
 
     run([Looks()])
     assert seen[:3] == [("start", 0), ("ready", 0, True), ("end", 1, (), False)]
+
+
+class _Duck:
+    """No subclass of Callback: whatever it lacks has the protocol's default."""
+
+    logs = ("my_value",)
+    best_checkpoint = Path("best.pt")
+
+    def on_epoch_end(self, state):
+        state.logs["my_value"] = 1.0
+
+
+def test_what_a_callback_lacks_has_the_default_of_the_protocol():
+    duck = _Duck()
+    assert ask(duck, "order") == CHANGER
+    assert ask(duck, "override") == "callbacks"
+    assert ask(duck, "logs") == ("my_value",)
+    assert ask(duck, "checkpoints")() is None
+    assert ask(duck, "may_save")(None) is True
+    assert ask(duck, "best_checkpoint") == Path("best.pt")
+    assert ask(duck, "last_checkpoint") is None
+    with ask(duck, "locked")():
+        pass
+
+
+def test_every_name_that_is_asked_for_is_documented_on_callback():
+    """What fit asks of a callback is a public attribute or method of Callback, and nobody sniffs for another."""
+    asked, sniffed = set(), []
+    for path in (Path(cvkit.__file__).parent).rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        asked |= set(re.findall(r"\bask\(\w+(?:\[\w+\])?, \"(\w+)\"\)", source))
+        sniffed += [
+            path.name for _ in re.findall(r"(?:hasattr|getattr)\(callback\b", source) if path.name != "callback.py"
+        ]
+    assert len(asked) >= 10
+    assert not sniffed
+    for name in asked:
+        found = inspect.getattr_static(cvkit.Callback, name)
+        assert (found.__doc__ and callable(getattr(found, "__get__", None))) or f"{name}:" in cvkit.Callback.__doc__, (
+            name
+        )
+
+
+def test_one_veto_keeps_the_files_as_they_are_and_all_are_asked(tmp_path):
+    asked = []
+
+    class Never(cvkit.Callback):
+        def may_save(self, state):
+            asked.append("never")
+            return state.epoch == 0
+
+    class Always(cvkit.Callback):
+        def may_save(self, state):
+            asked.append("always")
+            return True
+
+    run([Never(), Always(), Checkpoint(tmp_path, monitor=None)], epochs=3)
+    assert cvkit.load_checkpoint(tmp_path / "last.pt")["training"]["epoch"] == 1
+    assert asked == ["never", "always"] * 3

@@ -48,6 +48,7 @@ class Checkpoint(Callback):
     """
 
     order: ClassVar[int] = LAST
+    monitor: Monitor | None
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Checkpoint(Callback):
         self._claim: Claim | None = None
 
     @contextmanager
-    def claim(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keeps other runs out of the directory while inside; ``fit`` does so from before it looks for a checkpoint."""
         with locked_directory(self.directory) as self._claim:
             try:
@@ -140,9 +141,9 @@ class Checkpoint(Callback):
     def _save(self, state: TrainState, *, best: bool = False, last: bool = False) -> None:
         if not (best or last):
             return
-        content, step, claim = snapshot.capture(state), state.step, self._claim
-        if state.stop_reason == "nan":  # StopOnNaN, asked for its state, has looked at the weights: they are spoilt
+        if state.engine.hooks is not None and not state.engine.hooks.may_save(state):
             return
+        content, step, claim = snapshot.capture(state), state.step, self._claim
 
         def write() -> None:
             if claim is not None:

@@ -27,6 +27,8 @@ class EarlyStopping(Callback):
         ArgumentError: A negative number, or, when the run starts, a monitor that will never be logged.
     """
 
+    monitor: Monitor
+
     def __init__(
         self,
         monitor: str = "val_loss",

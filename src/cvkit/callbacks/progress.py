@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TextIO
 from cvkit.calls import warn
 from cvkit.metrics.async_scalars import WeightedSum
 from cvkit.registry import default_callbacks
-from cvkit.training.callback import OBSERVER, Callback
+from cvkit.training.callback import OBSERVER, Callback, ask
 from cvkit.training.monitor import Monitor
 from cvkit.training.state import TrainState
 
@@ -281,19 +281,14 @@ def _summary(state: TrainState, seconds: float, now: int, width: int | None) -> 
         f"{len(rows)} epochs{here}, {state.step} steps, {_clock(seconds)}" + (f"; * best {name}" if known else "")
     )
     for which in ("best", "last"):
-        kept = [
-            getattr(one, f"{which}_checkpoint", None)
-            for one in (state.engine.hooks.callbacks if state.engine.hooks else ())
-        ]
+        kept = [ask(one, f"{which}_checkpoint") for one in (state.engine.hooks.callbacks if state.engine.hooks else ())]
         lines += [f"{which}: {path}" for path in kept if path is not None][:1]
     return lines
 
 
 def _watched(state: TrainState) -> tuple[str, Literal["min", "max"] | None]:
     """Returns what decides which epoch is best: what a ``Checkpoint`` or ``EarlyStopping`` watches, else the loss."""
-    monitors = [
-        getattr(one, "monitor", None) for one in reversed(state.engine.hooks.callbacks if state.engine.hooks else ())
-    ]
+    monitors = [ask(one, "monitor") for one in reversed(state.engine.hooks.callbacks if state.engine.hooks else ())]
     found = next((one for one in monitors if isinstance(one, Monitor)), None)
     return (found.name, found.mode) if found else ("val_loss" if state.val is not None else "train_loss", "min")
 

@@ -34,6 +34,9 @@ class LRSchedule(Callback):
 
     override: ClassVar[str] = "schedule"
 
+    scheduler: LRScheduler
+    monitor: Monitor | None
+
     def __init__(
         self, scheduler: LRScheduler, *, every: Literal["step", "epoch"] = "step", monitor: str | None = None
     ) -> None:

@@ -47,12 +47,11 @@ class StopOnNaN(Callback):
         self.wait = wait
         self.diagnose = diagnose
         self._arriving = AsyncScalars()
-        self._state: TrainState | None = None
         self._nonfinite_at_start: set[str] = set()
 
     def on_fit_start(self, state: TrainState) -> None:
         """Begins anew."""
-        self._arriving, self._state = AsyncScalars(), state
+        self._arriving = AsyncScalars()
         self._nonfinite_at_start = set(_nonfinite_weights(state.model))  # a mask of -inf, as of attention
 
     def on_gradients_ready(self, state: TrainState) -> None:
@@ -78,16 +77,15 @@ class StopOnNaN(Callback):
 
     def on_fit_end(self, state: TrainState) -> None:
         """Lets go of the run."""
-        self._arriving, self._state = AsyncScalars(), None
+        self._arriving = AsyncScalars()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Looks at all losses and weights, so that none that are spoilt are saved; there is no state."""
-        state = self._state
-        if state is not None and state.stop_reason != REASON:
+    def may_save(self, state: TrainState) -> bool:
+        """Looks at all losses and weights; ``False`` once one is not finite, so that no file holds such weights."""
+        if state.stop_reason != REASON:
             self._look(state, wait=True)
             if state.stop_reason != REASON and not set(_nonfinite_weights(state.model)) <= self._nonfinite_at_start:
                 self._stop("weights", math.nan, (state.epoch, state.batch_index, state.step), state)
-        return {}
+        return state.stop_reason != REASON
 
     def _send(self, what: str, value: Tensor | None, state: TrainState) -> None:
         if value is not None and state.stop_reason != REASON:

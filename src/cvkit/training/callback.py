@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
+from torch.optim.lr_scheduler import LRScheduler
+
 from cvkit.errors import ArgumentError, unknown_name
+from cvkit.training.monitor import Monitor
 from cvkit.training.state import TrainState
 
-__all__ = ["CHANGER", "HOOKS", "LAST", "OBSERVER", "Callback", "Hooks"]
+__all__ = ["CHANGER", "HOOKS", "LAST", "OBSERVER", "Callback", "Hooks", "ask", "check"]
 
 CHANGER, OBSERVER, LAST = 0, 1, 2
 
@@ -31,21 +36,29 @@ Hook: TypeAlias = "Callable[[TrainState], None]"
 
 
 class Callback:
-    """Something that is told of every event of a run.
+    """Code of yours that runs at the events of a training run.
 
-    Deriving from it is a convenience: any object with methods of these names is a callback. A hook that is not
-    overridden costs nothing. What ``state_dict`` returns goes into the checkpoint and comes back on resume.
+    Every method and attribute below has a default, so override only what you need. Deriving from this class is optional: any
+    object with at least one of the ``on_…`` methods is a callback, and for whatever else it lacks the defaults of this class
+    hold. A hook that you do not override costs nothing. What :meth:`state_dict` returns goes into the checkpoint and comes
+    back on resume.
 
     Attributes:
         order: ``CHANGER`` (0, the default) runs before ``OBSERVER`` (1), and that before ``LAST`` (2); within one order
-            callbacks run as listed. The end of the run is told in reverse.
+            callbacks run as listed. ``on_exception`` and ``on_fit_end`` run in reverse order.
         override: The name in ``fit(override=…)`` that lets :meth:`must_match` change.
         logs: Names that the callback puts into ``state.logs``, so that ``Checkpoint`` and ``EarlyStopping`` may monitor them.
+        shows_progress: Whether the callback shows the progress of the run, so that ``fit`` adds no display of its own.
+        monitor: The logged value by which the callback judges an epoch: the progress display marks the best one by it.
+        scheduler: The learning-rate scheduler that the callback steps.
     """
 
     order: ClassVar[int] = CHANGER
     override: ClassVar[str] = "callbacks"
     logs: Sequence[str] = ()
+    shows_progress: ClassVar[bool] = False
+    monitor: Monitor | str | None = None
+    scheduler: LRScheduler | None = None
 
     def on_fit_start(self, state: TrainState) -> None:
         """Before the first epoch; the state is complete, a resumed one is restored."""
@@ -102,6 +115,50 @@ class Callback:
         """
         self.load_state_dict({key: value for key, value in state.items() if key not in changed})
 
+    def may_save(self, state: TrainState) -> bool:
+        """Whether the run may be saved as it is now; asked before every checkpoint.
+
+        One callback that returns ``False`` is enough: the file is not written, and those on disk stay as they are.
+        """
+        return True
+
+    def checkpoints(self) -> list[Path] | None:
+        """Returns the files that the run may continue from, the newest first; ``None`` if the callback keeps no checkpoints.
+
+        ``fit`` asks before the run starts: ``resume=True`` continues from the newest sound one, and without ``resume`` a file
+        that is there is an error, so that no run is overwritten.
+        """
+        return None
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Returns a context that keeps other runs out of what the callback writes to, from before a resume until the end."""
+        return nullcontext()
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The file of the best epoch, for ``FitResult``; ``None`` if there is none."""
+        return None
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest file, for ``FitResult``; ``None`` if there is none."""
+        return None
+
+
+def ask(callback: object, name: str) -> Any:
+    """Returns an attribute or bound method of the callback protocol.
+
+    Args:
+        callback: Any callback, derived from :class:`Callback` or not.
+        name: A name that :class:`Callback` has.
+
+    Returns:
+        The callback's own, or the default of :class:`Callback` where it does not have one.
+    """
+    default = inspect.getattr_static(Callback, name)
+    bind = getattr(default, "__get__", None)
+    return getattr(callback, name, bind(callback, type(callback)) if bind is not None else default)
+
 
 class Hooks:
     """Runs callbacks: checked when built, free where nobody listens, torn down in reverse.
@@ -124,8 +181,8 @@ class Hooks:
 
     def __init__(self, callbacks: Sequence[Any]) -> None:
         for callback in callbacks:
-            _check(callback)
-        self.callbacks = sorted(callbacks, key=lambda callback: int(getattr(callback, "order", CHANGER)))
+            check(callback)
+        self.callbacks = sorted(callbacks, key=lambda callback: int(ask(callback, "order")))
         for hook in HOOKS[1:-2]:
             setattr(self, hook.removeprefix("on_"), self._chain(hook))
 
@@ -179,7 +236,7 @@ class Hooks:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of every callback that has one, by class name."""
-        states = {key: one.state_dict() for key, one in self.keyed() if hasattr(one, "state_dict")}
+        states = {key: ask(one, "state_dict")() for key, one in self.keyed()}
         return {key: state for key, state in states.items() if state}
 
     def load_state_dict(
@@ -196,11 +253,21 @@ class Hooks:
         """
         keyed = dict(self.keyed())
         for key, state in states.items():
-            if key in keyed and (names := changed(key)) and hasattr(keyed[key], "load_changed"):
-                keyed[key].load_changed(state, names)
+            if key in keyed and (names := changed(key)):
+                ask(keyed[key], "load_changed")(state, names)
             elif key in keyed:
-                keyed[key].load_state_dict(state)
+                ask(keyed[key], "load_state_dict")(state)
         return [key for key in states if key not in keyed]
+
+    @property
+    def logs(self) -> list[str]:
+        """The names that callbacks put into an epoch's row."""
+        return [str(name) for callback in self.callbacks for name in ask(callback, "logs")]
+
+    def may_save(self, state: TrainState) -> bool:
+        """Asks every callback whether the run may be saved; all are asked, since one may have to look first."""
+        answers = [ask(one, "may_save")(state) for one in self.callbacks]
+        return all(answers)
 
     def keyed(self) -> Iterator[tuple[str, Any]]:
         """Yields the callbacks with the names that their states go under: those of their classes, numbered from the second."""
@@ -243,7 +310,13 @@ def _where(callback: object, hook: str, state: TrainState) -> str:
     return f"in callback {type(callback).__name__}.{hook} (epoch {state.epoch + 1}, step {state.step})"
 
 
-def _check(callback: object) -> None:
+def check(callback: object) -> None:
+    """Refuses what is no callback.
+
+    Raises:
+        ArgumentError: A class, or an object without a hook, or one whose ``logs`` are no names.
+        UnknownNameError: A method named like a hook that is none.
+    """
     if isinstance(callback, type):
         raise ArgumentError(
             f"callbacks got the class {callback.__name__}",
@@ -254,7 +327,7 @@ def _check(callback: object) -> None:
     for name in named:
         if name not in HOOKS:
             raise unknown_name(f"hook on callback {type(callback).__name__}:", name, HOOKS)
-    logs = getattr(callback, "logs", ())
+    logs = ask(callback, "logs")
     if isinstance(logs, str) or not all(isinstance(name, str) for name in logs):
         raise ArgumentError(
             f"{type(callback).__name__}.logs cannot be used",

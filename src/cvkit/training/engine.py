@@ -60,7 +60,7 @@ def forward(step: Step, batch: Any, state: TrainState) -> Tensor:
         loss, state.outputs, state.targets = result, None, None
         state.samples = loaders.samples_in(batch)
     state.loss = loss.detach()
-    state.engine.weight = weight = state.engine.loss_spec.weigh(state.targets, state.samples)
+    state.engine.weight = weight = state.engine.loss_spec.weigh(state.targets, state.samples, loss)
     meters = state.engine.meters
     if state.engine.loss_spec.reduction == "sum":
         meters.losses.add(state.loss, 1, state.samples)

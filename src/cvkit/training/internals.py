@@ -20,6 +20,10 @@ class Dispatcher(Protocol):
 
     callbacks: list[Any]
 
+    @property
+    def logs(self) -> list[str]:
+        """The names that callbacks put into an epoch's row."""
+
     def keyed(self) -> Iterator[tuple[str, Any]]:
         """Yields each callback with the name that its state is kept under."""
 
@@ -28,6 +32,9 @@ class Dispatcher(Protocol):
 
     def load_state_dict(self, states: Mapping[str, Any], changed: Callable[[str], Collection[str]] = ...) -> list[str]:
         """Gives every callback its state back; returns the keys that nobody took."""
+
+    def may_save(self, state: Any) -> bool:
+        """Whether no callback objects to saving the run as it is now."""
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from cvkit.calls import warn
 from cvkit.errors import ArgumentError, CheckpointError
 from cvkit.serialization.checkpoint import load_checkpoint
 from cvkit.training import run_changes, snapshot
+from cvkit.training.callback import ask
 from cvkit.training.state import TrainState
 
 __all__ = ["find_checkpoints", "identify", "locked_directories", "restore_rng", "restore_run"]
@@ -20,14 +21,14 @@ __all__ = ["find_checkpoints", "identify", "locked_directories", "restore_rng", 
 def find_checkpoints(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
     """Returns the files that the run may continue from, the newest first; none for a new run.
 
-    A callback that keeps checkpoints says so by a method ``checkpoints()`` that lists them, the newest first.
+    Which files there are, callbacks answer by :meth:`cvkit.Callback.checkpoints`.
 
     Raises:
         ArgumentError: ``resume=True`` without such a callback.
         CheckpointError: A new run in a directory that holds one, or a path that is not there.
     """
-    stores = [callback for callback in callbacks if hasattr(callback, "checkpoints")]
-    held = [path for store in stores for path in store.checkpoints()]
+    stores = [files for callback in callbacks if (files := ask(callback, "checkpoints")()) is not None]
+    held = [path for files in stores for path in files]
     if resume is True:
         if not stores:
             raise ArgumentError(
@@ -67,15 +68,14 @@ def find_checkpoints(callbacks: Sequence[Any], resume: bool | str | Path) -> lis
 
 @contextmanager
 def locked_directories(callbacks: Sequence[Any]) -> Iterator[None]:
-    """Keeps other runs out of the directories that the callbacks write to; one says so by a method ``claim()``.
+    """Keeps other runs out of the directories that the callbacks write to.
 
     Raises:
         CheckpointError: Another run is at work there.
     """
     with ExitStack() as stack:
         for callback in callbacks:
-            if hasattr(callback, "claim"):
-                stack.enter_context(callback.claim())
+            stack.enter_context(ask(callback, "locked")())
         yield
 
 
@@ -86,7 +86,7 @@ def identify(state: TrainState, resume: object, override: object, schedule: Any,
         ArgumentError: An ``override`` that is no sequence of known names.
     """
     callbacks = state.engine.hooks.callbacks if state.engine.hooks is not None else ()
-    if resume is not False or override or any(hasattr(callback, "checkpoints") for callback in callbacks):
+    if resume is not False or override or any(ask(callback, "checkpoints")() is not None for callback in callbacks):
         state.engine.identity = run_changes.begin(state, override, schedule, step)
 
 

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit.errors import ArgumentError, CheckpointError, unknown_name
 from cvkit.training import run_identity as facts_
+from cvkit.training.callback import ask
 from cvkit.training.identity import Fact, Facts, GivenArguments, Identity
 from cvkit.training.optimizers import group_options
 from cvkit.training.run_identity import PARTS, fingerprint
@@ -216,10 +217,7 @@ def known_options(state: TrainState) -> list[list[dict[str, Any]]]:
 
 def _is_scheduled(optimizer: Optimizer, state: TrainState) -> bool:
     """Whether a callback steps a scheduler over the optimizer, which changes its options as soon as it is built."""
-    held = [
-        getattr(one, "scheduler", None)
-        for one in (state.engine.hooks.callbacks if state.engine.hooks is not None else ())
-    ]
+    held = [ask(one, "scheduler") for one in (state.engine.hooks.callbacks if state.engine.hooks is not None else ())]
     return any(isinstance(one, LRScheduler) and getattr(one, "optimizer", None) is optimizer for one in held)
 
 

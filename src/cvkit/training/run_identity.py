@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from cvkit.training.callback import CHANGER
+from cvkit.training.callback import CHANGER, ask
 from cvkit.training.identity import Fact, Facts, GivenArguments
 from cvkit.training.loaders import is_resumable
 from cvkit.training.stable_text import Description, describe, digest, plain_text
@@ -263,9 +263,9 @@ def _of_callbacks(state: TrainState) -> Facts:
     found: Facts = {}
     there: dict[str, list[str]] = {"callbacks": [], "schedule": []}
     for key, callback in state.engine.hooks.keyed() if state.engine.hooks is not None else ():
-        said = callback.must_match() if hasattr(callback, "must_match") else {}
-        part = str(getattr(callback, "override", "callbacks"))
-        if said and getattr(callback, "order", CHANGER) == CHANGER:
+        said = ask(callback, "must_match")()
+        part = str(ask(callback, "override"))
+        if said and ask(callback, "order") == CHANGER:
             there.setdefault(part, []).append(key)
         for name, value in said.items():
             text = value if isinstance(value, str) else plain_text(value)

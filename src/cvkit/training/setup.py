@@ -18,6 +18,7 @@ from cvkit.errors import ArgumentError, DeviceError
 from cvkit.losses import resolve_loss
 from cvkit.registry import default_callbacks
 from cvkit.training import loaders
+from cvkit.training.callback import ask, check
 from cvkit.training.internals import Internals
 from cvkit.training.meters import Meters, resolve_metrics
 from cvkit.training.optimizers import group_options, resolve_optimizers, resolve_schedules
@@ -87,7 +88,9 @@ def with_progress(callbacks: Sequence[Any], progress: bool) -> list[Any]:
             expected="a list of callbacks",
             fix="put it in a list: callbacks=[…]",
         )
-    shown = any(getattr(callback, "shows_progress", False) for callback in callbacks)
+    for callback in callbacks:
+        check(callback)
+    shown = any(ask(callback, "shows_progress") for callback in callbacks)
     return [*callbacks, *([default_callbacks.get("progress")()] if progress and not shown else [])]
 
 
@@ -165,7 +168,7 @@ def result(state: TrainState) -> FitResult:
     paths: dict[str, Path | None] = {"best_checkpoint": None, "last_checkpoint": None}
     for callback in state.engine.hooks.callbacks if state.engine.hooks is not None else ():
         for name in paths:
-            paths[name] = paths[name] or getattr(callback, name, None)
+            paths[name] = paths[name] or ask(callback, name)
     parts = state.skipped[: 1 if state.val is state.train else 2]
     skipped = [message for part in parts for message in part.values()]
     if skipped:

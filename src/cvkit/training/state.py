@@ -186,8 +186,7 @@ class TrainState:
         names = [f"train_{name}" for name in ("loss", *self.metrics)]
         if self.val is not None:
             names += [f"val_{name}" for name in ("loss", *self.metrics)]
-        callbacks = self.engine.hooks.callbacks if self.engine.hooks is not None else ()
-        return [*names, "lr", *(str(name) for callback in callbacks for name in getattr(callback, "logs", ()))]
+        return [*names, "lr", *(self.engine.hooks.logs if self.engine.hooks is not None else ())]
 
     @property
     def finite(self) -> bool:
