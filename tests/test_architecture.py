@@ -9,6 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "cvkit"
 
 LEAVES = {
+    "loading",
     "arguments",
     "calls",
     "errors",
@@ -26,6 +27,7 @@ LEAVES = {
 MIDDLE = {"losses", "metrics", "serialization"}
 ALLOWED = {
     "errors": set(),
+    "loading": set(),
     "outputs": set(),
     "plain_values": set(),
     "report": set(),

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from cvkit.arguments import check_integer
-from cvkit.training import engine, loaders
+from cvkit.training import engine
 from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.state import TrainState
 
@@ -78,7 +78,7 @@ class Profile(Callback):
     def on_fit_start(self, state: TrainState) -> None:
         """Plans what fits into the run."""
         self.summary, self._seen = None, -1
-        total = len(state.train) * (state.epochs - state.epoch) - state.batch_index
+        total = state.batches_per_epoch * (state.epochs - state.epoch) - state.batch_index
         wait, trace = min(self.wait, total // 4), min(self.trace, total // 4)
         # the profiler's first batch is not recorded, and the run's last one has no next to end it
         timed = min(self.batches, total - wait - (trace + 2 if trace else 1))
@@ -179,7 +179,7 @@ class _Watch:
         self._depth = 0
         self._open = True
         hooks = state.engine.hooks
-        self._around(loaders, "finished", "transform", "loop")
+        self._around(state.engine.train, "finish", "transform", "loop")
         self._around(state.runtime, "place", "transfer", "transform")
         self._around(engine, "forward", "forward", "backward")
         self._around(engine, "forward_backward", "forward", "loop")
@@ -214,7 +214,7 @@ class _Watch:
         if not self._open:  # closed from inside of a hook that it stands around
             return
         state = self.state
-        over = phase == "data" and state.batch_index >= len(state.train)
+        over = phase == "data" and state.batch_index >= state.batches_per_epoch
         if phase is not None and (not state.training or over):
             phase = BETWEEN
         if self._marks and self._marks[-1][0] == phase:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from cvkit import seeding
+from cvkit.calls import answered
 from cvkit.data.datasets.arrays import in_memory
 from cvkit.data.datasets.base import Dataset, class_names, fingerprint_of, is_deterministic, numbered_alike
+from cvkit.data.datasets.columns import paired
 from cvkit.data.datasets.labels import places_of
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
 from cvkit.data.image_cache import ImageCache, estimate
@@ -24,6 +26,14 @@ from cvkit.errors import ArgumentError, unknown_name
 __all__ = ["Loader", "RawBatch"]
 
 _CACHES = ("auto", "ram", "device", None)
+_CALLED = {
+    "dataset": "data ds",
+    "batch_size": "bs batchsize",
+    "transform": "transforms preprocess augment",
+    "workers": "num_workers n_workers",
+    "start_method": "multiprocessing_context",
+    "weights": "sampler sample_weights",
+}
 _START_METHODS = ("auto", "fork", "spawn", "forkserver")
 
 
@@ -44,7 +54,8 @@ class Loader:
 
     Args:
         dataset: Anything sized and indexable whose samples are ``(image or tensor, target)``; torchvision's datasets as
-            they are.
+            they are, and map-style datasets of Hugging Face's ``datasets``, whose features say which column is the image and
+            which the target.
         batch_size: Samples to a batch; the last one of an epoch may be smaller.
         transform: A preset, or any callable on one sample's image (a torchvision transform). Without one, images of
             one size become floats from 0 to 1.
@@ -74,6 +85,7 @@ class Loader:
         DataError: ``cache="ram"`` for more than fits; a torch ``ConcatDataset`` whose parts number their classes differently.
     """
 
+    @answered(renamed=_CALLED, name="Loader")
     def __init__(
         self,
         dataset: Dataset,
@@ -92,7 +104,7 @@ class Loader:
     ) -> None:
         _check(dataset, batch_size, drop_last, workers, cache, transform, seed)
         _check_processes(timeout, start_method)
-        dataset = numbered_alike(dataset)
+        dataset = paired(numbered_alike(dataset))
         self.dataset: Any = dataset
         self.batch_size = batch_size
         self.transform = transform
