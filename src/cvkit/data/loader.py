@@ -18,13 +18,15 @@ from cvkit.data.datasets.labels import places_of
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
 from cvkit.data.image_cache import ImageCache, estimate
 from cvkit.data.order import batches_of, epoch_order
-from cvkit.data.prefetch import RawBatch, prefetched
+from cvkit.data.prefetch import Part, RawBatch, prefetched
 from cvkit.data.sample_cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
+from cvkit.data.shares import Shares, rows_of
 from cvkit.data.workers import BatchProducer, StartMethod, Threads, Workers, choose_threads, choose_workers
 from cvkit.errors import ArgumentError, unknown_name
 
 __all__ = ["Loader", "RawBatch"]
 
+_NOTHING = torch.empty(0)
 _CACHES = ("auto", "ram", "device", None)
 _CALLED = {
     "dataset": "data ds",
@@ -224,18 +226,21 @@ class Loader:
         self.epoch = epoch
         self._position = self._start = 0
 
-    def batches(self, start: int = 0, device: torch.device | None = None) -> Iterator[RawBatch]:
+    def batches(
+        self, start: int = 0, device: torch.device | None = None, share: tuple[int, int] | None = None
+    ) -> Iterator[RawBatch]:
         """Yields the batches of the current epoch before the batch stage.
 
         Args:
             start: The first batch wanted; those before it are not loaded.
             device: Where they are wanted: on a GPU they arrive one ahead; by default they stay on the host.
+            share: ``(rank, ranks)``: the rows of each batch that one of several processes takes; by default all.
 
         Raises:
             CvkitError: A sample that cannot be loaded; it is named.
         """
         self._settle(device)
-        return prefetched(self._batches(start, on_host=device is None or device.type == "cpu"), device)
+        return prefetched(self._shared(start, share, on_host=device is None or device.type == "cpu"), device)
 
     def _settle(self, device: torch.device | None) -> None:
         """Moves what is kept to the device, once it is complete, where that is wanted and there is room."""
@@ -250,30 +255,41 @@ class Loader:
                 return
         cache.move(device)
 
-    def _batches(self, start: int, *, on_host: bool) -> Iterator[RawBatch]:
-        epoch = self.epoch
-        wanted = list(enumerate(self._order(epoch)))[start:]
+    def _shared(self, start: int, share: tuple[int, int] | None, *, on_host: bool) -> Iterator[RawBatch]:
+        epoch, order = self.epoch, self._order(self.epoch)
+        if share is None:
+            loaded = self._batches(list(enumerate(order))[start:], epoch, None, on_host=on_host)
+            return (raw for raw in loaded if len(raw.images))
+        unsure = getattr(self.dataset, "on_error", "raise") == "skip"
+        shares = Shares(order, share, self.transform, unsure=unsure)
+        wanted = list(enumerate(shares.indices))[start:]
+        loaded = self._batches(wanted, epoch, shares.parts, on_host=on_host and not unsure)
+        return shares.complete(loaded, lambda indices: self._fetcher(epoch, indices))
+
+    def _batches(
+        self, wanted: list[tuple[int, Tensor]], epoch: int, parts: list[Part] | None, *, on_host: bool
+    ) -> Iterator[RawBatch]:
         held = [self._cache is not None and self._cache.holds(indices) for _, indices in wanted]
         if wanted and all(held):
             self._makers.close()  # they would only take memory from here on
         to_load = [(place, part) for (place, part), is_held in zip(wanted, held, strict=True) if not is_held]
 
         def finish(fetched: Fetched, number: int) -> tuple[Tensor, Tensor]:
-            return self.finish(RawBatch(fetched.images, fetched.targets, epoch, to_load[number][0]))
+            place = to_load[number][0]
+            part = parts[place] if parts is not None else None
+            return self.finish(RawBatch(fetched.images, fetched.targets, epoch, place, part=part))
 
         fresh = self._makers.load([(epoch, part.tolist()) for _, part in to_load], finish if on_host else None)
         for (place, indices), is_held in zip(wanted, held, strict=True):
             if is_held and self._cache is not None:
                 kept = self._cache.get(indices)
-                if kept is not None:
-                    yield RawBatch(*kept, epoch, place)
+                yield RawBatch(*(kept if kept is not None else (_NOTHING, _NOTHING)), epoch, place)
                 continue
             fetched = next(fresh)
             self.skipped.update(fetched.skipped)
             if self._cache is not None:
                 self._cache.put(fetched)
-            if fetched.indices:
-                yield RawBatch(fetched.images, fetched.targets, epoch, place, fetched.finished)
+            yield RawBatch(fetched.images, fetched.targets, epoch, place, fetched.finished)
 
     def _order(self, epoch: int) -> list[Tensor]:
         order = epoch_order(len(self.dataset), self.seed, epoch, shuffle=self.shuffle, weights=self.weights)
@@ -309,6 +325,8 @@ class Loader:
             return raw.finished
         if isinstance(self.transform, TwoStage):
             generator = torch.Generator().manual_seed(seeding.derive(self.seed, "batch", raw.epoch, raw.place))
+            if raw.part is not None:
+                return rows_of(self.transform, raw, raw.part, generator)
             return self.transform.batch(raw.images, raw.targets, generator)
         return _to_unit(raw.images), _to_unit(raw.targets) if raw.targets.ndim == raw.images.ndim else raw.targets
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from cvkit.losses import IGNORED
-from cvkit.metrics.async_scalars import WeightedSum
+from cvkit.metrics.async_scalars import WeightedSum, merged_sums
 from cvkit.metrics.core import metrics
 
 __all__ = ["Accuracy"]
@@ -76,3 +76,7 @@ class Accuracy:
         """Continues from saved counts."""
         self.running_sum.load_state_dict(state["right"])
         self.counted.load_state_dict(state["counted"])
+
+    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Becomes what has counted everything that the metrics of these states have."""
+        self.load_state_dict({name: merged_sums([state[name] for state in states]) for name in ("right", "counted")})

@@ -23,7 +23,18 @@ from torch import Tensor
 from cvkit import seeding
 from cvkit.errors import ArgumentError, CvkitError, RankError
 
-__all__ = ["World", "current", "first_of_all", "is_first", "joined", "launched", "local_share", "refuse", "wait_limit"]
+__all__ = [
+    "World",
+    "current",
+    "first_of_all",
+    "is_first",
+    "joined",
+    "launched",
+    "local_share",
+    "own_device",
+    "refuse",
+    "wait_limit",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,6 +64,15 @@ def is_first() -> bool:
 def local_share() -> int:
     """Returns how many processes share this machine: cores and memory are divided by it."""
     return max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1) if launched() > 1 else 1
+
+
+def own_device() -> torch.device:
+    """Returns the CUDA device of this process: that of its rank on this machine, where several were started."""
+    if launched() == 1:
+        return torch.device("cuda")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 def wait_limit() -> float:
@@ -90,9 +110,11 @@ class World:
         stepping: Whether a step runs in which every rank takes part: only then do layers ask for the others.
         rows: The samples of the current batch that are this rank's; 0 where a sample of another rank stands in, so that the
             rank takes part in everything.
+        weight: What this rank's part of the current batch counts for.
         total: The samples of the current batch of all ranks, where that is known beforehand.
         asked: The reason for which this rank wants the run to stop, until all ranks have agreed.
         random: The state of torch's generator outside of the steps, each of which has a seed of its own.
+        flagged: Whether a rank has asked for a stop, as all ranks know by now.
         nominal: What a full group of ``accumulate`` batches is taken to count for, on every rank the same.
     """
 
@@ -100,10 +122,13 @@ class World:
         self.rank, self.size, self.store, self.group, self._own = rank, size, store, group, own
         self.stepping = False
         self.rows = 1
+        self.weight: Tensor | float = 0
         self.total: int | None = None
         self.asked: str | None = None
         self.random: Tensor | None = None
+        self.flagged = False
         self.nominal = 0.0
+        self._flag: tuple[Tensor, Any] | None = None
         self._left = False
 
     @property
@@ -171,6 +196,21 @@ class World:
         """Seeds torch for a training batch: from (seed, epoch, batch, rank), so dropout is the same after any resume."""
         torch.manual_seed(seeding.derive(seed, "step", epoch, batch, self.rank))
 
+    def flag_arrived(self) -> bool:
+        """Returns whether a rank had asked for a stop at the batch before, and sends whether this one does now."""
+        before = False
+        if self._flag is not None:
+            self._flag[1].wait()
+            before = bool(self._flag[0][0])
+        flag = torch.tensor([self.asked is not None], dtype=torch.int32)
+        self._flag = flag, self.sum_(flag)
+        return before
+
+    def agree(self) -> str | None:
+        """Returns the reason of the first rank that has asked for a stop, on every rank; all must call it."""
+        self.flagged = False
+        return next((reason for reason in self.gather(self.asked) if reason is not None), None)
+
     def leave(self) -> None:
         """Leaves the others, once all have come to this point. May be called again."""
         if self._left:
@@ -196,7 +236,9 @@ class World:
             error.add_note(f"the other ranks could not be told: {lost}")
             return
         self.close()
-        self._wait_until(lambda: all(self._has(f"seen/{other}") or self._has(f"error/{other}") for other in self._others))
+        self._wait_until(
+            lambda: all(self._has(f"seen/{other}") or self._has(f"error/{other}") for other in self._others)
+        )
 
     def explain(self, error: BaseException) -> RankError:
         """Returns the error that names the rank which ended the run, after a connection to another was lost."""

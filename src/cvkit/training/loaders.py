@@ -22,6 +22,7 @@ from cvkit import seeding
 from cvkit.calls import warn
 from cvkit.errors import CvkitError, DataError
 from cvkit.loading import ResumableLoader, StatefulLoader
+from cvkit.training.distributed import World, current, launched
 from cvkit.training.runtime import Runtime
 from cvkit.training.torch_workers import iterate
 
@@ -237,6 +238,12 @@ class Adapter:
         """Turns a batch as :meth:`open` gives it into one as the model gets it; without a runtime it stays where it is."""
         return batch if runtime is None or runtime.device.type == "cpu" else runtime.place(batch)
 
+    # --- ranks
+
+    def part(self, batch: Any, world: World) -> tuple[int, int | None, Any]:
+        """Returns how many samples of a batch are this rank's, how many all have if that is known, and the batch."""
+        return samples_in(batch), None, batch
+
     # --- what a checkpoint keeps
 
     def state(self, *, at_end: bool = False) -> dict[str, Any] | None:
@@ -263,13 +270,28 @@ class Resumable(Adapter):
         """Returns nothing: its batches follow from epoch and place."""
 
     def _first(self) -> Any:
-        return self.loader.peek()
+        raw, ranks = self.loader.peek(), launched()
+        if raw is None or ranks == 1:
+            return raw
+        rows = -(-len(raw.images) // ranks)  # no more than fits a rank
+        return raw._replace(images=raw.images[:rows], targets=raw.targets[:rows])
+
+    def part(self, batch: Any, world: World) -> tuple[int, int | None, Any]:
+        """Returns what the loader has said of its share; where samples may be left out, the ranks tell one another."""
+        part = batch.part
+        if part.unsure:
+            counts = world.gather(part.rows)
+            part = part._replace(first=sum(counts[: world.rank]), total=sum(counts), unsure=False)
+            batch = batch._replace(part=part)
+        return part.rows, part.total, batch
 
     def open(
         self, epoch: int, start: int = 0, random: Mapping[str, Any] | None = None, device: torch.device | None = None
     ) -> Iterator[Any]:
         """Opens one epoch at its batch ``start``; nothing before it is loaded."""
         self.loader.set_epoch(epoch)
+        if (world := current()) is not None:
+            return self.loader.batches(start, device, world.share)  # type: ignore[no-any-return]
         return self.loader.batches(start, device)  # type: ignore[no-any-return]
 
     def iterate(self, device: torch.device | None = None) -> Iterator[Any]:

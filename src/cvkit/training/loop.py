@@ -15,24 +15,28 @@ from cvkit.calls import warn
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.module_state import train_mode, with_weights
-from cvkit.training import engine, run_changes, setup
+from cvkit.training import distributed, engine, run_changes, setup
 from cvkit.training.batch_checks import text_labels
 from cvkit.training.callback import Hooks
+from cvkit.training.distributed import first_of_all
 from cvkit.training.loader_checks import check_loader, used_up
 from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import inspect, warn_of
+from cvkit.training.reduction import announce, share_epoch
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
 from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
 from cvkit.training.state import FitResult, Step, TrainState
+from cvkit.training.sync_batch_norm import synchronised
 from cvkit.training.torch_workers import explain_worker_errors
 
 __all__ = ["evaluate", "fit", "preflight"]
 
 
 @answered_calls
+@distributed.joined
 def fit(
     model: nn.Module,
     train: Any,
@@ -120,7 +124,9 @@ def fit(
     """
     setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, steps_per_epoch)
     callbacks = setup.with_progress(callbacks, progress)
-    find_checkpoints(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
+    first_of_all(
+        lambda: find_checkpoints(callbacks, resume)
+    )  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
     with deterministic_kernels(deterministic):
         start = setup.start_seed(seed)
@@ -144,12 +150,14 @@ def fit(
             warn_of(inspect(state, compute, own_step=step is not None))
         state.engine.resumed = resume is not False
         with locked_directories(callbacks):
-            restore_run(state, find_checkpoints(callbacks, resume), seed)
+            restore_run(state, first_of_all(lambda: find_checkpoints(callbacks, resume)), seed)
+            announce(state, progress)
             try:
                 with (
                     explain_worker_errors(),
                     graceful(state),
                     run_changes.remembered(state),
+                    synchronised(state.model, state.engine.world),
                     hooks.running(state),
                 ):
                     _train(state, hooks, compute)
@@ -165,6 +173,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
     losses = state.engine.train_meters.losses
     state.model.zero_grad()
     restore_rng(state)
+    state.settle_stop()
     for _ in state.remaining_epochs():
         train_mode(state.model)
         state.begin_epoch()
@@ -182,6 +191,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
             hooks.batch_end(state)
             if losses.first_nonfinite is not None:
                 _report_nonfinite(state)
+            engine.settle(state)
             if state.stop_reason is not None and not state.engine.group_open:
                 break
         if state.stop_reason in SIGNALLED or (state.stop_reason and state.batch_index < state.batches_per_epoch):
@@ -190,6 +200,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
         if not _log_epoch(state, hooks, step):
             return
         hooks.epoch_end(state)
+        state.settle_stop()
 
 
 def _close_epoch(state: TrainState, hooks: Hooks) -> None:
@@ -228,6 +239,7 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     state.epochs_done = state.epoch + 1
     if state.val is not None:
         hooks.validation_end(state)
+    share_epoch(state)
     state.history.rows.append(state.logs)
     return True
 
@@ -244,6 +256,7 @@ def _validate(val: Adapter, state: TrainState, hooks: Hooks, step: Step) -> dict
                 state.batch = batch
                 engine.forward(step, batch, state)
                 hooks.validation_batch_end(state)
+                engine.settle(state)
                 if state.stop_reason in SIGNALLED:
                     return None
         if state.stop_reason in SIGNALLED:  # and the batches ended with a worker that the signal ended too
@@ -269,6 +282,7 @@ def _report_nonfinite(state: TrainState) -> None:
 
 
 @answered_calls
+@distributed.joined
 def evaluate(
     model: nn.Module,
     data: Any,

@@ -63,12 +63,13 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
 def _untouched(state: TrainState) -> Iterator[None]:
     model = state.model
     compiled, state.runtime.module = state.runtime.module, model
+    world, state.engine.world = state.engine.world, None  # each rank for itself
     modules = [one for one in (model, state.loss_fn) if isinstance(one, nn.Module)]
     try:
         with unchanged(*modules):
             yield
     finally:
-        state.runtime.module = compiled
+        state.runtime.module, state.engine.world = compiled, world
         state.training, state.engine.meters = True, state.engine.train_meters
         state.batch = state.loss = state.outputs = state.targets = None
         state.engine.train_meters.reset()

@@ -71,4 +71,6 @@ def graceful(state: TrainState) -> Iterator[None]:
         for which, held in before.items():
             signal.signal(which, held)
     if signal.SIGTERM in received:
+        if state.engine.world is not None:
+            state.engine.world.leave()
         signal.raise_signal(signal.SIGTERM)
