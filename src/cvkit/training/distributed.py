@@ -404,7 +404,16 @@ def _rendezvous(limit: datetime.timedelta) -> tuple[Any, int, int]:
     if dist.is_initialized():
         return dist.distributed_c10d._get_default_store(), dist.get_rank(), dist.get_world_size()
     if _store is None:
-        _store, _, _ = next(dist.rendezvous("env://", timeout=limit))
+        try:
+            _store, _, _ = next(dist.rendezvous("env://", timeout=limit))
+        except dist.DistError as error:
+            raise RankError(
+                "not all ranks have come together",
+                got=str(error).splitlines()[0],
+                expected=f"{os.environ['WORLD_SIZE']} ranks at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}, "
+                f"within {limit.total_seconds():.0f} seconds (CVKIT_RANK_TIMEOUT)",
+                fix="call it on every rank, and see whether the ranks can reach this address",
+            ) from error
         atexit.register(_part)
     return _store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 

@@ -72,6 +72,8 @@ def backward(loss: Tensor, weight: Tensor | float, state: Any, world: World) -> 
             world.nominal = max(float(max(world.gather(float(state.samples)))), 1.0)
         state.engine.group_size = world.nominal * state.accumulate
         state.engine.group_weight = state.engine.group_weight + state.engine.weight
+        if isinstance(weight, Tensor):  # a count over a number would be of torch's default type
+            weight = weight.to(loss.dtype)
         loss = loss * (weight / state.engine.group_size)
     if state.runtime.scaler is not None:
         loss = state.runtime.scaler.scale(loss)
