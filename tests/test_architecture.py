@@ -14,6 +14,7 @@ LEAVES = {
     "calls",
     "errors",
     "figures",
+    "machine",
     "main_guard",
     "module_state",
     "numbering",
@@ -28,6 +29,7 @@ MIDDLE = {"losses", "metrics", "serialization"}
 ALLOWED = {
     "errors": set(),
     "loading": set(),
+    "machine": set(),
     "outputs": set(),
     "plain_values": set(),
     "report": set(),

@@ -44,7 +44,9 @@ class Ranks:
         """Returns the exit codes, and where what the ranks have come to is."""
         self.count += 1
         output = self.root / f"run{self.count}"
-        self.server.stdin.write(json.dumps(request | {"ranks": ranks, "options": options, "output": str(output)}) + "\n")
+        self.server.stdin.write(
+            json.dumps(request | {"ranks": ranks, "options": options, "output": str(output)}) + "\n"
+        )
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline()), output
 

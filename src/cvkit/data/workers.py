@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from cvkit import main_guard
 from cvkit.data.fetch import Fetched, Fetcher
 from cvkit.errors import CvkitError, DataError
+from cvkit.machine import processes_here
 from cvkit.worker_signals import Shield, one_ended, starting, unheard
 
 __all__ = ["BatchProducer", "BatchRequest", "StartMethod", "Threads", "Workers", "choose_threads", "choose_workers"]
@@ -337,7 +338,8 @@ def _forks() -> bool:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(count // processes_here(), 1)
 
 
 def choose_workers(dataset: Any) -> int:

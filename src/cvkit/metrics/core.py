@@ -1,7 +1,9 @@
 """What a metric is, the registry of metrics by name, and the mean of a value.
 
 A metric is any object with ``update(outputs, targets)``, ``compute()`` and ``reset()`` (torchmetrics objects fit as they
-are). On several processes it needs ``state_dict()`` and ``merge(states)`` as well: :class:`Mean` shows both. What it computes is logged under its ``name`` (or its class's, in snake case), once for training and once for validation.
+are).
+On several processes it needs ``state_dict()`` and ``merge(states)`` as well: :class:`Mean` shows both. What it computes is
+logged under its ``name`` (or its class's, in snake case), once for training and once for validation.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import atexit
 import datetime
 import functools
 import os
-import pickle
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -30,7 +30,6 @@ __all__ = [
     "is_first",
     "joined",
     "launched",
-    "local_share",
     "own_device",
     "refuse",
     "wait_limit",
@@ -59,11 +58,6 @@ def is_first() -> bool:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
     return launched() == 1 or os.environ["RANK"] == "0"
-
-
-def local_share() -> int:
-    """Returns how many processes share this machine: cores and memory are divided by it."""
-    return max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1) if launched() > 1 else 1
 
 
 def own_device() -> torch.device:
@@ -115,6 +109,7 @@ class World:
         asked: The reason for which this rank wants the run to stop, until all ranks have agreed.
         random: The state of torch's generator outside of the steps, each of which has a seed of its own.
         flagged: Whether a rank has asked for a stop, as all ranks know by now.
+        ends_by: The signal by which this process ends after the call, as it was told to during it.
         nominal: What a full group of ``accumulate`` batches is taken to count for, on every rank the same.
     """
 
@@ -127,6 +122,7 @@ class World:
         self.asked: str | None = None
         self.random: Tensor | None = None
         self.flagged = False
+        self.ends_by: int | None = None
         self.nominal = 0.0
         self._flag: tuple[Tensor, Any] | None = None
         self._left = False
@@ -175,14 +171,22 @@ class World:
             except Exception as error:
                 failed = error
                 made[1] = f"{type(error).__name__}: {error}"
-        payload = [pickle.dumps(made) if self.first else b""]
-        dist.broadcast_object_list(payload, group_src=0, group=self.group, device=torch.device("cpu"))
+        dist.broadcast_object_list(made, group_src=0, group=self.group, device=torch.device("cpu"))
+        result, error_text = made
         if failed is not None:
             raise failed
-        result, error_text = pickle.loads(payload[0]) if not self.first else made  # noqa: S301  # from rank 0 of this run
         if error_text is not None:
             raise _failed(0, error_text)
-        return result  # type: ignore[no-any-return]
+        return cast(R, result)
+
+    def counted(self, batch: Any) -> tuple[int, int, Any]:
+        """Returns this rank's and all samples of a batch, and the batch; where samples were left out, all tell how many."""
+        part = batch.part
+        if part.unsure:
+            counts = self.gather(part.rows)
+            part = part._replace(first=sum(counts[: self.rank]), total=sum(counts), unsure=False)
+            batch = batch._replace(part=part)
+        return part.rows, part.total, batch
 
     def spread(self, tensors: list[Tensor]) -> None:
         """Gives every rank the values that rank 0 has in these tensors."""
@@ -301,6 +305,12 @@ def current() -> World | None:
     return _current
 
 
+def one_share(raw: Any) -> Any:
+    """Returns no more rows of a global batch than one rank takes; with one process all."""
+    rows = -(-len(raw.images) // launched()) if raw is not None else 0
+    return raw if raw is None or launched() == 1 else raw._replace(images=raw.images[:rows], targets=raw.targets[:rows])
+
+
 def first_of_all(make: Callable[[], R]) -> R:
     """Runs something on rank 0 alone and gives every rank what came of it; with one process it just runs."""
     return make() if _current is None else _current.from_first(make)
@@ -357,6 +367,8 @@ def _session(name: str) -> Iterator[None]:
     finally:
         _current = None
         world.close()
+        if world.ends_by is not None:
+            signal.raise_signal(world.ends_by)
 
 
 _SIGNS = ("gloo", "connection", "timed out", "nccl", "broken pipe", "processgroup", "barrier", "socket")

@@ -48,7 +48,8 @@ def shared(adapter: Adapter, world: World | None, *, validates: bool) -> Adapter
         f"{adapter.name} cannot be shared by {world.size} processes",
         got=type(loader).__name__,
         expected="a cvkit.data.Loader, or a torch DataLoader over a dataset with indices, with batches",
-        fix=f"take one of these; or, if each rank gets a part of its own as long as the others', say so: {adapter.name}.sharded = True",
+        fix="take one of these; or, if each rank gets a part of its own, as long as the others', say so: "
+        f"{adapter.name}.sharded = True",
     )
 
 

@@ -22,7 +22,7 @@ from cvkit import seeding
 from cvkit.calls import warn
 from cvkit.errors import CvkitError, DataError
 from cvkit.loading import ResumableLoader, StatefulLoader
-from cvkit.training.distributed import World, current, launched
+from cvkit.training.distributed import World, current, one_share
 from cvkit.training.runtime import Runtime
 from cvkit.training.torch_workers import iterate
 
@@ -270,20 +270,11 @@ class Resumable(Adapter):
         """Returns nothing: its batches follow from epoch and place."""
 
     def _first(self) -> Any:
-        raw, ranks = self.loader.peek(), launched()
-        if raw is None or ranks == 1:
-            return raw
-        rows = -(-len(raw.images) // ranks)  # no more than fits a rank
-        return raw._replace(images=raw.images[:rows], targets=raw.targets[:rows])
+        return one_share(self.loader.peek())
 
     def part(self, batch: Any, world: World) -> tuple[int, int | None, Any]:
         """Returns what the loader has said of its share; where samples may be left out, the ranks tell one another."""
-        part = batch.part
-        if part.unsure:
-            counts = world.gather(part.rows)
-            part = part._replace(first=sum(counts[: world.rank]), total=sum(counts), unsure=False)
-            batch = batch._replace(part=part)
-        return part.rows, part.total, batch
+        return world.counted(batch)
 
     def open(
         self, epoch: int, start: int = 0, random: Mapping[str, Any] | None = None, device: torch.device | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from cvkit.module_state import train_mode, with_weights
 from cvkit.training import distributed, engine, run_changes, setup
 from cvkit.training.batch_checks import text_labels
 from cvkit.training.callback import Hooks
-from cvkit.training.distributed import first_of_all
 from cvkit.training.loader_checks import check_loader, used_up
 from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import DEFAULT_LR
@@ -124,9 +124,7 @@ def fit(
     """
     setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, steps_per_epoch)
     callbacks = setup.with_progress(callbacks, progress)
-    first_of_all(
-        lambda: find_checkpoints(callbacks, resume)
-    )  # whether there is anything to be said against it, before anything is touched
+    find_checkpoints(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
     with deterministic_kernels(deterministic):
         start = setup.start_seed(seed)
@@ -150,22 +148,29 @@ def fit(
             warn_of(inspect(state, compute, own_step=step is not None))
         state.engine.resumed = resume is not False
         with locked_directories(callbacks):
-            restore_run(state, first_of_all(lambda: find_checkpoints(callbacks, resume)), seed)
+            restore_run(state, find_checkpoints(callbacks, resume), seed)
             announce(state, progress)
             try:
-                with (
-                    explain_worker_errors(),
-                    graceful(state),
-                    run_changes.remembered(state),
-                    synchronised(state.model, state.engine.world),
-                    hooks.running(state),
-                ):
+                with _running(state, hooks):
                     _train(state, hooks, compute)
             finally:  # whoever trains with this loader next gets epochs that it has not served
                 state.engine.train.close()
                 state.engine.train.move_to_epoch(state.engine.first_epoch + state.epochs_begun)
     state.model.eval()
     return setup.result(state)
+
+
+@contextmanager
+def _running(state: TrainState, hooks: Hooks) -> Iterator[None]:
+    """What holds while a run trains: signals ask for a stop, batch norm is that of all ranks, callbacks run."""
+    with (
+        explain_worker_errors(),
+        graceful(state),
+        run_changes.remembered(state),
+        synchronised(state.model, state.engine.world),
+        hooks.running(state),
+    ):
+        yield
 
 
 def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
@@ -321,7 +326,7 @@ def evaluate(
     state.epoch = state.engine.first_epoch
     modes = [(module, module.training) for module in state.model.modules()]
     try:
-        with batches.kept():
+        with batches.kept(), synchronised(state.model, state.engine.world):
             values = _validate(batches, state, Hooks(()), step or setup.usual_step(state))
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:  # the loss on labels that are text
         if step is None and (found := text_labels("data", data, state.batch)) is not None:

@@ -28,6 +28,11 @@ def find_checkpoints(callbacks: Sequence[Any], resume: bool | str | Path) -> lis
         ArgumentError: ``resume=True`` without such a callback.
         CheckpointError: A new run in a directory that holds one, or a path that is not there.
     """
+    return first_of_all(lambda: _find(callbacks, resume))
+
+
+def _find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
+    """Finds them on rank 0, whose files count."""
     stores = [files for callback in callbacks if (files := ask(callback, "checkpoints")()) is not None]
     held = [path for files in stores for path in files]
     if resume is True:

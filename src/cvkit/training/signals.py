@@ -72,5 +72,6 @@ def graceful(state: TrainState) -> Iterator[None]:
             signal.signal(which, held)
     if signal.SIGTERM in received:
         if state.engine.world is not None:
-            state.engine.world.leave()
-        signal.raise_signal(signal.SIGTERM)
+            state.engine.world.ends_by = signal.SIGTERM  # once the other ranks have what they need of this one
+        else:
+            signal.raise_signal(signal.SIGTERM)

@@ -1,6 +1,6 @@
 """Trains by the options that are given, on as many ranks as started it, and writes what every rank has come to.
 
-    program.py OUTPUT OPTIONS_AS_JSON
+program.py OUTPUT OPTIONS_AS_JSON
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Act(cvkit.Callback):
         self.rank, self.step, self.what = rank, step, what
 
     def on_batch_end(self, state):
-        if RANK != self.rank or state.step != self.step:
+        if self.rank != RANK or state.step != self.step:
             return
         if self.what == "stop":
             state.request_stop("enough")

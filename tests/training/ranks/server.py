@@ -13,8 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-import cvkit  # noqa: F401  # once, for all ranks of all requests
-import cvkit.callbacks
+import cvkit.callbacks  # noqa: F401  # once, for all ranks of all requests
 
 PROGRAM = Path(__file__).parent / "program.py"
 
