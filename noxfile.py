@@ -1,4 +1,4 @@
-"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``links``."""
+"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``ranks``, ``links``."""
 
 import tempfile
 from pathlib import Path
@@ -39,6 +39,14 @@ def kills(session: nox.Session) -> None:
     session.install(".", *_group("test"))
     only = ["-m", "slow", "tests/training/test_kills.py"]
     session.run("python", "-m", "pytest", *only, *(session.posargs or ["-n", "2"]), env=ONE_THREAD)
+
+
+@nox.session
+def ranks(session: nox.Session) -> None:
+    """Trains on two, three and four processes and compares with one; takes some minutes."""
+    session.install(".", *_group("test"))
+    only = ["-m", "slow", "tests/training/test_distributed.py"]
+    session.run("python", "-m", "pytest", *only, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

@@ -27,7 +27,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 def free_memory() -> int | None:
     """Returns the bytes of memory that are free or can be freed, or ``None`` where the system does not say.
 
-    Processes that share this machine get equal parts of it. In a container it is what its own limit leaves, where that is less than what the machine has.
+    Processes of one run on this machine get equal parts of it.
+    In a container it is what its own limit leaves, where that is less than what the machine has.
     """
     known = [size for size in (_of_machine(), _of_container(_CGROUP)) if size is not None]
     return min(known) // processes_here() if known else None

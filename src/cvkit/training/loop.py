@@ -278,6 +278,8 @@ def _report_nonfinite(state: TrainState) -> None:
     if first is None or state.engine.reported:
         return
     state.engine.reported = True
+    if not distributed.is_first():  # all ranks know it; one says it
+        return
     step = state.epoch * state.steps_per_epoch + first // state.accumulate + 1
     warn(
         f"the training loss is not finite in epoch {state.epoch + 1}, batch {first + 1} (step {step}). This is said once a "

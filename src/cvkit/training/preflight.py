@@ -14,6 +14,7 @@ from cvkit.errors import CvkitError, PreflightError
 from cvkit.module_state import train_mode, unchanged
 from cvkit.training import engine
 from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
+from cvkit.training.distributed import is_first
 from cvkit.training.state import Step, TrainState
 
 __all__ = ["inspect", "warn_of"]
@@ -231,7 +232,7 @@ def _surplus(state: TrainState) -> list[str]:
 
 def warn_of(notes: list[str]) -> None:
     """Warns of each note."""
-    for note in notes:
+    for note in notes if is_first() else ():
         calls.warn(note)
 
 

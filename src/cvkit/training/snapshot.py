@@ -201,7 +201,7 @@ def _restore_callbacks(state: TrainState, saved: Mapping[str, Any], changes: Cha
         return
     rates = [key for groups in state.engine.options for group in groups for key in group if key in changes.parts]
     left = state.engine.hooks.load_state_dict(saved["callbacks"], lambda key: [*changes.of(key), *rates])
-    for key in left if not {"callbacks", "schedule"} & changes.parts else ():
+    for key in left if is_first() and not {"callbacks", "schedule"} & changes.parts else ():
         warn(f"{source} holds the state of a callback {key!r} that this run does not have")
 
 

@@ -68,8 +68,9 @@ def loaders(options):
     kind = options.get("data", "own")
     if kind != "own":
         sets = [TensorDataset(images[part] / 255, targets[part]) for part in (slice(samples), slice(samples, None))]
-        sampler = DistributedSampler(sets[0]) if kind == "sampler" else None
-        per = batch // int(os.environ.get("WORLD_SIZE", "1")) if sampler else batch
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        sampler = DistributedSampler(sets[0], size, RANK) if kind == "sampler" else None
+        per = batch // size if sampler else batch
         return DataLoader(sets[0], per, shuffle=sampler is None, sampler=sampler), DataLoader(sets[1], 4)
     mixed = {"mixup": 0.4, "cutmix": 0.7, "num_classes": 3, "erase": 0.5} if options.get("mixup") else {}
     train = cvkit.transforms.digits_train(8, padding=1, **mixed)
