@@ -119,7 +119,7 @@ def test_several_ranks_come_to_what_one_process_comes_to(ranks, count, options):
 
 @slow
 @pytest.mark.parametrize(
-    ("count", "left", "accumulate", "feature"), itertools.product((2, 3, 4), (0, 1, 3), (1, 3), FEATURES)
+    ("count", "left", "accumulate", "feature"), list(itertools.product((2, 3, 4), (0, 1, 3), (1, 3), FEATURES))
 )
 def test_the_table(ranks, count, left, accumulate, feature):
     options = FEATURES[feature] | {"samples": 24 + left, "accumulate": accumulate}

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, rendezvous
 
 from cvkit import seeding
 from cvkit.errors import ArgumentError, CvkitError, RankError
@@ -392,13 +393,13 @@ def _join(name: str) -> World:
     limit = datetime.timedelta(seconds=wait_limit())
     root, rank, size = _rendezvous(limit)
     _await_all(root, rank, size, name)
-    store = dist.PrefixStore(f"cvkit/{_calls}/talk", root)
+    store = PrefixStore(f"cvkit/{_calls}/talk", root)
     if dist.is_initialized():  # the script's own
         group = dist.new_group(backend=_backend(), timeout=limit)
         return World(rank, size, store, group, own=False)
     dist.init_process_group(
         _backend(),
-        store=dist.PrefixStore(f"cvkit/{_calls}/group", root),
+        store=PrefixStore(f"cvkit/{_calls}/group", root),
         rank=rank,
         world_size=size,
         timeout=limit,
@@ -417,7 +418,7 @@ def _rendezvous(limit: datetime.timedelta) -> tuple[Any, int, int]:
         return dist.distributed_c10d._get_default_store(), dist.get_rank(), dist.get_world_size()
     if _store is None:
         try:
-            _store, _, _ = next(dist.rendezvous("env://", timeout=limit))
+            _store, _, _ = next(rendezvous("env://", timeout=limit))
         except dist.DistError as error:
             raise RankError(
                 "not all ranks have come together",

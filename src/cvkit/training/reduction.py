@@ -102,7 +102,7 @@ def reduce_gradients(parameters: Sequence[Tensor], world: World) -> None:
         flying.append((bucket, parts, flat, world.sum_(flat)))
     for bucket, parts, flat, work in flying:
         work.wait()
-        sums = flat[: -len(bucket)].split([part.numel() for part in parts])
+        sums = torch.split(flat[: -len(bucket)], [part.numel() for part in parts])
         torch._foreach_copy_(parts, [one.view(part.shape) for one, part in zip(sums, parts, strict=True)])
         for place, (one, part) in enumerate(zip(bucket, parts, strict=True)):
             if one.grad is None and bool(flat[place - len(bucket)] > 0):  # asked only where this rank has none

@@ -31,7 +31,7 @@ def synchronised(model: nn.Module, world: World | None) -> Iterator[None]:
     layers = batch_norms(model) if world is not None else []
     try:
         for layer in layers:
-            layer.forward = _forward_of(layer, world)  # type: ignore[method-assign]
+            layer.forward = _forward_of(layer, world)  # type: ignore[method-assign, assignment]
         yield
     finally:
         for layer in layers:
@@ -71,7 +71,7 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Any, bias: Any, eps: float, world: World) -> Any:  # type: ignore[override]
+    def forward(ctx: Any, inputs: Tensor, weight: Any, bias: Any, eps: float, world: World) -> Any:
         values = inputs.float() if inputs.dtype in (torch.float16, torch.bfloat16) else inputs
         dims = [0, *range(2, inputs.ndim)]
         count = inputs.numel() // inputs.shape[1] if world.rows else 0
@@ -88,7 +88,7 @@ class _Normalise(torch.autograd.Function):
         return made.to(inputs.dtype), mean, variance, total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
         normal, weight, inverse, total = ctx.saved_tensors
         gradient = gradient.to(normal.dtype)
         of_bias, of_weight = gradient.sum(ctx.dims), (gradient * normal).sum(ctx.dims)
