@@ -1,0 +1,144 @@
+"""The reference: a page for each module with its names in groups, and from there a page for each name.
+
+The groups are written here. A public name that is in no group stands under "More", so that none is ever missing.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1]
+PAGES = DOCS / "reference" / "generated"
+EXAMPLES = DOCS.parent / "examples"
+PATTERN = re.compile(r"   [\w./]+\*")
+"""An entry of a table of contents that leaves room for pages which may not be there."""
+
+GROUPS = {
+    "cvkit": {
+        "Train": ["fit", "evaluate", "preflight", "find_lr"],
+        "Predict": ["load", "predict", "Predictor", "Prediction", "Predictions"],
+        "What a run returns": ["FitResult", "History", "LRCurve"],
+        "Extend a run": ["Callback", "TrainState", "Runtime"],
+        "Save and load": ["save_checkpoint", "load_checkpoint", "save_weights", "load_weights"],
+    },
+    "cvkit.data": {
+        "Start here": ["from_folder", "FolderData", "write_shapes"],
+        "Datasets": ["FolderDataset", "ParallelDataset", "FilenameDataset", "TableDataset", "ArrayDataset"],
+        "Combine and check": ["split", "concat", "Subset", "JoinedDataset", "Verification", "decode"],
+        "Load batches": ["Loader", "RawBatch", "Dataset"],
+    },
+    "cvkit.transforms": {
+        "Classification": ["classification_train", "classification_eval", "small_image_train", "small_image_eval"],
+        "Other tasks": ["digits_train", "digits_eval", "segmentation_train", "segmentation_eval", "denoise"],
+        "Pretrained weights": ["from_weights"],
+        "Custom transforms": ["Transform", "Frame", "Framed"],
+    },
+    "cvkit.models": {
+        "Build": ["create", "names", "register", "from_config"],
+        "Change": ["replace_head", "append_head", "adapt_input"],
+        "Freeze": ["freeze", "unfreeze", "find_blocks", "param_groups"],
+        "Look": ["summary", "Summary", "Layer"],
+    },
+    "cvkit.callbacks": {
+        "Save and stop": ["Checkpoint", "EarlyStopping", "StopOnNaN", "Timer"],
+        "Change the training": ["EMA", "LRSchedule", "GradualUnfreezing"],
+        "Watch": ["TensorBoard", "CSVLogger", "GradientNorm", "Profile", "Progress"],
+    },
+    "cvkit.metrics": {"Metrics": ["Accuracy", "Dice", "IoU", "Mean", "Metric"]},
+    "cvkit.plots": {
+        "The data": ["show_batch", "show_masks"],
+        "The run": ["plot_history"],
+        "The predictions": ["show_predictions", "top_losses", "confusion_matrix"],
+    },
+    "cvkit.export": {"Export": ["write", "read_metadata", "check_path"]},
+}
+
+
+def modules():
+    """Every public module, the package itself first."""
+    import cvkit
+
+    found = [name for name in cvkit.__all__ if inspect.ismodule(getattr(cvkit, name))]
+    ordered = [name.partition(".")[2] for name in GROUPS if "." in name]
+    return ["cvkit", *(f"cvkit.{one}" for one in sorted(found, key=lambda one: (one not in ordered, one)))]
+
+
+def public_names(module):
+    """The public names of a module that are no modules themselves."""
+    there = importlib.import_module(module)
+    return [one for one in there.__all__ if not inspect.ismodule(getattr(there, one))]
+
+
+def groups(module):
+    """The names of a module by group; every public name is in exactly one."""
+    left = public_names(module)
+    found = {}
+    for title, names in GROUPS.get(module, {}).items():
+        found[title] = [one for one in names if one in left]
+        left = [one for one in left if one not in names]
+    if left:
+        found["More" if found else "Names"] = left
+    return {title: names for title, names in found.items() if names}
+
+
+def page(module):
+    """The text of a module's page."""
+    lines = [module, "=" * len(module), "", f".. automodule:: {module}", ""]
+    for title, names in groups(module).items():
+        lines += [title, "-" * len(title), "", f".. currentmodule:: {module}", ""]
+        lines += [".. autosummary::", "   :toctree: .", "   :nosignatures:", "", *(f"   {one}" for one in names), ""]
+    return "\n".join(lines)
+
+
+def write():
+    """Writes the pages of the modules; those of the names are written by autosummary."""
+    PAGES.mkdir(parents=True, exist_ok=True)
+    for module in modules():
+        path, text = PAGES / f"{module}.rst", page(module)
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+
+
+def used_names(source):
+    """The full names of what a script uses of cvkit's."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cvkit":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("cvkit."):
+            yield ast.unparse(node)
+
+
+def examples_by_name():
+    """The examples that use a name, by the name."""
+    found = {}
+    for path in sorted(EXAMPLES.glob("*.py")):
+        for name in set(used_names(path.read_text("utf-8"))):
+            found.setdefault(name, []).append(path.stem)
+    return found
+
+
+def setup(app):
+    by_name = examples_by_name()
+
+    def add_examples(app, what, name, obj, options, lines):
+        if what in ("function", "class") and by_name.get(name):
+            links = ", ".join(f":ref:`example-{one}`" for one in by_name[name])
+            lines += ["", ".. rubric:: Examples that use it", "", links, ""]
+
+    def plain_default(app, what, name, obj, options, signature, returns):
+        return (signature and signature.replace("= DEFAULT_LR", "= 1e-3"), returns)
+
+    def drop_empty_patterns(app, docname, source):
+        """Takes patterns out of tables of contents that match no page yet."""
+        here = (DOCS / docname).parent
+        lines = source[0].split("\n")
+        kept = [one for one in lines if not PATTERN.fullmatch(one) or list(here.glob(f"{one.strip()}.rst"))]
+        source[0] = "\n".join(kept)
+
+    app.connect("source-read", drop_empty_patterns)
+    app.connect("autodoc-process-docstring", add_examples, priority=900)  # after napoleon
+    app.connect("autodoc-process-signature", plain_default)
+    return {"parallel_read_safe": True}
