@@ -82,7 +82,6 @@ html_theme_options = {
     "check_switcher": False,
     "show_version_warning_banner": False,
     "navigation_with_keys": False,
-    "show_nav_level": 2,
     "secondary_sidebar_items": ["page-toc"],
     "search_bar_text": "Search, for example: out of memory",
     "icon_links": [

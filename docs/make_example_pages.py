@@ -1,9 +1,9 @@
-"""Makes the pages of the examples: ``python docs/make_example_pages.py``, or with names to run only those.
+"""Makes the pages of the examples: ``python docs/make_example_pages.py``, with names to run only those, or with ``--pages`` to run none.
 
 Each example is run in an empty directory, as a reader would run it. What it prints goes into
-``docs/examples/<name>.txt``, its image into ``docs/_static/examples/<name>.png``; both are committed. The pages are
-written of these, of the example's docstring and of its source; a test compares them with what is committed, so that a
-page can never tell of another script.
+``docs/examples/<name>.txt``, its image into ``docs/_static/examples/<name>.png``, its running time into
+``docs/examples/seconds.json``; all are committed. The pages are made from these, from the example's docstring and from its
+source. A test compares them with what is committed, so that a page always shows the script as it is.
 """
 
 import ast
@@ -157,7 +157,7 @@ def main() -> None:
     for folder in (PAGES, IMAGES):
         folder.mkdir(parents=True, exist_ok=True)
     took = json.loads(SECONDS.read_text("utf-8")) if SECONDS.is_file() else {}
-    for name in sys.argv[1:] or names():
+    for name in [] if sys.argv[1:] == ["--pages"] else sys.argv[1:] or names():
         took[name] = round(record(name), 1)
         print(f"{name}: {took[name]} s", flush=True)
         SECONDS.write_text(json.dumps(dict(sorted(took.items())), indent=1) + "\n", "utf-8")
