@@ -1,4 +1,6 @@
-"""Makes the pages of the examples: ``python docs/make_example_pages.py``, with names to run only those, or with ``--pages`` to run none.
+"""Makes the pages of the examples: ``python docs/make_example_pages.py``.
+
+Give names to run only those, or ``--pages`` to run none.
 
 Each example is run in an empty directory, as a reader would run it. What it prints goes into
 ``docs/examples/<name>.txt``, its image into ``docs/_static/examples/<name>.png``, its running time into
@@ -82,11 +84,11 @@ def seconds(name: str) -> str:
 
 
 def card(name: str) -> list[str]:
-    """What the gallery shows of an example: its image, its title, a sentence and its running time."""
-    title, rest = docstring(name)
+    """What the gallery shows of an example: its image, its title, one sentence and its running time."""
+    _, rest = docstring(name)
     sentence = " ".join(rest.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".")
     lines = [".. container:: card", "", f"   .. image:: /_static/examples/thumbnails/{name}.png", "      :alt:", ""]
-    lines += [f"   :doc:`{title} <{name}>`", "", f"   {sentence}.", "", f"   *{seconds(name)}*", ""]
+    lines += [f"   :doc:`{name}`", "", f"   {sentence}.", "", f"   *{seconds(name)}*", ""]
     return [f"   {line}" if line else "" for line in lines]
 
 

@@ -111,10 +111,19 @@ def test_the_reference_has_every_public_name_once(reference):
 
 def test_the_reference_has_every_module_and_begins_with_fit(reference):
     index = (DOCS / "reference" / "index.rst").read_text("utf-8")
-    for module in reference["modules"]():
-        assert f"   generated/{module}\n" in index, f"docs/reference/index.rst lacks {module}"
+    assert [f"   generated/{module}" for module in reference["modules"]()] == [
+        line for line in reference["filled"](index, DOCS / "reference").splitlines() if "generated/" in line
+    ]
+    assert "cvkit.data" in reference["modules"]()
     assert reference["groups"]("cvkit")["Train"][0] == "fit"
     assert index.index("\n   fit\n") < index.index("\n   load\n")
+
+
+def test_a_table_of_contents_takes_up_new_pages(reference, tmp_path):
+    for name in ("index", "listed", "new", "shards"):
+        (tmp_path / f"{name}.rst").touch()
+    text = ".. toctree::\n\n   listed\n   shard*\n   absent*\n   *\n"
+    assert reference["filled"](text, tmp_path) == ".. toctree::\n\n   listed\n   shards\n   new\n"
 
 
 def test_a_group_of_the_reference_names_what_is_there(reference):
@@ -152,10 +161,13 @@ def test_troubleshooting_quotes_messages_that_are_raised():
         assert message in source, f"docs/help/troubleshooting.rst quotes {message!r}, which nothing raises"
 
 
-def test_every_page_is_in_a_table_of_contents():
+def test_every_page_is_in_a_table_of_contents(reference):
+    filled = reference["filled"]
     listed = set()
     for page in PAGES:
-        for entry in re.findall(r"^   (?:.*<)?([\w./*-]+)>?$", page.read_text("utf-8"), re.MULTILINE):
+        for entry in re.findall(
+            r"^   (?:.*<)?([\w./*-]+)>?$", filled(page.read_text("utf-8"), page.parent), re.MULTILINE
+        ):
             listed |= {found.resolve() for found in page.parent.glob(f"{entry}.rst")} if "/" not in entry[:1] else set()
     assert [page.name for page in PAGES if page.resolve() not in listed and page != DOCS / "index.rst"] == []
 

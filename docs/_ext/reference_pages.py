@@ -4,6 +4,7 @@ The groups are written here. A public name that is in no group stands under "Mor
 """
 
 import ast
+import fnmatch
 import importlib
 import inspect
 import re
@@ -12,8 +13,11 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1]
 PAGES = DOCS / "reference" / "generated"
 EXAMPLES = DOCS.parent / "examples"
+MODULES, REST = "   MODULES", "   *"
+"""Entries of a table of contents: the pages of all modules; every page of the folder that the page does not list."""
+
 PATTERN = re.compile(r"   [\w./]+\*")
-"""An entry of a table of contents that leaves room for pages which may not be there."""
+"""An entry that matches the pages which begin like this, if there are any."""
 
 GROUPS = {
     "cvkit": {
@@ -101,6 +105,26 @@ def write():
             path.write_text(text, "utf-8")
 
 
+def filled(text, folder):
+    """A page with the open entries of its tables of contents written out."""
+    lines = []
+    for line in text.split("\n"):
+        if line == MODULES:
+            lines += [f"   generated/{module}" for module in modules()]
+        elif line == REST:
+            there = sorted(path.stem for path in folder.glob("*.rst"))
+            patterns = [one.strip() for one in text.split("\n") if PATTERN.fullmatch(one)]
+            for name in there:
+                taken = f"\n   {name}\n" in text or any(fnmatch.fnmatch(name, one) for one in patterns)
+                lines += [] if taken or name == "index" else [f"   {name}"]
+        elif PATTERN.fullmatch(line):
+            found = sorted(folder.glob(f"{line.strip()}.rst"))
+            lines += [f"{line[: line.rindex('/') + 1] if '/' in line else '   '}{path.stem}" for path in found]
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
 def used_names(source):
     """The full names of what a script uses of cvkit's."""
     tree = ast.parse(source)
@@ -131,14 +155,11 @@ def setup(app):
     def plain_default(app, what, name, obj, options, signature, returns):
         return (signature and signature.replace("= DEFAULT_LR", "= 1e-3"), returns)
 
-    def drop_empty_patterns(app, docname, source):
-        """Takes patterns out of tables of contents that match no page yet."""
-        here = (DOCS / docname).parent
-        lines = source[0].split("\n")
-        kept = [one for one in lines if not PATTERN.fullmatch(one) or list(here.glob(f"{one.strip()}.rst"))]
-        source[0] = "\n".join(kept)
+    def fill_tables(app, docname, source):
+        """Writes out the entries of a table of contents that leave room for pages which may not be there."""
+        source[0] = filled(source[0], (DOCS / docname).parent)
 
-    app.connect("source-read", drop_empty_patterns)
+    app.connect("source-read", fill_tables)
     app.connect("autodoc-process-docstring", add_examples, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", plain_default)
     return {"parallel_read_safe": True}
