@@ -47,12 +47,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-autodoc_type_aliases = {  # these names have their own entries in reference/types.rst
-    "Step": "cvkit.training.state.Step",
-    "LossFunction": "cvkit.losses.LossFunction",
-    "Precision": "cvkit.training.runtime.Precision",
-    "Task": "cvkit.outputs.Task",
-}
 autosummary_generate = True
 autosummary_imported_members = False
 python_use_unqualified_type_names = True

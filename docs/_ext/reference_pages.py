@@ -13,6 +13,14 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1]
 PAGES = DOCS / "reference" / "generated"
 EXAMPLES = DOCS.parent / "examples"
+ALIASES = {
+    "Step": "cvkit.training.state.Step",
+    "LossFunction": "cvkit.losses.LossFunction",
+    "Precision": "cvkit.training.runtime.Precision",
+    "Task": "cvkit.outputs.Task",
+}
+"""Types that signatures name without their module, and their entries in reference/types.rst."""
+
 MODULES, REST = "   MODULES", "   *"
 """Entries of a table of contents: the pages of all modules; every page of the folder that the page does not list."""
 
@@ -66,7 +74,10 @@ def modules():
 
     found = [name for name in cvkit.__all__ if inspect.ismodule(getattr(cvkit, name))]
     ordered = [name.partition(".")[2] for name in GROUPS if "." in name]
-    return ["cvkit", *(f"cvkit.{one}" for one in sorted(found, key=lambda one: (one not in ordered, one)))]
+    return [
+        "cvkit",
+        *(f"cvkit.{one}" for one in sorted(found, key=lambda one: (ordered.index(one) if one in ordered else 99, one))),
+    ]
 
 
 def public_names(module):
@@ -159,6 +170,16 @@ def setup(app):
         """Writes out the entries of a table of contents that leave room for pages which may not be there."""
         source[0] = filled(source[0], (DOCS / docname).parent)
 
+    def link_alias(app, env, node, contnode):
+        """Links the name of a type in a signature to its entry."""
+        if node.get("refdomain") == "py" and node["reftarget"] in ALIASES:
+            python = env.domains.python_domain
+            return python.resolve_xref(
+                env, node["refdoc"], app.builder, "obj", ALIASES[node["reftarget"]], node, contnode
+            )
+        return None
+
+    app.connect("missing-reference", link_alias)
     app.connect("source-read", fill_tables)
     app.connect("autodoc-process-docstring", add_examples, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", plain_default)
