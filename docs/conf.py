@@ -31,6 +31,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "_templates", "README.md"]
 templates_path = ["_templates"]
+locale_dirs = ["locale"]
+gettext_compact = False
 
 if os.environ.get("CVKIT_DOCS_ONLINE"):  # types of other libraries become links to their pages
     extensions.append("sphinx.ext.intersphinx")
@@ -69,6 +71,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "cvkit"
 html_static_path = ["_static"]
 html_css_files = ["cvkit.css"]
+html_js_files = ["cvkit.js"]
 html_favicon = "_static/logo/cvkit.svg"
 html_show_sourcelink = False
 html_sidebars = {"index": [], "search": []}

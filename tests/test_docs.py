@@ -180,3 +180,26 @@ def test_pages_stand_in_the_words_of_the_field():
             *("do not know of pyplot", "bears one epoch more", "in one folder a class", "of one's own", "data set"),
         ]:
             assert odd.lower() not in text.lower(), f"{page.name}: {odd}"
+
+
+# --- translations
+
+
+def test_no_translation_is_older_than_its_page():
+    tool = runpy.run_path(str(DOCS / "update_translations.py"))
+    pairs = list(tool["translations"]())
+    assert [page.relative_to(DOCS).as_posix() for _, page in pairs] == [
+        "help/troubleshooting.rst",
+        "quickstart.rst",
+        "tutorial.rst",
+    ]
+    old = [str(path.relative_to(DOCS)) for path, page in pairs if tool["noted"](path) != tool["digest"](page)]
+    assert old == [], "their pages have changed: python docs/update_translations.py, then translate what it prints"
+
+
+def test_a_translation_that_is_older_is_noticed(tmp_path):
+    tool = runpy.run_path(str(DOCS / "update_translations.py"))
+    path, page = next(iter(tool["translations"]()))
+    changed = tmp_path / page.name
+    changed.write_text(page.read_text("utf-8") + "\nOne more sentence.\n", "utf-8")
+    assert tool["noted"](path) == tool["digest"](page) != tool["digest"](changed)
