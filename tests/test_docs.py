@@ -99,6 +99,16 @@ def test_the_charts_are_drawn_from_what_is_recorded():
     assert there == charts
 
 
+def test_the_recording_shows_a_run_that_is_killed_and_continues():
+    text = (DOCS / "_static" / "recordings" / "resume.svg").read_text("utf-8")
+    lines = re.findall(r"<text [^>]*>([^<]*)</text>", text)
+    killed = next(place for place, line in enumerate(lines) if "kill -9" in line)
+    epochs = [int(found[1]) for line in lines if (found := re.match(r"epoch (\d)/6 ", line))]
+    assert epochs == [1, 2, 3, 4, 5, 6]
+    assert lines[killed - 1].startswith("epoch 3/6")
+    assert lines[killed + 2].startswith("continuing in epoch 4 of 6")
+
+
 # --- the reference
 
 
