@@ -9,6 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "cvkit"
 
 LEAVES = {
+    "loading",
     "arguments",
     "calls",
     "errors",
@@ -21,14 +22,17 @@ LEAVES = {
     "plain_values",
     "registry",
     "seeding",
+    "streams",
     "worker_signals",
 }
 MIDDLE = {"losses", "metrics", "serialization"}
 ALLOWED = {
     "errors": set(),
+    "loading": set(),
     "outputs": set(),
     "plain_values": set(),
     "report": set(),
+    "streams": set(),
     "worker_signals": set(),
     "arguments": {"errors"},
     "calls": {"errors"},
@@ -48,6 +52,8 @@ ALLOWED = {
     "training": MIDDLE | LEAVES,
     "callbacks": {"training"} | MIDDLE | LEAVES,
     "export": LEAVES,
+    "integrations": {"data", "models", "training"} | MIDDLE | LEAVES,
+    "recipes": LEAVES,
     "inference": {"data", "transforms", "models", "training", "export"} | MIDDLE | LEAVES,
     "plots": {"data", "transforms", "models", "training", "inference"} | MIDDLE | LEAVES,
 }
@@ -56,10 +62,12 @@ ALLOWED = {
 OPTIONAL = {
     "matplotlib",
     "simplejpeg",
+    "fsspec",
     "onnx",
     "onnxruntime",
     "onnxscript",
     "timm",
+    "pytorch_optimizer",
     "torchmetrics",
     "safetensors",
     "tensorboard",

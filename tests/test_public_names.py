@@ -10,7 +10,7 @@ import pytest
 
 import cvkit
 
-MODULES = ["callbacks", "data", "errors", "export", "metrics", "models", "plots", "transforms"]
+MODULES = ["callbacks", "data", "errors", "export", "metrics", "models", "plots", "recipes", "transforms"]
 PINNED = {
     "cvkit": [
         *(
@@ -24,7 +24,18 @@ PINNED = {
             "Runtime",
             "TrainState",
         ),
-        *("evaluate", "find_lr", "fit", "load", "load_checkpoint", "predict", "preflight", "save_checkpoint", *MODULES),
+        *(
+            "evaluate",
+            "find_batch_size",
+            "find_lr",
+            "fit",
+            "load",
+            "load_checkpoint",
+            "predict",
+            "preflight",
+            "save_checkpoint",
+            *MODULES,
+        ),
     ],
     "cvkit.callbacks": [
         *("CSVLogger", "Checkpoint", "EarlyStopping", "GradientNorm", "GradualUnfreezing", "LRSchedule"),
@@ -36,11 +47,12 @@ PINNED = {
     "cvkit.metrics": ["Accuracy", "Mean", "Metric"],
     "cvkit.models": [
         *("adapt_input", "append_head", "create", "find_blocks", "freeze", "from_config", "names", "param_groups"),
-        *("register", "replace_head", "summary", "unfreeze"),
+        *("checkpoint_blocks", "register", "replace_head", "summary", "unfreeze"),
     ],
     "cvkit.plots": [
         *("confusion_matrix", "plot_history", "show_batch", "show_masks", "show_predictions", "top_losses"),
     ],
+    "cvkit.recipes": ["Recipe", "get", "names"],
     "cvkit.transforms": [
         *("Transform", "classification_eval", "classification_train", "digits_eval", "digits_train"),
         *("small_image_eval", "small_image_train"),
@@ -139,10 +151,12 @@ def test_the_signature_of_fit_is_pinned():
         "train": inspect.Parameter.empty,
         "val": None,
         "epochs": inspect.Parameter.empty,
+        "max_steps": None,
         "loss": "cross_entropy",
         "optimizer": "adamw",
         "lr": 1e-3,
         "schedule": None,
+        "warmup": 0,
         "metrics": None,
         "callbacks": (),
         "step": None,
@@ -157,6 +171,8 @@ def test_the_signature_of_fit_is_pinned():
         "progress": True,
         "preflight": True,
         "override": (),
+        "steps_per_epoch": None,
+        "dry_run": False,
     }
     assert list(parameters) == list(defaults)
 

@@ -29,16 +29,26 @@ PATTERN = re.compile(r"   [\w./]+\*")
 
 GROUPS = {
     "cvkit": {
-        "Train": ["fit", "evaluate", "preflight", "find_lr"],
+        "Train": ["fit", "evaluate", "preflight", "find_lr", "find_batch_size"],
         "Predict": ["load", "predict", "Predictor", "Prediction", "Predictions"],
         "What a run returns": ["FitResult", "History", "LRCurve"],
-        "Extend a run": ["Callback", "TrainState", "Runtime"],
+        "Extend a run": ["Callback", "TrainState", "Runtime", "register_loss"],
         "Save and load": ["save_checkpoint", "load_checkpoint", "save_weights", "load_weights"],
     },
     "cvkit.data": {
         "Start here": ["from_folder", "FolderData", "write_shapes"],
-        "Datasets": ["FolderDataset", "ParallelDataset", "FilenameDataset", "TableDataset", "ArrayDataset"],
-        "Combine and check": ["split", "concat", "Subset", "JoinedDataset", "Verification", "decode"],
+        "Datasets": [
+            "FolderDataset",
+            "ParallelDataset",
+            "FilenameDataset",
+            "TableDataset",
+            "ArrayDataset",
+            "ShardDataset",
+        ],
+        "Public datasets": ["mnist", "fashion_mnist", "cifar10", "cifar100"],
+        "Combine": ["split", "kfold", "concat", "Subset", "JoinedDataset"],
+        "Check": ["report", "DataReport", "Manifest", "Verification", "decode"],
+        "Shards": ["write_shards"],
         "Load batches": ["Loader", "RawBatch", "Dataset"],
     },
     "cvkit.transforms": {
@@ -50,15 +60,21 @@ GROUPS = {
     "cvkit.models": {
         "Build": ["create", "names", "register", "from_config"],
         "Change": ["replace_head", "append_head", "adapt_input"],
-        "Freeze": ["freeze", "unfreeze", "find_blocks", "param_groups"],
+        "Freeze": ["freeze", "unfreeze", "find_blocks", "param_groups", "checkpoint_blocks"],
         "Look": ["summary", "Summary", "Layer"],
     },
     "cvkit.callbacks": {
         "Save and stop": ["Checkpoint", "EarlyStopping", "StopOnNaN", "Timer"],
-        "Change the training": ["EMA", "LRSchedule", "GradualUnfreezing"],
+        "Change the training": ["EMA", "SWA", "LRSchedule", "GradualUnfreezing"],
         "Watch": ["TensorBoard", "CSVLogger", "GradientNorm", "Profile", "Progress"],
     },
-    "cvkit.metrics": {"Metrics": ["Accuracy", "Dice", "IoU", "Mean", "Metric"]},
+    "cvkit.metrics": {
+        "Classification": ["Accuracy", "ClassAccuracy", "TopK", "Precision", "Recall", "F1"],
+        "Segmentation": ["Dice", "IoU"],
+        "Calibration": ["CalibrationError", "fit_temperature"],
+        "Custom metrics": ["Metric", "Mean", "register"],
+    },
+    "cvkit.recipes": {"Recipes": ["get", "names", "Recipe"]},
     "cvkit.plots": {
         "The data": ["show_batch", "show_masks"],
         "The run": ["plot_history"],
@@ -156,6 +172,8 @@ def examples_by_name():
 
 
 def setup(app):
+    from sphinx import addnodes
+
     by_name = examples_by_name()
 
     def add_examples(app, what, name, obj, options, lines):
@@ -170,16 +188,13 @@ def setup(app):
         """Writes out the entries of a table of contents that leave room for pages which may not be there."""
         source[0] = filled(source[0], (DOCS / docname).parent)
 
-    def link_alias(app, env, node, contnode):
-        """Links the name of a type in a signature to its entry."""
-        if node.get("refdomain") == "py" and node["reftarget"] in ALIASES:
-            python = env.domains.python_domain
-            return python.resolve_xref(
-                env, node["refdoc"], app.builder, "obj", ALIASES[node["reftarget"]], node, contnode
-            )
-        return None
+    def name_aliases(app, doctree):
+        """Lets the name of a type in a signature mean its entry, also where a metric has the same name."""
+        for node in doctree.findall(addnodes.pending_xref):
+            if node.get("refdomain") == "py" and node["reftarget"] in ALIASES:
+                node.attributes |= {"reftarget": ALIASES[node["reftarget"]], "reftype": "obj", "refspecific": False}
 
-    app.connect("missing-reference", link_alias)
+    app.connect("doctree-read", name_aliases)
     app.connect("source-read", fill_tables)
     app.connect("autodoc-process-docstring", add_examples, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", plain_default)

@@ -4,8 +4,10 @@
 stop, log and show; ``load`` turns a checkpoint into predictions.
 """
 
-from cvkit import callbacks, data, errors, export, metrics, models, plots, transforms
+from cvkit import callbacks, data, errors, export, metrics, models, plots, recipes, transforms
+from cvkit import integrations as _integrations  # noqa: F401  # puts the names of other libraries where fit finds them
 from cvkit.inference import Prediction, Predictions, Predictor, load, predict
+from cvkit.losses import register_loss
 from cvkit.training import (
     Callback,
     FitResult,
@@ -14,6 +16,7 @@ from cvkit.training import (
     Runtime,
     TrainState,
     evaluate,
+    find_batch_size,
     find_lr,
     fit,
     load_checkpoint,
@@ -38,6 +41,7 @@ __all__ = [
     "errors",
     "evaluate",
     "export",
+    "find_batch_size",
     "find_lr",
     "fit",
     "load",
@@ -48,6 +52,8 @@ __all__ = [
     "plots",
     "predict",
     "preflight",
+    "recipes",
+    "register_loss",
     "save_checkpoint",
     "save_weights",
     "transforms",

@@ -5,24 +5,25 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
 
 from cvkit.errors import ArgumentError
-from cvkit.outputs import OutputSpec
+from cvkit.outputs import Activation, OutputSpec, Task
 from cvkit.registry import Registry
 
-__all__ = ["ALIGNED", "Loss", "LossFunction", "align", "losses", "resolve_loss", "spec_of"]
+__all__ = ["ALIGNED", "Loss", "LossFunction", "align", "losses", "register_loss", "resolve_loss", "spec_of"]
 
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 losses: Registry[LossFunction] = Registry("loss")
 """Losses by name; each takes ``(outputs, targets)`` and returns the mean over samples."""
 
-ALIGNED = ("bce", "mse", "l1", "smooth_l1")
+ALIGNED = ("bce", "binary_focal", "mse", "l1", "smooth_l1")
 """The names of losses that take one output a sample, aligned with its target by :func:`align`."""
 
 _LOGITS, _SEPARATE = OutputSpec("classification", "softmax"), OutputSpec("binary", "sigmoid")
@@ -38,6 +39,9 @@ _SPECS = {
     **dict.fromkeys(("multilabel_soft_margin_loss", "MultiLabelSoftMarginLoss"), OutputSpec("multilabel", "sigmoid")),
     **dict.fromkeys(("mse", "mse_loss", "MSELoss", "l1", "l1_loss", "L1Loss"), _VALUES),
     **dict.fromkeys(("smooth_l1", "smooth_l1_loss", "SmoothL1Loss", "huber_loss", "HuberLoss"), _VALUES),
+    **dict.fromkeys(("label_smoothing", "focal"), _LOGITS),
+    **dict.fromkeys(("binary_focal", "sigmoid_focal_loss"), _SEPARATE),
+    "asymmetric": OutputSpec("multilabel", "sigmoid"),
     "dice": OutputSpec("segmentation"),
 }
 """What the outputs are that a loss compares with targets, by its name here and by those of torch's modules and functions."""
@@ -48,7 +52,53 @@ def spec_of(name: object) -> OutputSpec:
     return _SPECS.get(name, _UNKNOWN) if isinstance(name, str) else _UNKNOWN
 
 
-_PER_CLASS = {F.cross_entropy, F.nll_loss}
+T = TypeVar("T", bound=LossFunction)
+
+
+def register_loss(name: str, *, task: Task | None = None, activation: Activation | None = None) -> Callable[[T], T]:
+    """Returns a decorator that files a loss under a name, for ``fit(loss="name")``.
+
+    Example::
+
+        @cvkit.register_loss("log_cosh", task="regression")
+        def log_cosh(outputs, targets):
+            return (outputs - targets).cosh().log().mean()
+
+    Args:
+        name: The name.
+        task: What the outputs are for, e.g. ``"classification"``, as prediction and metrics need to know.
+        activation: What makes probabilities of them: ``"softmax"``, ``"sigmoid"`` or ``"none"``.
+
+    Raises:
+        ArgumentError: The name is taken by something else.
+    """
+
+    def both(function: T) -> T:
+        losses.register(name)(function)
+        _SPECS[name] = OutputSpec(task, activation)
+        return function
+
+    return both
+
+
+def focal(outputs: Tensor, targets: Tensor, gamma: float = 2.0, ignore_index: int = -100) -> Tensor:
+    """The focal loss of classes: cross entropy, times how far each sample's right class is from certain, to a power.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002), equation 4.
+
+    Args:
+        outputs: Logits ``(N, C, …)``.
+        targets: Classes ``(N, …)``.
+        gamma: The power; 0 gives cross entropy.
+        ignore_index: A target value that does not count.
+    """
+    each = F.cross_entropy(outputs, targets, reduction="none", ignore_index=ignore_index)
+    known = targets != ignore_index
+    certain = (-each).exp()
+    return (((1 - certain) ** gamma * each) * known).sum() / known.sum()
+
+
+_PER_CLASS: set[object] = {F.cross_entropy, F.nll_loss, focal}
 _FORWARDS = {nn.CrossEntropyLoss.forward, nn.NLLLoss.forward}
 
 _EXACT_IN_FLOAT32 = 1 << 24
@@ -131,7 +181,41 @@ def align(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 losses.register("cross_entropy")(F.cross_entropy)
+losses.register("label_smoothing")(functools.partial(F.cross_entropy, label_smoothing=0.1))
+losses.register("focal")(focal)
 losses.register("nll")(F.nll_loss)
+
+
+@losses.register("binary_focal")
+def _binary_focal(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The focal loss of one output a sample or label, with the paper's numbers (torchvision's)."""
+    loss: Tensor = sigmoid_focal_loss(*align(outputs, targets), reduction="mean")
+    return loss
+
+
+@losses.register("asymmetric")
+def asymmetric(
+    outputs: Tensor, targets: Tensor, positive: float = 0.0, negative: float = 4.0, margin: float = 0.05
+) -> Tensor:
+    """The asymmetric loss of labels: easy negatives count less, and nothing below a margin; the mean over all labels.
+
+    Source: Ridnik et al., Asymmetric Loss for Multi-Label Classification, 2021 (arXiv:2009.14119), equations 4 to 7.
+
+    Args:
+        outputs: Logits ``(N, C)``.
+        targets: 0 or 1, ``(N, C)``.
+        positive: The focusing power of labels that are there.
+        negative: That of labels that are not.
+        margin: The probability below which a negative counts nothing.
+    """
+    outputs, targets = align(outputs, targets)
+    there = outputs.sigmoid()
+    absent = (1 - there + margin).clamp(max=1)
+    gain = targets * there.clamp(min=1e-8).log() * (1 - there) ** positive
+    gain = gain + (1 - targets) * absent.clamp(min=1e-8).log() * (1 - absent) ** negative
+    return -gain.mean()
+
+
 losses.register("hinge")(F.multi_margin_loss)
 
 
@@ -233,13 +317,15 @@ def _class_weight(loss: object) -> Callable[[Tensor], Tensor | float] | None:
     own = isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and type(loss).forward in _FORWARDS
     if not own and not (callable(inner) and inner in _PER_CLASS):
         return None
-    weights = _option(loss, "weight", None)
     ignored = _ignored(loss)
 
     def weight(targets: Tensor) -> Tensor | float:
         if targets.is_floating_point():  # soft targets: torch divides by the number of samples, or of pixels
             return targets.numel() // targets.shape[1] if targets.ndim > 1 else targets.shape[0]
         targets = targets.long()  # of bytes no value is -100, and an index of bytes is taken for a mask
+        weights = _option(
+            loss, "weight", None
+        )  # asked for here: moving the loss to a device makes another tensor of it
         if not isinstance(weights, Tensor):
             return torch.count_nonzero(targets.ne(ignored))
         left_out = targets.eq(ignored)  # a selection by mask would wait for the device

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from cvkit.errors import ArgumentError, unknown_name
 
-__all__ = ["Registry", "default_callbacks", "model_tools", "presets"]
+__all__ = ["Registry", "default_callbacks", "metric_libraries", "model_tools", "optimizer_libraries", "presets"]
 
 T = TypeVar("T")
 
@@ -75,6 +75,12 @@ presets: Registry[Callable[..., Any]] = Registry("preset")
 
 default_callbacks: Registry[Callable[[], Any]] = Registry("default callback")
 """Callbacks that ``fit`` adds by itself, filled by :mod:`cvkit.callbacks`."""
+
+optimizer_libraries: Registry[Callable[..., Any]] = Registry("library of optimizers")
+"""Builders ``(name, params, lr) -> Optimizer`` by the prefix of ``"timm:lion"``, filled by :mod:`cvkit.integrations`."""
+
+metric_libraries: Registry[Callable[..., Any]] = Registry("library of metrics")
+"""Builders of metrics by name, filled by :mod:`cvkit.integrations`."""
 
 model_tools: Registry[Callable[..., Any]] = Registry("model tool")
 """What is done to models and known of them (``freeze``, ``unfreeze``, ``find_blocks``, ``arguments``), filled by

@@ -14,6 +14,7 @@ from torch import nn
 import cvkit.callbacks
 from cvkit.callbacks import (
     EMA,
+    SWA,
     Checkpoint,
     CSVLogger,
     EarlyStopping,
@@ -34,6 +35,7 @@ BUILT = {
     "CSVLogger": lambda directory, optimizer: CSVLogger(directory / "log.csv"),
     "Checkpoint": lambda directory, optimizer: Checkpoint(directory / "own"),
     "EMA": lambda directory, optimizer: EMA(0.9),
+    "SWA": lambda directory, optimizer: SWA(0.5),
     "EarlyStopping": lambda directory, optimizer: EarlyStopping(),
     "GradualUnfreezing": lambda directory, optimizer: GradualUnfreezing(),
     "GradientNorm": lambda directory, optimizer: GradientNorm(every_steps=2, layers=1),
@@ -48,6 +50,7 @@ ORDER = {
     "CSVLogger": OBSERVER,
     "Checkpoint": LAST,
     "EMA": CHANGER,
+    "SWA": CHANGER,
     "EarlyStopping": CHANGER,
     "GradualUnfreezing": CHANGER,
     "GradientNorm": CHANGER,
@@ -256,7 +259,7 @@ def test_a_run_with_it_resumes_exactly(name, batch, tiny, tmp_path):
 def test_it_draws_no_random_number(name, tiny, tmp_path):
     with_it = Parts(name, tmp_path).run(tiny)
     drawn = torch.get_rng_state()
-    if name in ("EMA", "GradientNorm", "LRSchedule"):  # which change what is logged
+    if name in ("EMA", "SWA", "GradientNorm", "LRSchedule"):  # which change what is logged
         parts = Parts(name, tmp_path)
         tiny.run(model=parts.model, optimizer=parts.optimizer)
         assert torch.equal(drawn, torch.get_rng_state())

@@ -112,7 +112,7 @@ def test_a_decay_out_of_range_is_refused(decay):
 def test_an_average_of_another_model_is_refused():
     callback = EMA(0.9)
     callback.load_state_dict({"updates": 3, "average": {"weight": torch.ones(2)}})
-    state = type("State", (), {"step": 3, "model": network(), "averaged": None})()
+    state = type("State", (), {"step": 3, "model": network(), "averaged": None, "optimizers": []})()
     with pytest.raises(
         CheckpointError, match=r"^the averaged weights do not fit the model\n  got: 1 averages, 9 weights"
     ):

@@ -179,3 +179,14 @@ def test_a_rate_for_a_head_that_is_not_there_is_an_error():
     assert len(models.param_groups(model, lr=0.1, weight_decay=0.1)) == 2
     with pytest.raises(ModelError, match="no head found in Sequential"):
         models.param_groups(model, lr=0.1, head_lr=1.0)
+
+
+def test_a_vision_transformers_rates_fall_by_the_same_factor_from_block_to_block():
+    model = torchvision.models.VisionTransformer(
+        image_size=8, patch_size=4, num_layers=3, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=2
+    )
+    found = rates(model, models.param_groups(model, lr=1.0, layer_decay=0.5, weight_decay=0.05))
+    blocks = [found[f"encoder.layers.encoder_layer_{n}.mlp.0.weight"] for n in range(3)]
+    assert blocks == [blocks[-1] * 0.25, blocks[-1] * 0.5, blocks[-1]]
+    assert found["heads.head.weight"] == 1.0
+    assert found["class_token"] == found["conv_proj.weight"] == found["encoder.pos_embedding"] == min(found.values())

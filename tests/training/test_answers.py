@@ -402,7 +402,7 @@ def test_an_optimizer_of_torchs_that_is_not_built_in_is_answered_with_how_it_goe
     assert str(caught.value) == (
         f"unknown optimizer {name!r}\n"
         f"  got: a name of torch.optim.{torchs}, which is not built in\n"
-        "  expected: one of: adagrad, adam, adamw, momentum, nesterov, rmsprop, sgd; or a factory params -> Optimizer\n"
+        "  expected: one of: adagrad, adam, adamw, momentum, muon, nesterov, rmsprop, sgd; or a factory params -> Optimizer\n"
         f"  fix: optimizer=lambda p: torch.optim.{torchs}(p, lr=…), and leave lr out"
     )
 

@@ -6,6 +6,7 @@
 ``LRSchedule``         steps a scheduler that you have built
 ``GradualUnfreezing``  trains the head first, and more of the model as the epochs go by
 ``EMA``                an average of the weights, which is validated and saved
+``SWA``                the average of the last epochs' weights, which is validated and saved
 ``TensorBoard``        curves, images, histograms, the graph and more for TensorBoard
 ``CSVLogger``          one line an epoch
 ``Progress``           a bar, or one line an epoch; ``fit`` adds it by itself
@@ -25,12 +26,14 @@ from cvkit.callbacks.profile import Profile
 from cvkit.callbacks.progress import Progress
 from cvkit.callbacks.schedule import LRSchedule
 from cvkit.callbacks.stop_on_nan import StopOnNaN
+from cvkit.callbacks.swa import SWA
 from cvkit.callbacks.tensorboard.callback import TensorBoard
 from cvkit.callbacks.timer import Timer
 from cvkit.callbacks.unfreezing import GradualUnfreezing
 
 __all__ = [
     "EMA",
+    "SWA",
     "CSVLogger",
     "Checkpoint",
     "EarlyStopping",

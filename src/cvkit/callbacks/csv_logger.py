@@ -61,6 +61,11 @@ class CSVLogger(Callback):
         """The file of the steps."""
         return self.path.with_name(f"{self.path.stem}-steps{self.path.suffix}")
 
+    def elsewhere(self, directory: Path) -> CSVLogger:
+        """Returns a copy that writes into another directory, for a dry run."""
+        directory.mkdir(parents=True, exist_ok=True)
+        return CSVLogger(directory / self.path.name, every_steps=self.every_steps)
+
     def on_fit_start(self, state: TrainState) -> None:
         """Refuses to write over another run's files; takes out of the steps' what will come again."""
         paths = [self.path, *([self.steps_path] if self.every_steps is not None else [])]

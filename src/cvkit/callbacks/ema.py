@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cvkit.arguments import check_number
 from cvkit.errors import CheckpointError
+from cvkit.training import schedule_free
 from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
@@ -45,6 +46,7 @@ class EMA(Callback):
 
     def on_fit_start(self, state: TrainState) -> None:
         """Begins with the weights as they are, unless a resumed run has brought its average."""
+        schedule_free.refuse(state, "EMA")
         if state.step == 0 or not self._restored:  # what it holds is of another run
             self.updates, self._average = 0, {}
         self._restored = False

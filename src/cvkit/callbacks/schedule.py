@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -117,6 +119,10 @@ class LRSchedule(Callback):
             self.scheduler.step(state.logs[self.monitor.name])  # type: ignore[arg-type]  # ReduceLROnPlateau takes a value
         elif self.every == "epoch":
             self.scheduler.step()
+
+    def elsewhere(self, directory: Path) -> LRSchedule:
+        """Returns a copy over the same scheduler, whose optimizer the run has."""
+        return copy.copy(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the scheduler's state, and which scheduler it is."""

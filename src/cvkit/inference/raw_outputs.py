@@ -12,8 +12,10 @@ from cvkit.calls import warn
 from cvkit.errors import ArgumentError, DataError
 from cvkit.module_state import evaluation_mode
 from cvkit.training import Runtime
-from cvkit.training.loaders import check_loader, explain_worker_errors, finished, is_resumable
+from cvkit.training.loader_checks import check_loader
+from cvkit.training.loaders import Adapter, adapt
 from cvkit.training.runtime import Precision
+from cvkit.training.torch_workers import explain_worker_errors
 
 __all__ = ["predict"]
 
@@ -50,11 +52,12 @@ def predict(
         )
     batches = [data] if isinstance(data, Tensor) else data
     check_loader("data", batches)
+    source = adapt(batches, name="data")
     runtime = Runtime(device, precision)
     model = runtime.prepare(model)
     outputs: list[Tensor] = []
     with evaluation_mode(model), torch.no_grad(), runtime.autocast(), explain_worker_errors():
-        for inputs in _inputs(batches, runtime):
+        for inputs in _inputs(source, runtime):
             made = model(inputs)
             if not isinstance(made, Tensor):
                 raise ArgumentError(
@@ -64,7 +67,7 @@ def predict(
                     fix="wrap the model in a module that returns the one that is wanted",
                 )
             outputs.append(made.cpu())
-    if skipped := getattr(batches, "skipped", None):
+    if skipped := source.skipped:
         warn(
             f"{len(skipped)} samples have no row in the outputs because they cannot be read, e.g. "
             f"{next(iter(skipped.values())).splitlines()[0]}"
@@ -79,9 +82,8 @@ def predict(
     return torch.cat(outputs)
 
 
-def _inputs(batches: Any, runtime: Runtime) -> Iterator[Any]:
+def _inputs(source: Adapter, runtime: Runtime) -> Iterator[Any]:
     """Yields the inputs of each batch on the device; a loader of cvkit's brings them there ahead of time."""
-    own = is_resumable(batches)
-    for batch in batches.batches(0, runtime.device) if own else batches:
-        ready = finished(batches, batch, runtime) if own else runtime.place(batch)
+    for batch in source.iterate(runtime.device):
+        ready = source.finish(batch, runtime)
         yield ready[0] if isinstance(ready, tuple | list) else ready

@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from cvkit.arguments import check_integer
+from cvkit.errors import ArgumentError
 from cvkit.losses import IGNORED
 from cvkit.metrics.async_scalars import WeightedSum
 from cvkit.metrics.core import metrics
 
-__all__ = ["Accuracy"]
+__all__ = ["Accuracy", "TopK"]
 
 
 @metrics.register("accuracy")
@@ -76,3 +79,60 @@ class Accuracy:
         """Continues from saved counts."""
         self.running_sum.load_state_dict(state["right"])
         self.counted.load_state_dict(state["counted"])
+
+
+class TopK:
+    """The share of samples whose class is among the ``k`` likeliest.
+
+    Args:
+        k: How many count; by name ``"top5"``, ``"top3"`` and so on.
+        ignore_index: A target value that does not count; -100 by default, as in torch's losses.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, k: int = 5, *, ignore_index: int | None = None) -> None:
+        check_integer("k", k, fix="pass e.g. k=5")
+        self.k = k
+        self.name = f"top{k}"
+        self.ignore_index = IGNORED if ignore_index is None else ignore_index
+        self.counts: Tensor | None = None
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Takes in one batch of outputs ``(N, C, …)`` and classes ``(N, …)``, or shares of classes ``(N, C, …)``.
+
+        Raises:
+            ArgumentError: Fewer classes than ``k``.
+        """
+        if outputs.ndim < 2 or outputs.shape[1] < self.k:
+            raise ArgumentError(
+                f"the metric {self.name!r} cannot be computed",
+                got=f"outputs {tuple(outputs.shape)}",
+                expected=f"outputs (N, C, …) of at least {self.k} classes",
+                fix="take a smaller number, e.g. TopK(2)",
+            )
+        truth = targets.argmax(1) if targets.ndim == outputs.ndim else targets
+        known = truth != self.ignore_index
+        right = (outputs.topk(self.k, 1).indices == truth.unsqueeze(1)).any(1) & known
+        seen = torch.stack([right.sum(), known.sum()])
+        self.counts = seen if self.counts is None else self.counts.to(seen.device) + seen
+
+    def compute(self) -> float:
+        """Returns the share; waits for the device."""
+        right, known = (0, 0) if self.counts is None else self.counts.tolist()
+        return right / known if known else math.nan
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.counts = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the running counts."""
+        return {} if self.counts is None else {"counts": self.counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from saved counts."""
+        self.counts = state.get("counts")
+
+
+metrics.register("top5")(TopK)

@@ -16,7 +16,7 @@ from cvkit.numbering import classes_keyword, known_classes, text_among
 from cvkit.registry import model_tools
 from cvkit.training.state import TrainState
 
-__all__ = ["check_batch", "check_outputs", "expects", "in_order", "mend", "shape"]
+__all__ = ["check_batch", "check_outputs", "expects", "in_order", "mend", "shape", "text_labels"]
 
 _BROADCAST = (
     *(*ALIGNED, "MSELoss", "L1Loss", "SmoothL1Loss", "KLDivLoss", "mse_loss", "l1_loss", "smooth_l1_loss", "kl_div"),
@@ -56,8 +56,8 @@ def check_batch(name: str, loader: Any, batch: Any) -> None:
             expected="a loader, which makes batches of a dataset",
             fix="wrap the dataset: cvkit.data.Loader(dataset, batch_size=64, shuffle=True, transform=…) or torch's DataLoader",
         )
-    if labels := text_among(targets):
-        raise _text(name, loader, labels)
+    if (found := text_labels(name, loader, batch)) is not None:
+        raise found
     if isinstance(inputs, np.ndarray) or isinstance(targets, np.ndarray):
         raise PreflightError(
             f"the batches of {name} are NumPy arrays",
@@ -80,6 +80,12 @@ def _is_sample(loader: Any, inputs: Any, targets: Any) -> bool:
         return True
     holds_samples = hasattr(loader, "__getitem__") and not isinstance(loader, list | tuple)
     return holds_samples and isinstance(targets, Tensor) and targets.ndim == 0
+
+
+def text_labels(name: str, loader: Any, batch: Any) -> PreflightError | None:
+    """Returns the error on a batch ``(inputs, targets)`` whose targets are labels as text; ``None`` where they are not."""
+    labels = text_among(batch[1]) if isinstance(batch, tuple | list) and len(batch) == 2 else []
+    return _text(name, loader, labels) if labels else None
 
 
 def _text(name: str, loader: Any, labels: list[str]) -> PreflightError:
@@ -259,7 +265,7 @@ def _check_classes(name: str, outputs: Tensor, targets: Tensor, state: TrainStat
             expected="class indices as int64",
             fix="convert them: targets.long()",
         )
-    known = len(getattr(state.train, "classes", None) or ())
+    known = len(state.engine.train.said("classes") or ())
     _check_range(name, classes, targets[targets != state.engine.loss_spec.ignore_index], known)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -89,6 +90,13 @@ class Callback:
 
     def on_fit_end(self, state: TrainState) -> None:
         """When the run is over, whatever ended it."""
+
+    def elsewhere(self, directory: Path) -> Callback:
+        """Returns a copy that writes into another directory, for a dry run; by default by its attribute ``directory``."""
+        other = copy.deepcopy(self)
+        if isinstance(getattr(other, "directory", None), Path):
+            other.directory = directory  # type: ignore[attr-defined]
+        return other
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what must survive a resume: tensors and plain types."""

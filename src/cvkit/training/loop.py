@@ -15,8 +15,12 @@ from cvkit.calls import warn
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.module_state import train_mode, with_weights
-from cvkit.training import engine, loaders, run_changes, setup
+from cvkit.training import engine, run_changes, schedule_free, setup
+from cvkit.training.batch_checks import text_labels
 from cvkit.training.callback import Hooks
+from cvkit.training.dry_run import rehearse
+from cvkit.training.loader_checks import check_loader, used_up
+from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import inspect, warn_of
@@ -24,6 +28,7 @@ from cvkit.training.resume import find_checkpoints, identify, locked_directories
 from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
 from cvkit.training.state import FitResult, Step, TrainState
+from cvkit.training.torch_workers import explain_worker_errors
 
 __all__ = ["evaluate", "fit", "preflight"]
 
@@ -35,10 +40,12 @@ def fit(
     val: Any = None,
     *,
     epochs: int,
+    max_steps: int | None = None,
     loss: str | nn.Module | LossFunction = "cross_entropy",
     optimizer: str | Optimizer | Sequence[Optimizer] | Callable[[list[nn.Parameter]], Any] = "adamw",
     lr: float = DEFAULT_LR,
     schedule: str | Callable[[Optimizer, int], LRScheduler] | None = None,
+    warmup: float = 0,
     metrics: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
     callbacks: Sequence[Any] = (),
     step: Step | None = None,
@@ -53,6 +60,8 @@ def fit(
     progress: bool = True,
     preflight: bool = True,
     override: Sequence[str] = (),
+    steps_per_epoch: int | None = None,
+    dry_run: bool = False,
 ) -> FitResult:
     """Trains a model.
 
@@ -73,14 +82,25 @@ def fit(
             another; ``train.set_epoch(0)`` repeats them.
         val: Validation batches of the same kind, or ``None``.
         epochs: The total number of epochs, those before a resume included.
+        max_steps: The total number of optimizer updates, where that is reached before the epochs are: the run ends there with
+            the reason ``"max_steps"``, in the middle of an epoch without its validation, and schedules end with it. A larger
+            number continues it.
         loss: ``"cross_entropy"``, ``"bce"`` (on logits), ``"mse"``, ``"l1"``, ``"smooth_l1"``, ``"nll"``, ``"hinge"``,
-            ``"dice"``, a module or any callable ``(outputs, targets) -> scalar``.
-        optimizer: ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adam"``, ``"adamw"``, ``"adagrad"``, ``"rmsprop"``, an
-            optimizer, a sequence of them, or a factory ``params -> Optimizer``. By name it is fused where the device has it.
+            ``"dice"``, ``"label_smoothing"`` (0.1), ``"focal"``, ``"binary_focal"``, ``"asymmetric"``, a module or any
+            callable ``(outputs, targets) -> scalar``.
+        optimizer: ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adam"``, ``"adamw"``, ``"adagrad"``, ``"rmsprop"``,
+            ``"muon"`` (with AdamW for what has not two dimensions), ``"timm:NAME"`` or ``"pytorch_optimizer:NAME"`` where that
+            is installed, an optimizer, a sequence of them, or a factory ``params -> Optimizer``. By name it is fused where the
+            device has it.
         lr: Learning rate, for an optimizer given by name.
-        schedule: ``"cosine"``, ``"onecycle"``, ``"poly"``, ``"step"``, ``"linear"``, or a factory
-            ``(optimizer, total_steps) -> LRScheduler``; stepped at each update.
-        metrics: Names (``"accuracy"``, ``"dice"``, ``"iou"``) or objects with ``update(outputs, targets)``, ``compute()`` and
+        schedule: ``"constant"``, ``"cosine"``, ``"cosine_restarts"``, ``"exponential"``, ``"inverse_sqrt"``, ``"linear"``,
+            ``"onecycle"``, ``"poly"``, ``"step"``, or a factory ``(optimizer, total_steps) -> LRScheduler``; stepped at each
+            update.
+        warmup: For a schedule by name: the share of the run (0.05), or the number of updates (an integer), in which the rate
+            rises to its full value first.
+        metrics: Names (``"accuracy"``, ``"top5"``, ``"precision"``, ``"recall"``, ``"f1"``, ``"class_accuracy"``, ``"dice"``,
+            ``"iou"``, ``"ece"``; ``"auroc"``, ``"average_precision"`` through torchmetrics) or objects with
+            ``update(outputs, targets)``, ``compute()`` and
             ``reset()``. ``None`` means accuracy for a classification loss.
         callbacks: Objects with ``on_…`` hooks; see :class:`cvkit.Callback`.
         step: ``step(model, batch, state) -> loss`` or ``(loss, outputs, targets)`` in place of the usual
@@ -100,6 +120,10 @@ def fit(
             count. An optimizer's options by their own names; else ``"accumulate"``, ``"callbacks"``, ``"clip_norm"``,
             ``"data"``, ``"loss"``, ``"metrics"``, ``"model"``, ``"optimizer"``, ``"precision"``, ``"schedule"``, ``"step"``,
             ``"transform"``, ``"val"``. What does not differ is continued exactly; so the same call may be repeated.
+        steps_per_epoch: How many batches are an epoch, for training batches without a length. Each epoch takes the next ones,
+            and where the iterable ends it is begun anew, so no batch is left out.
+        dry_run: Tries everything out instead: two batches of ``train`` and ``val``, every callback, one save and one load, in a
+            temporary directory. Model, optimizer, loaders, callbacks and random numbers are afterwards as before.
 
     Returns:
         History, model, and how the run ended.
@@ -111,17 +135,29 @@ def fit(
             continued differs in something that ``override`` does not name.
         DeviceError: A device or precision that is not there.
     """
-    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
+    if dry_run:
+        return rehearse(fit, locals())
+    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, steps_per_epoch, max_steps)
     callbacks = setup.with_progress(callbacks, progress)
     find_checkpoints(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
     with deterministic_kernels(deterministic):
         start = setup.start_seed(seed)
-        state = setup.state(model, train, val, runtime, loss=loss, metrics=metrics, own_step=step is not None)
+        state = setup.state(
+            model,
+            train,
+            val,
+            runtime,
+            loss=loss,
+            metrics=metrics,
+            own_step=step is not None,
+            steps_per_epoch=steps_per_epoch,
+        )
         state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, start, accumulate, clip_norm
+        state.max_steps = max_steps
         hooks = state.engine.hooks = Hooks(callbacks)
         setup.add_optimizers(state, optimizer, lr)
-        setup.add_schedules(state, schedule)
+        setup.add_schedules(state, schedule, warmup)
         compute = state.engine.compute = step or setup.usual_step(state)
         identify(state, resume, override, schedule, step)
         if preflight:
@@ -131,14 +167,16 @@ def fit(
             restore_run(state, find_checkpoints(callbacks, resume), seed)
             try:
                 with (
-                    loaders.explain_worker_errors(),
+                    explain_worker_errors(),
                     graceful(state),
                     run_changes.remembered(state),
                     hooks.running(state),
                 ):
                     _train(state, hooks, compute)
             finally:  # whoever trains with this loader next gets epochs that it has not served
-                loaders.move_to_epoch(train, state.engine.first_epoch + state.epochs_begun)
+                state.engine.train.close()
+                state.engine.train.move_to_epoch(state.engine.first_epoch + state.epochs_begun)
+    schedule_free.leave(state.optimizers)
     state.model.eval()
     return setup.result(state)
 
@@ -147,6 +185,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
     """The loop."""
     losses = state.engine.train_meters.losses
     state.model.zero_grad()
+    schedule_free.start(state.optimizers)
     restore_rng(state)
     for _ in state.remaining_epochs():
         train_mode(state.model)
@@ -154,7 +193,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
         hooks.epoch_start(state)
         if state.batch_index > 0:  # only ever after a resume
             restore_rng(state)
-        for batch in engine.feed(state.train, state):
+        for batch in engine.feed(state.engine.train, state):
             state.batch, state.engine.used_lrs = batch, None
             hooks.batch_start(state)
             engine.forward_backward(step, batch, state)
@@ -167,7 +206,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
                 _report_nonfinite(state)
             if state.stop_reason is not None and not state.engine.group_open:
                 break
-        if state.stop_reason in SIGNALLED or (state.stop_reason and state.batch_index < len(state.train)):
+        if state.stop_reason in SIGNALLED or (state.stop_reason and state.batch_index < state.batches_per_epoch):
             return  # in the middle of an epoch: a checkpoint saved now continues right here
         _close_epoch(state, hooks)
         if not _log_epoch(state, hooks, step):
@@ -178,14 +217,15 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
 def _close_epoch(state: TrainState, hooks: Hooks) -> None:
     """Deals with a loader that gave fewer batches than its length says: the last group is still updated."""
     if state.batch_index == 0:
-        raise loaders.used_up(state.train, state.epoch)
+        raise used_up(state.engine.train, state.epoch)
     if state.engine.group_open:
         engine.finish_gradients(state)
         hooks.gradients_ready(state)
         engine.update(state)
-    if state.batch_index != len(state.train):
+    said = state.batches_per_epoch
+    if state.batch_index != said:
         warn(
-            f"train says that it has {len(state.train)} batches and gave {state.batch_index} in epoch {state.epoch + 1}: "
+            f"train says that it has {said} batches and gave {state.batch_index} in epoch {state.epoch + 1}: "
             "schedules and the time left are computed from its length"
         )
 
@@ -199,11 +239,11 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     row = {f"train_{name}": value for name, value in state.engine.train_meters.values().items()}
     if not state.finite:
         _report_nonfinite(state)
-    if state.val is not None:
-        before = loaders.random_state(state.val)
-        values = _validate(state, hooks, step)
+    if (val := state.engine.val) is not None:
+        before = val.random_state()
+        values = _validate(val, state, hooks, step)
         if values is None:
-            loaders.restore_random(state.val, before)
+            val.restore_random(before)
             return False
         row |= {f"val_{name}": value for name, value in values.items()}
     state.logs = {"epoch": state.epoch + 1, "step": state.step, **row, "lr": state.lr, **state.logs}
@@ -214,15 +254,19 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     return True
 
 
-def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] | None:
+def _validate(val: Adapter, state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] | None:
     """Runs the validation batches; returns loss and metrics, or ``None`` when a signal came in between."""
     state.training, state.engine.meters = False, state.engine.val_meters
-    stands = loaders.epoch_of(state.val)
+    stands = val.epoch
     state.engine.meters.reset()
     state.model.eval()
     try:
-        with torch.no_grad(), with_weights(state.model, state.engine.averaged):
-            for batch in engine.feed(state.val, state):
+        with (
+            torch.no_grad(),
+            schedule_free.usable_weights(state.optimizers),
+            with_weights(state.model, state.engine.averaged),
+        ):
+            for batch in engine.feed(val, state):
                 state.batch = batch
                 engine.forward(step, batch, state)
                 hooks.validation_batch_end(state)
@@ -232,7 +276,7 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
             return None
         return state.engine.meters.values()
     finally:
-        loaders.move_to_epoch(state.val, stands)  # as after a run that was finished before it was resumed
+        val.move_to_epoch(stands)  # as after a run that was finished before it was resumed
         state.training, state.engine.meters = True, state.engine.train_meters
 
 
@@ -281,15 +325,20 @@ def evaluate(
         ArgumentError: An argument that cannot work.
         DeviceError: A device or precision that is not there.
     """
-    loaders.check_loader("data", data)
+    check_loader("data", data)
     state = setup.state(
         model, data, data, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
     )
+    batches = state.engine.train
     state.epoch = state.engine.first_epoch
     modes = [(module, module.training) for module in state.model.modules()]
     try:
-        with loaders.keeps_place(data):
-            values = _validate(state, Hooks(()), step or setup.usual_step(state))
+        with batches.kept():
+            values = _validate(batches, state, Hooks(()), step or setup.usual_step(state))
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:  # the loss on labels that are text
+        if step is None and (found := text_labels("data", data, state.batch)) is not None:
+            raise found from error
+        raise
     finally:
         for module, mode in modes:
             module.training = mode

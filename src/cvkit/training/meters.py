@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from cvkit.errors import ArgumentError
+from cvkit.errors import ArgumentError, unknown_name
 from cvkit.losses import IGNORED, Loss
 from cvkit.metrics.async_scalars import WeightedSum
+from cvkit.metrics.classification import TopK
 from cvkit.metrics.core import Metric, metric_name, metrics
+from cvkit.registry import metric_libraries
 
 __all__ = ["Meters", "resolve_metrics"]
 
@@ -54,18 +57,34 @@ def resolve_metrics(given: Metrics, loss: Loss, *, own_step: bool) -> dict[str, 
 
 
 def _of_loss(name: str, loss: Loss) -> Metric:
-    """Builds a metric that judges as a loss does: by its threshold, and without what it leaves out."""
-    kind = metrics.get(name)
-    if name not in _JUDGES:
-        made: Metric = kind()
-        return made
-    judge: Metric = kind(
-        threshold=loss.spec.threshold, ignore_index=None if loss.ignore_index == IGNORED else loss.ignore_index
-    )
-    return judge
+    """Builds a metric that judges as a loss does: by its threshold, and without what it leaves out.
+
+    Raises:
+        UnknownNameError: A name that is not known.
+        MissingDependencyError: The metric is of a library that is not installed.
+    """
+    ignored = None if loss.ignore_index == IGNORED else loss.ignore_index
+    made: Metric
+    if name in metric_libraries:
+        made = metric_libraries.get(name)(loss.spec)
+    elif (top := re.fullmatch(r"top([1-9]\d*)", name)) is not None:
+        made = TopK(int(top[1]), ignore_index=ignored)
+    elif name not in metrics:
+        raise unknown_name("metric", name, {*metrics.names(), *metric_libraries.names()})
+    elif name in _JUDGES:
+        made = metrics.get(name)(threshold=loss.spec.threshold, ignore_index=ignored)
+    elif name in _SCORES:
+        several = loss.spec.task in ("binary", "multilabel")
+        made = metrics.get(name)(threshold=loss.spec.threshold, ignore_index=ignored, multilabel=several)
+    elif name == "ece":
+        made = metrics.get(name)(spec=loss.spec if loss.spec.task is not None else None)
+    else:
+        made = metrics.get(name)()
+    return made
 
 
 _JUDGES = ("accuracy", "dice", "iou")
+_SCORES = ("precision", "recall", "f1", "class_accuracy")
 
 
 class Meters:

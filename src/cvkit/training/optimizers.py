@@ -1,7 +1,8 @@
-"""Optimizers and learning-rate schedules by name; fused where the device has it."""
+"""Optimizers by name; fused where the device has it."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -9,12 +10,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
-from torch.optim import Optimizer, lr_scheduler
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import Optimizer
 
 from cvkit.arguments import check_number
 from cvkit.errors import ArgumentError, UnknownNameError, unknown_name
-from cvkit.registry import Registry
+from cvkit.registry import Registry, optimizer_libraries
 
 __all__ = [
     "DEFAULT_LR",
@@ -22,20 +22,14 @@ __all__ = [
     "group_options",
     "optimizers",
     "resolve_optimizers",
-    "resolve_schedules",
-    "schedules",
 ]
 
 DEFAULT_LR = 1e-3
 
 OptimizerFactory: TypeAlias = Callable[[list[Parameter]], "Optimizer | Sequence[Optimizer]"]
-ScheduleFactory: TypeAlias = Callable[[Optimizer, int], LRScheduler]
 
-optimizers: Registry[Callable[..., Optimizer]] = Registry("optimizer")
-"""Optimizer builders by name: ``(params, lr, fused) -> Optimizer``."""
-
-schedules: Registry[ScheduleFactory] = Registry("schedule")
-"""Schedule builders by name: ``(optimizer, total_steps) -> LRScheduler``, stepped at each update."""
+optimizers: Registry[Callable[..., Optimizer | list[Optimizer]]] = Registry("optimizer")
+"""Optimizer builders by name: ``(params, lr) -> Optimizer``, or a list of them that share the parameters out."""
 
 # A fused kernel updates all parameters in one go: 3 to 5 times faster a step than the default on a CPU too.
 _FUSED_ON = ("cpu", "cuda", "mps")
@@ -74,13 +68,34 @@ _fused("adagrad", torch.optim.Adagrad, on=("cpu",))
 _fused("rmsprop", torch.optim.RMSprop, on=())
 
 
+@optimizers.register("muon")
+def _muon(params: list[Parameter], lr: float) -> list[Optimizer]:
+    """Builds torch's Muon over the weights of two dimensions, and AdamW over the rest.
+
+    Muon's update is scaled to the size of AdamW's, so one learning rate and one decay suit both. Sources: Jordan et al., Muon,
+    2024; Liu et al., Muon is Scalable for LLM Training, 2025 (arXiv:2502.16982), section 2.2.
+    """
+    flat = [one for one in params if one.ndim == 2]
+    rest = [one for one in params if one.ndim != 2]
+    if not flat:
+        raise ArgumentError(
+            "the optimizer muon has nothing to do",
+            got=f"{len(rest)} parameters, none of two dimensions",
+            expected="a model with linear layers or attention: Muon takes no convolutions, norms or biases",
+            fix='pass optimizer="adamw"',
+        )
+    hidden = torch.optim.Muon(flat, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return [hidden, *([torch.optim.AdamW(rest, lr=lr, weight_decay=0.01)] if rest else [])]
+
+
 def resolve_optimizers(
     given: str | Optimizer | Sequence[Optimizer] | OptimizerFactory, model: nn.Module, lr: float
 ) -> list[Optimizer]:
     """Turns what ``fit`` got as ``optimizer`` into a list of optimizers over the model's parameters.
 
     Args:
-        given: A name, an optimizer, a sequence of them, or a factory ``params -> Optimizer``.
+        given: A name, also ``"timm:NAME"`` or ``"pytorch_optimizer:NAME"``, an optimizer, a sequence of them, or a factory
+            ``params -> Optimizer``.
         model: The model, already on its device.
         lr: The learning rate, for a name.
 
@@ -100,7 +115,8 @@ def resolve_optimizers(
     if isinstance(given, str):
         build = _builder(given)
         check_number("lr", lr, at_least=0, expected="a number of at least 0", fix="pass e.g. lr=1e-3")
-        return [build(parameters, lr)]
+        named = build(parameters, lr)
+        return list(named) if isinstance(named, Sequence) else [named]
     if lr != DEFAULT_LR:
         raise ArgumentError(
             "lr has no effect beside an optimizer that brings its own",
@@ -123,11 +139,14 @@ def resolve_optimizers(
     return found
 
 
+_IN_TIMM = ("adan", "lamb", "lars", "lion", "madgrad")
+"""What users ask for without its library's name."""
+
 _NOT_FOR_ALL = ("LBFGS", "Muon", "Optimizer", "SparseAdam")
 """What of ``torch.optim`` cannot train all parameters of an ordinary model by one step after each backward pass."""
 
 
-def _builder(name: str) -> Callable[..., Optimizer]:
+def _builder(name: str) -> Callable[..., Optimizer | list[Optimizer]]:
     """Returns the builder of a name.
 
     Raises:
@@ -135,6 +154,16 @@ def _builder(name: str) -> Callable[..., Optimizer]:
     """
     if name in optimizers:
         return optimizers.get(name)
+    if ":" in name:
+        library, _, bare = name.partition(":")
+        return functools.partial(optimizer_libraries.get(library), bare)
+    if name in _IN_TIMM:
+        raise UnknownNameError(
+            f"unknown optimizer {name!r}",
+            got="a name of timm's optimizers, which are not built in",
+            expected=f"one of: {', '.join(optimizers.names())}; or timm:NAME, pytorch_optimizer:NAME",
+            fix=f'pip install timm, and pass optimizer="timm:{name}"',
+        )
     error = unknown_name("optimizer", name, optimizers.names())
     key = "".join(letter for letter in name.lower() if letter.isalnum())
     torchs = next((one for one in torch.optim.__all__ if one.lower() == key), None)
@@ -209,70 +238,3 @@ def _follow(optimizer: Optimizer, parameter: Parameter) -> None:
         # "step" stays on the CPU unless the optimizer is fused or capturable, as in torch's own load_state_dict
         if isinstance(value, torch.Tensor) and key != "step":
             state[key] = value.to(parameter.device)
-
-
-@schedules.register("cosine")
-def _cosine(optimizer: Optimizer, total: int) -> LRScheduler:
-    return lr_scheduler.CosineAnnealingLR(optimizer, T_max=total)
-
-
-@schedules.register("onecycle")
-def _onecycle(optimizer: Optimizer, total: int) -> LRScheduler:
-    knows = "momentum" in optimizer.defaults or "betas" in optimizer.defaults  # torch refuses to turn what is not there
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=total, cycle_momentum=knows)
-
-
-@schedules.register("poly")
-def _poly(optimizer: Optimizer, total: int) -> LRScheduler:
-    return lr_scheduler.PolynomialLR(optimizer, total_iters=total, power=0.9)  # Chen et al., DeepLab, 2017
-
-
-@schedules.register("step")
-def _step(optimizer: Optimizer, total: int) -> LRScheduler:
-    return lr_scheduler.StepLR(optimizer, step_size=max(1, -(-total // 3)), gamma=0.1)
-
-
-@schedules.register("linear")
-def _linear(optimizer: Optimizer, total: int) -> LRScheduler:
-    return lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=total)
-
-
-def resolve_schedules(
-    given: str | ScheduleFactory | LRScheduler | None, found: Sequence[Optimizer], total: int
-) -> list[LRScheduler]:
-    """Turns what ``fit`` got as ``schedule`` into one scheduler an optimizer.
-
-    Args:
-        given: A name, a factory ``(optimizer, total_steps) -> LRScheduler``, or nothing.
-        found: The optimizers.
-        total: The number of updates of the whole run.
-
-    Raises:
-        UnknownNameError: A name that is not known.
-        ArgumentError: A ready-made scheduler (it does not say how often it wants to be stepped), or no scheduler at all.
-    """
-    if given is None:
-        return []
-    if isinstance(given, LRScheduler):
-        raise ArgumentError(
-            "schedule got a ready-made scheduler, which does not say how often it is to be stepped",
-            got=type(given).__name__,
-            expected="a name, or a factory (optimizer, total_steps) -> LRScheduler",
-            fix='pass callbacks=[LRSchedule(scheduler, every="step")] (or every="epoch") and leave schedule out',
-        )
-    build = schedules.get(given) if isinstance(given, str) else given
-    if not callable(build):
-        raise ArgumentError(
-            "schedule cannot be used", got=repr(given), expected="a name or a factory", fix='try "cosine"'
-        )
-    built = [build(optimizer, total) for optimizer in found]
-    for one in built:
-        if not isinstance(one, LRScheduler):
-            raise ArgumentError(
-                "the schedule factory did not give a scheduler",
-                got=repr(one),
-                expected="a torch.optim.lr_scheduler.LRScheduler",
-                fix="return the scheduler: schedule=lambda optimizer, total: CosineAnnealingLR(optimizer, total)",
-            )
-    return built

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cvkit import calls
 from cvkit.errors import CvkitError, PreflightError
 from cvkit.module_state import train_mode, unchanged
-from cvkit.training import engine, loaders
+from cvkit.training import engine
 from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
 from cvkit.training.state import Step, TrainState
 
@@ -40,12 +40,12 @@ def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
     _check_labels(state)
     if state.engine.loss_spec.classification and not own_step:
         notes += in_order(state.train)
-    sources = [("train", state.train), *([("val", state.val)] if state.val is not None else [])]
+    sources = [("train", state.engine.train), *([("val", state.engine.val)] if state.engine.val is not None else [])]
     with _untouched(state):
-        for name, loader in sources:
-            batch = loaders.finished(loader, loaders.first_batch(name, loader), state.runtime)
+        for name, source in sources:
+            batch = source.finish(source.first_batch(name), state.runtime)
             if not own_step:
-                check_batch(name, loader, batch)
+                check_batch(name, source.loader, batch)
             state.training = name == "train"
             state.engine.meters = state.engine.train_meters if state.training else state.engine.val_meters
             state.batch = batch
@@ -76,7 +76,7 @@ def _untouched(state: TrainState) -> Iterator[None]:
 
 
 def _check_labels(state: TrainState) -> None:
-    train, val = (getattr(loader, "classes", None) for loader in (state.train, state.val))
+    train, val = (one.said("classes") if one is not None else None for one in (state.engine.train, state.engine.val))
     if train is not None and val is not None and list(train) != list(val):
         raise PreflightError(
             "train and val number their classes differently",
@@ -218,7 +218,7 @@ def _softmaxed(state: TrainState) -> list[str]:
 
 
 def _surplus(state: TrainState) -> list[str]:
-    outputs, known = state.outputs, len(getattr(state.train, "classes", None) or ())
+    outputs, known = state.outputs, len(state.engine.train.said("classes") or ())
     if state.engine.loss_spec.name not in ("cross_entropy", "CrossEntropyLoss") or not isinstance(outputs, Tensor):
         return []
     if not known or outputs.ndim < 2 or outputs.shape[1] <= known:

@@ -17,12 +17,14 @@ from cvkit.calls import warn
 from cvkit.errors import ArgumentError, DeviceError
 from cvkit.losses import resolve_loss
 from cvkit.registry import default_callbacks
-from cvkit.training import loaders
 from cvkit.training.callback import ask, check
 from cvkit.training.internals import Internals
+from cvkit.training.loader_checks import check_loader
+from cvkit.training.loaders import adapt
 from cvkit.training.meters import Meters, resolve_metrics
-from cvkit.training.optimizers import group_options, resolve_optimizers, resolve_schedules
+from cvkit.training.optimizers import group_options, resolve_optimizers
 from cvkit.training.runtime import Runtime
+from cvkit.training.schedules import resolve_schedules
 from cvkit.training.state import FitResult, Step, TrainState
 
 __all__ = [
@@ -38,7 +40,14 @@ __all__ = [
 ]
 
 
-def check_arguments(epochs: object, accumulate: object, clip_norm: object, named: Mapping[str, Any]) -> None:
+def check_arguments(
+    epochs: object,
+    accumulate: object,
+    clip_norm: object,
+    named: Mapping[str, Any],
+    steps_per_epoch: int | None = None,
+    max_steps: object = None,
+) -> None:
     """Refuses numbers that cannot work, loaders without batches, and a launch on several processes.
 
     Raises:
@@ -47,6 +56,8 @@ def check_arguments(epochs: object, accumulate: object, clip_norm: object, named
     """
     for name, value in (("epochs", epochs), ("accumulate", accumulate)):
         check_integer(name, value, fix=f"pass e.g. {name}={10 if name == 'epochs' else 1}")
+    if max_steps is not None:
+        check_integer("max_steps", max_steps, fix="pass e.g. max_steps=1000, or leave it out")
     if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
         raise ArgumentError(
             "clip_norm cannot be used",
@@ -61,10 +72,10 @@ def check_arguments(epochs: object, accumulate: object, clip_norm: object, named
             expected="one process: each would train a model of its own and write over the others' checkpoints",
             fix="start it with python instead of torchrun",
         )
-    check_loaders(named)
+    check_loaders(named, steps_per_epoch)
 
 
-def check_loaders(named: Mapping[str, Any]) -> None:
+def check_loaders(named: Mapping[str, Any], steps_per_epoch: int | None = None) -> None:
     """Refuses loaders that cannot be iterated once an epoch; a missing ``val`` is none.
 
     Raises:
@@ -72,7 +83,7 @@ def check_loaders(named: Mapping[str, Any]) -> None:
     """
     for name, loader in named.items():
         if name == "train" or loader is not None:
-            loaders.check_loader(name, loader)
+            check_loader(name, loader, steps_per_epoch if name == "train" else None)
 
 
 def with_progress(callbacks: Sequence[Any], progress: bool) -> list[Any]:
@@ -103,7 +114,15 @@ def start_seed(seed: int | None) -> int:
 
 
 def state(
-    model: nn.Module, train: Any, val: Any, runtime: Runtime, *, loss: Any, metrics: Any, own_step: bool
+    model: nn.Module,
+    train: Any,
+    val: Any,
+    runtime: Runtime,
+    *,
+    loss: Any,
+    metrics: Any,
+    own_step: bool,
+    steps_per_epoch: int | None = None,
 ) -> TrainState:
     """Returns a state without optimizers; the model is on the device.
 
@@ -129,12 +148,14 @@ def state(
             metric.to(runtime.device)
     # two sets, so that a validation that is cut short leaves the training sums as they are
     meters, val_meters = Meters(found), Meters(copy.deepcopy(found))
+    batches = adapt(train, steps_per_epoch)
+    val_batches = batches if val is train else adapt(val, name="val") if val is not None else None
     return TrainState(
         model=runtime.prepare(model),
         train=train,
         val=val,
         runtime=runtime,
-        engine=Internals(spec, meters, val_meters, meters, first_epoch=loaders.epoch_of(train)),
+        engine=Internals(spec, meters, val_meters, meters, batches, val_batches, first_epoch=batches.epoch),
     )
 
 
@@ -146,9 +167,9 @@ def add_optimizers(state: TrainState, optimizer: Any, lr: float) -> None:
     state.engine.loose = [p for p in state.model.parameters() if p.requires_grad and id(p) not in held]
 
 
-def add_schedules(state: TrainState, schedule: str | Callable[..., LRScheduler] | None) -> None:
+def add_schedules(state: TrainState, schedule: str | Callable[..., LRScheduler] | None, warmup: float = 0) -> None:
     """Adds the schedules, for the whole length of the run."""
-    state.schedules = resolve_schedules(schedule, state.optimizers, state.total_steps)
+    state.schedules = resolve_schedules(schedule, state.optimizers, state.total_steps, warmup)
 
 
 def usual_step(state: TrainState) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -15,8 +16,8 @@ from cvkit.errors import CheckpointError
 from cvkit.plain_values import shown
 from cvkit.serialization import state_dicts
 from cvkit.serialization.checkpoint import plain
-from cvkit.training import schedules
-from cvkit.training.loaders import own_generators
+from cvkit.training import schedule_free, schedules
+from cvkit.training.loaders import Adapter
 from cvkit.training.run_changes import Changes, check, recorded
 from cvkit.training.state import History, TrainState
 
@@ -35,23 +36,24 @@ def capture(state: TrainState) -> dict[str, Any]:
     # what a module keeps beside its weights (get_extra_state) need be no tensor
     own = state.model.state_dict()
     weights = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in own.items()}
+    usable = _usable(state)
     training = {
-        "weights": weights if state.engine.averaged is not None else None,
+        "weights": weights if usable is not None else None,
         "epoch": state.epochs_done,
         "first_epoch": state.engine.first_epoch,
         "batch": 0 if finished else state.batch_index,
         "step": state.step,
         "epochs": state.epochs,
+        "max_steps": state.max_steps,
         "seed": state.seed,
         **recorded(state),
         "rng": seeding.capture(),
         "epoch_rng": None if finished else state.engine.epoch_rng,
-        "loader_rng": [_loader_rng(state.train), _loader_rng(state.val)],
+        **_loader_states(state),
         "loss": state.loss_fn.state_dict() if isinstance(state.loss_fn, nn.Module) else {},
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
-        "lrs": None
-        if finished
-        else state.lrs,  # of the last update: of an epoch that is only to be validated they are logged
+        # of the last update: of an epoch that is only to be validated they are logged
+        "lrs": None if finished else state.lrs,
         "schedules": [schedules.schedule_state(schedule) for schedule in state.schedules],
         "schedule_offset": state.engine.schedule_offset,
         "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
@@ -66,10 +68,18 @@ def capture(state: TrainState) -> dict[str, Any]:
         "format": FORMAT,
         "cvkit": version("cvkit"),
         "torch": str(torch.__version__),
-        "model": dict(state.engine.averaged) if state.engine.averaged is not None else weights,
+        "model": usable if usable is not None else weights,
         "description": describe(state),
         "training": plain(training, "training"),
     }
+
+
+def _usable(state: TrainState) -> dict[str, Any] | None:
+    """Returns the weights to use where they are others than those to train: averages of a callback's or an optimizer's."""
+    if state.engine.averaged is not None:
+        return dict(state.engine.averaged)
+    with schedule_free.usable_weights(state.optimizers) as others:
+        return copy.deepcopy(dict(state.model.state_dict())) if others else None
 
 
 def describe(state: TrainState) -> dict[str, Any]:
@@ -77,10 +87,11 @@ def describe(state: TrainState) -> dict[str, Any]:
 
     The builder's name and arguments, the class names and the evaluation preset; ``None`` for each that is not known.
     """
-    classes = getattr(state.train, "classes", None)
-    transform: Any = getattr(state.val, "transform", None)
+    train, val = state.engine.train, state.engine.val
+    classes = train.said("classes")
+    transform: Any = val.said("transform") if val is not None else None
     if transform is None:
-        trained: Any = getattr(state.train, "transform", None)
+        trained: Any = train.said("transform")
         transform = trained.evaluation() if hasattr(trained, "evaluation") else None
     return {
         "model": getattr(state.model, "cvkit_config", None),
@@ -88,7 +99,7 @@ def describe(state: TrainState) -> dict[str, Any]:
         "classes": [str(name) for name in classes] if classes is not None else None,
         "transform": transform.to_config() if hasattr(transform, "to_config") else None,
         "loss": state.engine.loss_spec.name,
-        "images": _images(state.val if state.val is not None else state.train),
+        "images": _images(val if val is not None else train),
     }
 
 
@@ -104,16 +115,16 @@ def layers_of(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _images(loader: Any) -> dict[str, Any]:
+def _images(source: Adapter) -> dict[str, Any]:
     """Returns how a loader's images come about, so that a prediction can go the same way; ``None`` for what is not known.
 
     The batch size; what kind of label stands beside each; how files are decoded, and whether always in their full size.
     """
-    given: Any = getattr(loader, "dataset", None)
+    given: Any = source.said("dataset")
     data = given
     while hasattr(data, "dataset"):  # the whole of a part
         data = data.dataset
-    size, kind = getattr(loader, "batch_size", None), getattr(data, "kind", None)
+    size, kind = source.said("batch_size"), getattr(data, "kind", None)
     behind, most = getattr(data, "background", None), getattr(data, "max_pixels", None)
     colour = getattr(data, "colour", None)
     levels = isinstance(behind, list | tuple) and all(isinstance(level, int) for level in behind)
@@ -165,9 +176,7 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     if "skipped" in saved:  # older files do not tell
         state.engine.skipped_before = (_skipped(saved["skipped"][0]), _skipped(saved["skipped"][1]))
     _restore_callbacks(state, saved, changes, source)
-    for loader, generators in zip((state.train, state.val), saved["loader_rng"], strict=True):
-        for generator, one in zip(own_generators(loader), generators, strict=False):
-            generator.set_state(one)
+    _restore_loaders(state, saved)
     if isinstance(state.loss_fn, nn.Module) and "loss" not in changes.parts:
         state.loss_fn.load_state_dict(saved["loss"])
     state.engine.resume_rng = saved["rng"]
@@ -241,7 +250,7 @@ def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], changes: Ch
     """Gives optimizers and schedules their state back; where ``override`` says so, the values of this call stand."""
     _tell_of_length(state, saved, source)
     own = {"schedule", "lr", "optimizer", "momentum", "betas"} & changes.parts
-    anew = bool(state.schedules) and (saved["epochs"] != state.epochs or changes.steps or bool(own))
+    anew = bool(state.schedules) and (_planned(state, saved) != state.total_steps or changes.steps or bool(own))
     planned = schedules.planned(state, saved["step"] + state.engine.schedule_offset) if anew else None
     if not {"optimizer", "parameter groups"} & changes.names:  # else there is nothing that would fit
         _load_optimizers(state, saved, source)
@@ -257,11 +266,21 @@ def _restore_optimizers(state: TrainState, saved: Mapping[str, Any], changes: Ch
 
 
 def _tell_of_length(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
-    if state.schedules and saved["epochs"] != state.epochs:
-        warn(
-            f"the run continued from {source} was planned for {saved['epochs']} epochs and is now "
-            f"to have {state.epochs}: its learning-rate schedule is recomputed for the new length"
-        )
+    if not state.schedules or _planned(state, saved) == state.total_steps:
+        return
+    bounded = state.max_steps is not None or saved.get("max_steps") is not None
+    then, now = (_planned(state, saved), state.total_steps) if bounded else (saved["epochs"], state.epochs)
+    warn(
+        f"the run continued from {source} was planned for {then} {'updates' if bounded else 'epochs'} and is now "
+        f"to have {now}: its learning-rate schedule is recomputed for the new length"
+    )
+
+
+def _planned(state: TrainState, saved: Mapping[str, Any]) -> int:
+    """Returns how many updates a saved run was to have, with the epochs of this one."""
+    whole: int = state.steps_per_epoch * saved["epochs"]
+    most = saved.get("max_steps")
+    return whole if most is None else min(whole, most)
 
 
 def _load_optimizers(state: TrainState, saved: Mapping[str, Any], source: object) -> None:
@@ -277,8 +296,25 @@ def _load_optimizers(state: TrainState, saved: Mapping[str, Any], source: object
             ) from error
 
 
-def _loader_rng(loader: Any) -> list[torch.Tensor]:
-    return [generator.get_state() for generator in own_generators(loader)]
+def _loader_states(state: TrainState) -> dict[str, Any]:
+    """Returns what of the loaders must be kept; of a validation, which is done as a whole, where the last one ended."""
+    train, val = state.engine.train, state.engine.val
+    return {
+        "loader_rng": [one.generator_states() if one is not None else [] for one in (train, val)],
+        "loaders": [train.state(), val.state(at_end=val is not train) if val is not None else None],
+    }
+
+
+def _restore_loaders(state: TrainState, saved: Mapping[str, Any]) -> None:
+    states = saved.get("loaders", (None, None))  # older files have none
+    for loader, generators, one in zip(
+        (state.engine.train, state.engine.val), saved["loader_rng"], states, strict=True
+    ):
+        if loader is None:
+            continue
+        loader.set_generators(generators)
+        if one is not None:
+            loader.restore(one)
 
 
 def _skipped_state(skipped: Mapping[int, str]) -> dict[str, Any]:

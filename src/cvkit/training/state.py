@@ -34,8 +34,8 @@ class FitResult:
         model: The model with its final weights, unwrapped, on the device it was trained on.
         epochs: Epochs finished, those before a resume included.
         steps: Optimizer updates made, those before a resume included.
-        stop_reason: ``"finished"``, ``"early_stopping"``, ``"interrupted"`` (Ctrl-C), ``"terminated"`` (SIGTERM), or
-            whatever a callback gave to ``request_stop``.
+        stop_reason: ``"finished"``, ``"early_stopping"``, ``"interrupted"`` (Ctrl-C), ``"terminated"`` (SIGTERM),
+            ``"max_steps"``, or whatever a callback gave to ``request_stop``.
         best_checkpoint: The file of the best epoch, if a ``Checkpoint`` callback wrote one.
         last_checkpoint: The newest file, if a ``Checkpoint`` callback wrote one.
         skipped: How many samples were left out because they could not be read (``on_error="skip"``), those before a resume
@@ -69,6 +69,7 @@ class TrainState:
         runtime: Device, precision and compilation.
         engine: What the engine keeps for itself; not for users, its names may change in any version.
         epochs: Total number of epochs.
+        max_steps: Bound on the number of optimizer updates, or ``None``.
         optimizers: All optimizers; ``state.optimizer`` is the first.
         schedules: Learning-rate schedules, one an optimizer, or none.
         accumulate: Batches to one update.
@@ -99,6 +100,7 @@ class TrainState:
     runtime: Runtime
     engine: Internals
     epochs: int = 1
+    max_steps: int | None = None
     optimizers: list[Optimizer] = field(default_factory=list)
     schedules: list[LRScheduler] = field(default_factory=list)
     accumulate: int = 1
@@ -129,7 +131,8 @@ class TrainState:
     def skipped(self) -> tuple[dict[int, str], dict[int, str]]:
         """The samples that training and validation batches had to leave out in the whole run so far: messages by index."""
         train, val = self.engine.skipped_before
-        return train | getattr(self.train, "skipped", {}), val | getattr(self.val, "skipped", {})
+        now = self.engine.val.skipped if self.engine.val is not None else {}
+        return train | self.engine.train.skipped, val | now
 
     @property
     def loss_fn(self) -> LossFunction:
@@ -165,17 +168,23 @@ class TrainState:
     @property
     def batches_per_epoch(self) -> int:
         """Number of training batches in an epoch."""
-        return len(self.train)
+        return len(self.engine.train)
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of optimizer updates in an epoch, a short last group included."""
-        return -(-len(self.train) // self.accumulate)
+        return -(-len(self.engine.train) // self.accumulate)
 
     @property
     def total_steps(self) -> int:
         """Number of optimizer updates of the whole run."""
-        return self.steps_per_epoch * self.epochs
+        whole = self.steps_per_epoch * self.epochs
+        return whole if self.max_steps is None else min(whole, self.max_steps)
+
+    def stop_at_most(self) -> None:
+        """Ends a run that has made as many updates as it may."""
+        if self.max_steps is not None and self.step >= self.max_steps < self.steps_per_epoch * self.epochs:
+            self.request_stop("max_steps")
 
     @property
     def log_names(self) -> list[str]:
@@ -195,6 +204,7 @@ class TrainState:
 
     def remaining_epochs(self) -> Iterator[int]:
         """Yields the index of each epoch that is still to be trained, until the end or a request to stop."""
+        self.stop_at_most()
         while self.epoch < self.epochs and self.stop_reason is None:
             yield self.epoch
             if self.epochs_done > self.epoch:
@@ -207,7 +217,11 @@ class TrainState:
 
     def at_update(self) -> bool:
         """Whether the batch just trained on completes a group of ``accumulate``, or the epoch."""
-        at = self.accumulate == 1 or self.batch_index % self.accumulate == 0 or self.batch_index == len(self.train)
+        at = (
+            self.accumulate == 1
+            or self.batch_index % self.accumulate == 0
+            or self.batch_index == len(self.engine.train)
+        )
         self.engine.group_open = not at
         return at
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 from collections.abc import Mapping
 from datetime import datetime
@@ -123,6 +124,12 @@ class TensorBoard(Callback):
         self._fresh = True
         self._seen = self._last = 0
 
+    def elsewhere(self, directory: Path) -> TensorBoard:
+        """Returns a copy that writes into another directory, for a dry run; a writer that was given gets nothing."""
+        other = copy.copy(self)
+        other.directory, other._writer, other._named = directory, None, True
+        return other
+
     def on_fit_start(self, state: TrainState) -> None:
         """Opens the event files, purged of what lies beyond the resumed step, and describes the run."""
         options = self.options
@@ -134,7 +141,7 @@ class TensorBoard(Callback):
                 fix="pass val to fit, or leave this out",
             )
         self._reset()
-        self._seen, self._last = state.step, len(state.train)
+        self._seen, self._last = state.step, state.batches_per_epoch
         held, writer = self._open(state)
         try:
             if state.step == 0 or not held:

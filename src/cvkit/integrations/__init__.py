@@ -1,0 +1,12 @@
+"""Other libraries, one a file: each is imported where it is used, and may be missing.
+
+=====================  ========================================================================
+``timm``               optimizers as ``"timm:NAME"``
+``pytorch_optimizer``  optimizers as ``"pytorch_optimizer:NAME"``
+``torchmetrics``       the metrics ``"auroc"`` and ``"average_precision"``
+=====================  ========================================================================
+"""
+
+from cvkit.integrations import pytorch_optimizer, timm, torchmetrics
+
+__all__ = ["pytorch_optimizer", "timm", "torchmetrics"]
