@@ -25,7 +25,7 @@ LEAVES = {
     "streams",
     "worker_signals",
 }
-MIDDLE = {"losses", "metrics", "serialization"}
+MIDDLE = {"diagnosis", "losses", "metrics", "serialization"}
 ALLOWED = {
     "errors": set(),
     "loading": set(),
@@ -46,6 +46,7 @@ ALLOWED = {
     "serialization": LEAVES,
     "losses": LEAVES,
     "metrics": {"losses", *LEAVES},
+    "diagnosis": {"losses", *LEAVES},
     "data": LEAVES,
     "transforms": LEAVES,
     "models": {"serialization", *LEAVES},

@@ -173,6 +173,7 @@ def test_the_signature_of_fit_is_pinned():
         "override": (),
         "steps_per_epoch": None,
         "dry_run": False,
+        "ignore": (),
     }
     assert list(parameters) == list(defaults)
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cvkit.calls import warn
-from cvkit.errors import ArgumentError, DataError
+from cvkit.diagnosis.crash import explain_forward
+from cvkit.errors import ArgumentError, CvkitError, DataError
 from cvkit.module_state import evaluation_mode
 from cvkit.training import Runtime
 from cvkit.training.loader_checks import check_loader
@@ -36,6 +37,7 @@ def predict(
         The outputs of every sample in order, ``(N, …)``, on the CPU.
 
     Raises:
+        PreflightError: The model fails on a batch; the layer or the line is named.
         ArgumentError: A model that is no module, data that cannot be iterated, or outputs that are no tensor.
         DataError: Data that gave no batch.
         DeviceError: A device or precision that is not there.
@@ -58,7 +60,7 @@ def predict(
     outputs: list[Tensor] = []
     with evaluation_mode(model), torch.no_grad(), runtime.autocast(), explain_worker_errors():
         for inputs in _inputs(source, runtime):
-            made = model(inputs)
+            made = _outputs(model, inputs)
             if not isinstance(made, Tensor):
                 raise ArgumentError(
                     f"the outputs of {type(model).__name__} cannot be put together",
@@ -87,3 +89,16 @@ def _inputs(source: Adapter, runtime: Runtime) -> Iterator[Any]:
     for batch in source.iterate(runtime.device):
         ready = source.finish(batch, runtime)
         yield ready[0] if isinstance(ready, tuple | list) else ready
+
+
+def _outputs(model: nn.Module, inputs: Any) -> Any:
+    """Runs a model; where it fails, says at which layer or line, as ``fit`` does."""
+    try:
+        return model(inputs)
+    except (CvkitError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        found = explain_forward(model, inputs)
+        if found is None:
+            raise
+        raise found from error

@@ -15,7 +15,9 @@ from cvkit.arguments import check_integer
 from cvkit.errors import ArgumentError, DeviceError
 from cvkit.losses import LossFunction
 from cvkit.module_state import train_mode, unchanged, unwrap
-from cvkit.training import engine, loaders, setup
+from cvkit.training import engine, setup
+from cvkit.training.loader_checks import check_loader
+from cvkit.training.loaders import adapt, samples_in
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.runtime import Precision, Runtime
@@ -69,21 +71,22 @@ def find_batch_size(
     """
     check_integer("multiple", multiple, fix="multiple=8")
     check_integer("most", most, at_least=multiple, fix="most=4096")
-    loaders.check_loader("train", train)
+    check_loader("train", train)
+    batches = adapt(train)
     parts = [unwrap(one) if isinstance(one, nn.Module) else one for one in (model, loss)]
     modules = [one for one in parts if isinstance(one, nn.Module)]
     several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
     ready = [one for one in several if isinstance(one, Optimizer)]
     with (
-        unchanged(*modules, optimizers=ready, generators=loaders.own_generators(train)),
-        loaders.keeps_place(train),
+        unchanged(*modules, optimizers=ready, generators=batches.generators()),
+        batches.kept(),
     ):
         state = setup.state(
             model, train, None, Runtime(device, precision), loss=loss, metrics=(), own_step=step is not None
         )
         state.seed = seeding.peek()
         setup.add_optimizers(state, optimizer, DEFAULT_LR)
-        batch = loaders.first_batch("train", train)
+        batch = batches.first_batch()
         train_mode(state.model)
         found = _largest(lambda size: _fits(state, step or setup.usual_step(state), batch, size), multiple, most)
         _give_back(state)
@@ -115,9 +118,9 @@ def _largest(fits: Callable[[int], bool], multiple: int, most: int) -> int:
 def _fits(state: TrainState, step: Step, batch: Any, size: int) -> bool:
     """Makes two steps with a batch of a size; whether memory was enough for it."""
     try:
-        resized = _resized(batch, loaders.samples_in(batch), size)
+        resized = _resized(batch, samples_in(batch), size)
         for _ in range(2):
-            state.batch = loaders.finished(state.train, resized, state.runtime)
+            state.batch = state.engine.train.finish(resized, state.runtime)
             engine.forward_backward(step, state.batch, state)
             engine.finish_gradients(state)
             engine.update(state)

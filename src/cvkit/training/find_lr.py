@@ -25,7 +25,7 @@ from cvkit.training.loader_checks import used_up
 from cvkit.training.loaders import adapt
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
-from cvkit.training.preflight import inspect
+from cvkit.training.preflight import TRACED, inspect
 from cvkit.training.runtime import Precision, Runtime
 from cvkit.training.state import Step, TrainState
 
@@ -213,7 +213,7 @@ def find_lr(
         state.epochs = -(-(steps + 1) // state.steps_per_epoch)
         setup.add_optimizers(state, optimizer, DEFAULT_LR)
         compute = step or setup.usual_step(state)
-        inspect(state, compute, own_step=step is not None)
+        inspect(state, compute, own_step=step is not None, only=TRACED).raise_errors()
         start, *losses = _ramp(state, compute, rates, stop_factor)
     if not math.isfinite(start):
         raise PreflightError(

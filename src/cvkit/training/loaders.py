@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from cvkit import seeding
 from cvkit.calls import warn
+from cvkit.diagnosis.lines import user_line
 from cvkit.errors import CvkitError, DataError
 from cvkit.loading import ResumableLoader, StatefulLoader
 from cvkit.training.runtime import Runtime
@@ -173,7 +174,9 @@ class Adapter:
                     f"{name} failed to give its first batch",
                     got=f"{type(error).__name__}: {error}",
                     expected="a batch",
-                    fix="the traceback above this one shows where in the dataset it failed",
+                    fix=f"mend the line {line}"
+                    if (line := user_line(error))
+                    else "look at what the dataset gives for its samples",
                 ) from error
         if batch is None:
             raise DataError(

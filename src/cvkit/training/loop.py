@@ -12,18 +12,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit.calls import warn
+from cvkit.diagnosis import Report
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.module_state import train_mode, with_weights
 from cvkit.training import engine, run_changes, schedule_free, setup
-from cvkit.training.batch_checks import text_labels
 from cvkit.training.callback import Hooks
 from cvkit.training.dry_run import rehearse
 from cvkit.training.loader_checks import check_loader, used_up
 from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
-from cvkit.training.preflight import inspect, warn_of
+from cvkit.training.preflight import Preflight, check_preflight, explain_failure, inspect, say, say_nothing_left
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
 from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
@@ -58,10 +58,11 @@ def fit(
     deterministic: bool = False,
     resume: bool | str | Path = False,
     progress: bool = True,
-    preflight: bool = True,
+    preflight: Preflight = True,
     override: Sequence[str] = (),
     steps_per_epoch: int | None = None,
     dry_run: bool = False,
+    ignore: Sequence[str] = (),
 ) -> FitResult:
     """Trains a model.
 
@@ -115,7 +116,8 @@ def fit(
         deterministic: Asks torch for deterministic kernels.
         resume: ``True`` continues from the ``Checkpoint`` callback's directory if it holds a run, a path from that file.
         progress: Whether to show progress.
-        preflight: Whether to trace one batch through everything first.
+        preflight: Whether to look for mistakes first: errors are raised, all at once, and each warning is given once.
+            ``"strict"`` makes warnings errors, ``"deep"`` adds checks that take seconds.
         override: Names of what may differ from the run that is continued, e.g. ``("lr",)``: there the values of this call
             count. An optimizer's options by their own names; else ``"accumulate"``, ``"callbacks"``, ``"clip_norm"``,
             ``"data"``, ``"loss"``, ``"metrics"``, ``"model"``, ``"optimizer"``, ``"precision"``, ``"schedule"``, ``"step"``,
@@ -124,13 +126,14 @@ def fit(
             and where the iterable ends it is begun anew, so no batch is left out.
         dry_run: Tries everything out instead: two batches of ``train`` and ``val``, every callback, one save and one load, in a
             temporary directory. Model, optimizer, loaders, callbacks and random numbers are afterwards as before.
+        ignore: Codes of findings that are left out, e.g. ``("CV204",)``.
 
     Returns:
         History, model, and how the run ended.
 
     Raises:
         ArgumentError: An argument that cannot work, before anything is touched.
-        PreflightError: One batch does not go through model, loss and metrics.
+        PreflightError: The run cannot work; each mistake is named with its code and its fix.
         CheckpointError: The directory holds another run, or a checkpoint cannot be read or written, or the run that is
             continued differs in something that ``override`` does not name.
         DeviceError: A device or precision that is not there.
@@ -138,20 +141,15 @@ def fit(
     if dry_run:
         return rehearse(fit, locals())
     setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, steps_per_epoch, max_steps)
+    ignored = check_preflight(preflight, ignore)
     callbacks = setup.with_progress(callbacks, progress)
     find_checkpoints(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
     with deterministic_kernels(deterministic):
         start = setup.start_seed(seed)
+        own = step is not None
         state = setup.state(
-            model,
-            train,
-            val,
-            runtime,
-            loss=loss,
-            metrics=metrics,
-            own_step=step is not None,
-            steps_per_epoch=steps_per_epoch,
+            model, train, val, runtime, loss=loss, metrics=metrics, own_step=own, steps_per_epoch=steps_per_epoch
         )
         state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, start, accumulate, clip_norm
         state.max_steps = max_steps
@@ -161,10 +159,12 @@ def fit(
         compute = state.engine.compute = step or setup.usual_step(state)
         identify(state, resume, override, schedule, step)
         if preflight:
-            warn_of(inspect(state, compute, own_step=step is not None))
+            say(inspect(state, compute, own_step=own, deep=preflight == "deep", ignore=ignored), preflight)
         state.engine.resumed = resume is not False
         with locked_directories(callbacks):
             restore_run(state, find_checkpoints(callbacks, resume), seed)
+            if preflight and "CV514" not in ignored:
+                say_nothing_left(state)
             try:
                 with (
                     explain_worker_errors(),
@@ -323,6 +323,7 @@ def evaluate(
 
     Raises:
         ArgumentError: An argument that cannot work.
+        PreflightError: The data do not go through model, loss and metrics; it is said why.
         DeviceError: A device or precision that is not there.
     """
     check_loader("data", data)
@@ -332,12 +333,12 @@ def evaluate(
     batches = state.engine.train
     state.epoch = state.engine.first_epoch
     modes = [(module, module.training) for module in state.model.modules()]
+    compute = step or setup.usual_step(state)
     try:
         with batches.kept():
-            values = _validate(batches, state, Hooks(()), step or setup.usual_step(state))
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:  # the loss on labels that are text
-        if step is None and (found := text_labels("data", data, state.batch)) is not None:
-            raise found from error
+            values = _validate(batches, state, Hooks(()), compute)
+    except Exception as error:
+        explain_failure(state, compute, error, own_step=step is not None)
         raise
     finally:
         for module, mode in modes:
@@ -352,32 +353,51 @@ def preflight(
     val: Any = None,
     *,
     loss: str | nn.Module | LossFunction = "cross_entropy",
+    optimizer: str | Optimizer | Sequence[Optimizer] | Callable[[list[nn.Parameter]], Any] = "adamw",
+    lr: float = DEFAULT_LR,
+    schedule: str | Callable[[Optimizer, int], LRScheduler] | None = None,
     metrics: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
     step: Step | None = None,
+    epochs: int = 1,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
     device: str | torch.device = "auto",
     precision: Precision = "auto",
-) -> list[str]:
-    """Traces one batch through model, loss and metrics, as ``fit`` does before its first epoch, and trains nothing.
+    deep: bool = False,
+    ignore: Sequence[str] = (),
+) -> Report:
+    """Looks for mistakes as ``fit`` does before its first epoch, and trains nothing.
 
     Args:
         model: Any module; it is moved to the device, and otherwise as before afterwards.
         train: Training batches, as in :func:`fit`.
         val: Validation batches, as in :func:`fit`.
         loss: As in :func:`fit`.
+        optimizer: As in :func:`fit`.
+        lr: As in :func:`fit`.
+        schedule: As in :func:`fit`.
         metrics: As in :func:`fit`.
         step: As in :func:`fit`.
+        epochs: As in :func:`fit`; schedules are as long as that.
+        accumulate: As in :func:`fit`.
+        clip_norm: As in :func:`fit`.
         device: As in :func:`fit`.
         precision: As in :func:`fit`.
+        deep: Whether checks that take seconds run as well.
+        ignore: Codes of findings that are left out, e.g. ``("CV204",)``.
 
     Returns:
-        Notes on what works but looks like a mistake; empty when all is well.
+        What was found, errors first; empty when all is well. It prints as text, and a notebook shows it as a table.
 
     Raises:
-        PreflightError: What cannot work, with the layer's name and the fix.
         ArgumentError: An argument that cannot work.
+        DataError: A loader fails to give its first batch.
     """
-    setup.check_loaders({"train": train, "val": val})
-    state = setup.state(
-        model, train, val, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
-    )
-    return inspect(state, step or setup.usual_step(state), own_step=step is not None)
+    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
+    ignored, own = check_preflight(True, ignore), step is not None
+    state = setup.state(model, train, val, Runtime(device, precision), loss=loss, metrics=metrics, own_step=own)
+    state.epochs, state.accumulate, state.clip_norm = epochs, accumulate, clip_norm
+    if any(parameter.requires_grad for parameter in state.model.parameters()) or optimizer != "adamw":
+        setup.add_optimizers(state, optimizer, lr)
+        setup.add_schedules(state, schedule)
+    return inspect(state, step or setup.usual_step(state), own_step=own, deep=deep, ignore=ignored)
