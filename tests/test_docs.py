@@ -186,7 +186,7 @@ def test_pages_stand_in_the_words_of_the_field():
     for page in [*PAGES, REPOSITORY / "README.md"]:
         text = " ".join(page.read_text("utf-8").split())
         for odd in [
-            *("it sees that all is done", "dropout drops", "is told in reverse", "a hook that nobody has"),
+            *("it sees that all is done", "dropout drops.", "is told in reverse", "a hook that nobody has"),
             *("do not know of pyplot", "bears one epoch more", "in one folder a class", "of one's own", "data set"),
         ]:
             assert odd.lower() not in text.lower(), f"{page.name}: {odd}"
