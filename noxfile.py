@@ -75,7 +75,9 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Builds the documentation into docs/_build, warnings being errors."""
     session.install(".", *_group("docs"))
-    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-n", "-b", "html", "docs", "docs/_build/html")
+    build = ["python", "-m", "sphinx", "-W", "--keep-going", "-n", "-b", "html"]
+    session.run(*build, "docs", "docs/_build/html")
+    session.run(*build, "-D", "language=zh_CN", "docs", "docs/_build/html/zh")
 
 
 @nox.session
