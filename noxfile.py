@@ -1,4 +1,4 @@
-"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``links``, ``gpu``."""
+"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``ranks``, ``links``, ``gpu``."""
 
 import tempfile
 from pathlib import Path
@@ -46,6 +46,14 @@ def gpu(session: nox.Session) -> None:
     """Checks and measures everything on this machine's GPU, in under nine minutes; arguments after ``--`` go to the script."""
     session.install(".")
     session.run("python", "benchmarks/gpu.py", *session.posargs)
+
+
+@nox.session
+def ranks(session: nox.Session) -> None:
+    """Trains on two, three and four processes and compares with one; takes some minutes."""
+    session.install(".", *_group("test"))
+    only = ["-m", "slow", "tests/training/test_distributed.py"]
+    session.run("python", "-m", "pytest", *only, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
