@@ -1,4 +1,5 @@
-"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``ranks``, ``links``, ``gpu``."""
+"""The chores:
+``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``ranks``, ``links``, ``gpu``."""
 
 import tempfile
 from pathlib import Path
