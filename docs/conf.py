@@ -66,6 +66,7 @@ nitpick_ignore = [
     ("py:class", "cvkit.metrics.core.T"),  # a type variable
     ("py:class", "cvkit.outputs.OutputSpec"),  # what outputs are, as losses say
     ("py:class", "cvkit.training.internals.Internals"),  # the engine's own
+    ("py:class", "cvkit.data.prefetch.Part"),  # the rows of one process
     ("py:class", "cvkit.data.order.Batches"),  # which samples a batch holds
     ("py:class", "cvkit.data.prefetch.Part"),  # the share of a batch that a rank computes
     ("py:class", "cvkit.data.datasets.shard_set.LazyList"),  # a sequence that is read from shards

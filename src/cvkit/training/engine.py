@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from cvkit.errors import DataError
+from cvkit.loading import samples_in
 from cvkit.training import reduction
 from cvkit.training.distributed import World
-from cvkit.training.loaders import Adapter, samples_in
+from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import current_lrs
 from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import Step, TrainState

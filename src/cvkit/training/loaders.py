@@ -27,7 +27,7 @@ from cvkit.training.distributed import World, current, one_share
 from cvkit.training.runtime import Runtime
 from cvkit.training.torch_workers import iterate
 
-__all__ = ["Adapter", "adapt", "samples_in"]
+__all__ = ["Adapter", "adapt"]
 
 _NOTHING = object()
 
@@ -493,14 +493,3 @@ def _first_of_stream(loader: DataLoader[Any]) -> Any:
     finally:
         if before is not None:
             dataset.load_state_dict(before)
-
-
-def samples_in(batch: Any) -> int:
-    """Returns the number of samples in a batch: the first size of the first tensor found in it, else 1."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else 1
-    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()
-    for part in parts:
-        if isinstance(part, Tensor | dict | list | tuple):
-            return samples_in(part)
-    return 1
