@@ -18,7 +18,7 @@ from cvkit.diagnosis.examine import Examination
 from cvkit.diagnosis.table import NEEDS, Need
 from cvkit.errors import CvkitError, PreflightError
 from cvkit.module_state import unchanged
-from cvkit.training import engine
+from cvkit.training import engine, schedule_free
 from cvkit.training.callback import ask
 from cvkit.training.distributed import is_first
 from cvkit.training.monitor import Monitor
@@ -171,6 +171,7 @@ class _Runner:
         held = [p for one in state.optimizers for group in one.param_groups for p in group["params"]]
         if state.clip_norm is not None:
             nn.utils.clip_grad_norm_(held, state.clip_norm)
+        schedule_free.start(state.optimizers)
         for optimizer in state.optimizers:
             optimizer.step()
         for parameter in state.model.parameters():
@@ -270,7 +271,10 @@ def _untouched(state: TrainState) -> Iterator[None]:
     scheduled: Sequence[tuple[Any, dict[str, Any]]] = [(one, dict(vars(one))) for one in state.schedules]
     try:
         with unchanged(*modules, optimizers=state.optimizers):
-            yield
+            try:
+                yield
+            finally:
+                schedule_free.leave(state.optimizers)
     finally:
         for schedule, attributes in scheduled:
             vars(schedule).clear()

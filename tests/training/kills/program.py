@@ -371,6 +371,7 @@ def report(directory: Path, result: cvkit.FitResult, noise: Noise) -> dict:
 def main(arguments: list[str]) -> None:
     """Runs the script, as from the command line."""
     warnings.simplefilter("error", CvkitWarning)
+    warnings.filterwarnings("ignore", ".*cannot be entered in the middle", CvkitWarning)  # right, of a torch loader
     torch.set_num_threads(1)
     directory, options = Path(arguments[0]), Options(**json.loads(arguments[1]))
     kill = json.loads(os.environ.get("KILL", "null"))
