@@ -108,7 +108,7 @@ def parts(dataset: Any, indices: Array | None = None) -> Iterator[tuple[Any, Arr
     if subset is not None:
         yield from parts(subset[0], subset[1][places])
         return
-    held = dataset.datasets if isinstance(dataset, ConcatDataset) else getattr(dataset, "parts", None)
+    held: Any = dataset.datasets if isinstance(dataset, ConcatDataset) else getattr(dataset, "parts", None)
     if getter(dataset) not in ("torch", "cvkit") or not isinstance(held, list | tuple):
         yield dataset, places
         return
