@@ -215,3 +215,17 @@ def a_torchvision_like_transform_that_crops(wrong):
         "train": loader(Read(read)),
         "val": DataLoader(Read(lambda index: read(index, wrong).roll(1, 2), 24), 6),
     }
+
+
+@mistake("CV218", "CV404")
+def infinity_in_one_sample(wrong):
+    images = bytes_of() / 255
+    images[40] = float("inf") if wrong else 1 / 2 + images[40] / 2
+    return {"model": network(), "train": data(images, shuffle=False)}
+
+
+@mistake("CV218", "CV404")
+def nan_in_a_validation_sample(wrong):
+    images = bytes_of(24, seed=1) / 255
+    images[20, 0, 0, 0] = float("nan") if wrong else 0.5
+    return {"model": network(), "train": data(bytes_of() / 255), "val": data(images, shuffle=False)}

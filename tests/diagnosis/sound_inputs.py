@@ -129,3 +129,18 @@ def each_image_standardised_by_itself():
     images = bytes_of()
     images = (images - images.mean((1, 2, 3), keepdim=True)) / images.std((1, 2, 3), keepdim=True)
     return {"model": network(), "train": data(images), "val": data(images[:24].flip(-1) * 1.3)}
+
+
+@sound
+def missing_values_that_the_model_fills_in():
+    class Fills(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            return self.inner(x.nan_to_num(0))
+
+    images = bytes_of() / 255
+    images[40, 0, 0] = float("nan")
+    return {"model": Fills(), "train": data(images, shuffle=False)}

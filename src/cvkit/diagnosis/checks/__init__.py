@@ -3,6 +3,7 @@
 from cvkit.diagnosis.checks import (
     batch,
     between,
+    finite,
     inputs,
     labels,
     leaks,
@@ -18,6 +19,7 @@ from cvkit.diagnosis.checks import (
 __all__ = [
     "batch",
     "between",
+    "finite",
     "inputs",
     "labels",
     "leaks",
