@@ -12,6 +12,7 @@ from cvkit.diagnosis.finding import Finding, Report
 from cvkit.diagnosis.probe import Probe, Side
 from cvkit.diagnosis.table import NEEDS, TABLE, Check, Need
 from cvkit.diagnosis.trace import Trace
+from cvkit.errors import CvkitError
 
 __all__ = ["Examination"]
 
@@ -71,7 +72,12 @@ class Examination:
     def _side(self, side: Side) -> bool:
         """Runs the first batch of one side; returns whether it has come through without an error."""
         probe, trace = self.probe, side.trace
-        side.batch = probe.runner.first_batch(side.name)
+        try:
+            side.batch = probe.runner.first_batch(side.name)
+        except CvkitError:
+            if any(one.severity == "error" for one in self.findings):  # why it fails has been said
+                return False
+            raise
         if not self._check("batch", side):
             return False
         if not probe.run_forward(side, trace, side.batch):
