@@ -1,5 +1,31 @@
 """The checks, a file for each kind of mistake; importing this room files them all into the table."""
 
-from cvkit.diagnosis.checks import batch, between, dead, hidden, labels, modes, pairs, reach, settings, targets, values
+from cvkit.diagnosis.checks import (
+    batch,
+    between,
+    coupling,
+    dead,
+    hidden,
+    labels,
+    modes,
+    pairs,
+    reach,
+    settings,
+    targets,
+    values,
+)
 
-__all__ = ["batch", "between", "dead", "hidden", "labels", "modes", "pairs", "reach", "settings", "targets", "values"]
+__all__ = [
+    "batch",
+    "between",
+    "coupling",
+    "dead",
+    "hidden",
+    "labels",
+    "modes",
+    "pairs",
+    "reach",
+    "settings",
+    "targets",
+    "values",
+]
