@@ -57,6 +57,7 @@ class Internals:
             scalar, that of the targets that count, or the sum of their class weights.
         compute: What computes the loss of a batch: the usual step, or the user's own.
         hooks: The callbacks, checked and in order.
+        unsaid: Codes of findings that the epochs' numbers may still show, each said once a run.
         epoch_rng: The random numbers that a foreign loader began this epoch with.
         resume_rng: The random numbers to continue with, once the callbacks have started.
         resumed: Whether the run was asked to continue what its directory holds (``resume``); nothing there is lost to it.
@@ -83,6 +84,7 @@ class Internals:
     weight: Tensor | float = 0
     compute: Any = None
     hooks: Dispatcher | None = None
+    unsaid: set[str] = field(default_factory=set)
     epoch_rng: dict[str, Any] | None = None
     resume_rng: dict[str, Any] | None = None
     resumed: bool = False

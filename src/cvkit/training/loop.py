@@ -16,11 +16,20 @@ from cvkit.diagnosis import Report
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.module_state import train_mode, with_weights
-from cvkit.training import engine, loaders, run_changes, setup
+from cvkit.training import engine, loaders, memory, run_changes, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
-from cvkit.training.preflight import Preflight, check_preflight, explain_failure, inspect, say, say_nothing_left
+from cvkit.training.preflight import (
+    PROGRESS,
+    Preflight,
+    check_preflight,
+    explain_failure,
+    inspect,
+    say,
+    say_nothing_left,
+    say_of_progress,
+)
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
 from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
@@ -130,8 +139,10 @@ def fit(
         compute = state.engine.compute = step or setup.usual_step(state)
         identify(state, resume, override, schedule, step)
         if preflight:
-            own = step is not None
-            say(inspect(state, compute, own_step=own, deep=preflight == "deep", ignore=ignored), preflight)
+            own, state.engine.unsaid = step is not None, set(PROGRESS - ignored)
+            with memory.explained(state):
+                report = inspect(state, compute, own_step=own, deep=preflight == "deep", ignore=ignored)
+            say(report, preflight)
         state.engine.resumed = resume is not False
         with locked_directories(callbacks):
             restore_run(state, find_checkpoints(callbacks, resume), seed)
@@ -140,6 +151,7 @@ def fit(
             try:
                 with (
                     loaders.explain_worker_errors(),
+                    memory.explained(state),
                     graceful(state),
                     run_changes.remembered(state),
                     hooks.running(state),
@@ -219,6 +231,7 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     if state.val is not None:
         hooks.validation_end(state)
     state.history.rows.append(state.logs)
+    say_of_progress(state)
     return True
 
 

@@ -149,7 +149,7 @@ def _try(probe: Probe) -> Iterator[Trace]:
                 # what is smaller than rounding is no direction
                 if gradient is not None and sizes.get(name, 0.0) > 1e-6 * max(sizes.values()):
                     with torch.no_grad():
-                        one -= 0.01 / sizes[name] * gradient
+                        one.sub_(gradient, alpha=0.01 / sizes[name])
             yield trace
 
 
