@@ -13,6 +13,7 @@
 ``StopOnNaN``          ends a run whose loss is no number, and says where it came from
 ``Profile``            what the time of a step goes to
 ``Timer``              ends a run when its time is up
+``Watch``              says which layers no gradient reaches any more
 =====================  ===================================================================
 """
 
@@ -28,6 +29,7 @@ from cvkit.callbacks.stop_on_nan import StopOnNaN
 from cvkit.callbacks.tensorboard.callback import TensorBoard
 from cvkit.callbacks.timer import Timer
 from cvkit.callbacks.unfreezing import GradualUnfreezing
+from cvkit.callbacks.watch import Watch
 
 __all__ = [
     "EMA",
@@ -42,4 +44,5 @@ __all__ = [
     "StopOnNaN",
     "TensorBoard",
     "Timer",
+    "Watch",
 ]

@@ -17,6 +17,7 @@ announce("CV805", "error", "Out of memory")  # whoever trains says it
 announce("CV901", "warning", "The loss stays at chance")
 announce("CV902", "warning", "The loss explodes")
 announce("CV903", "warning", "The validation loss rises while the training loss falls")
+announce("CV904", "warning", "A layer that no gradient reaches any more")  # the callback Watch says it
 
 LEAST_STEPS = 300
 """So many updates are waited for before anything is said of a loss that does not fall."""
