@@ -25,7 +25,7 @@ _INSTALLED = "cvkit", "torch"
 def coupled(probe: Probe) -> Iterator[Seen]:
     """A reshape that scrambles samples, a mean over the batch, attention over it: an answer depends on the neighbours."""
     inputs = probe.train.inputs
-    pair = _pair(probe)
+    pair = _first_pair(probe)
     if pair is None or not isinstance(inputs, Tensor):
         return
     whole, other = pair
@@ -69,7 +69,7 @@ def drops_in_evaluation(probe: Probe) -> Iterator[Seen]:
 @check("CV713", "warning", "The model ignores its inputs", needs=["evaluation"], cost="forward")
 def ignores(probe: Probe) -> Iterator[Seen]:
     """Other inputs, the same outputs, also with weights in place of what is zero at first."""
-    pair = _pair(probe)
+    pair = _first_pair(probe)
     if pair is None or not _same(pair[0][1::2], pair[1][1::2]):
         return
     # what begins at zero on purpose gives nothing yet
@@ -160,6 +160,14 @@ def _train(probe: Probe, inputs: Any) -> Any:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _first_pair(probe: Probe) -> tuple[Tensor, Tensor] | None:
+    """Returns :func:`_pair` in evaluation mode, computed once."""
+    if "pair" not in probe.kept:
+        probe.kept["pair"] = _pair(probe)
+    found: tuple[Tensor, Tensor] | None = probe.kept["pair"]
+    return found
 
 
 def _pair(probe: Probe, training: bool = False) -> tuple[Tensor, Tensor] | None:
