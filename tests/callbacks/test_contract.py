@@ -26,6 +26,7 @@ from cvkit.callbacks import (
     StopOnNaN,
     TensorBoard,
     Timer,
+    Watch,
 )
 from cvkit.training import HOOKS, Callback, load_checkpoint, save_checkpoint
 from cvkit.training.callback import CHANGER, LAST, OBSERVER
@@ -45,6 +46,7 @@ BUILT = {
     "StopOnNaN": lambda directory, optimizer: StopOnNaN(gradients=True),
     "TensorBoard": lambda directory, optimizer: TensorBoard(directory / "tb", every_steps=1),
     "Timer": lambda directory, optimizer: Timer(hours=1),
+    "Watch": lambda directory, optimizer: Watch(every_steps=2),
 }
 ORDER = {
     "CSVLogger": OBSERVER,
@@ -60,6 +62,7 @@ ORDER = {
     "StopOnNaN": CHANGER,
     "TensorBoard": OBSERVER,
     "Timer": CHANGER,
+    "Watch": CHANGER,
 }
 
 every = pytest.mark.parametrize("name", sorted(cvkit.callbacks.__all__))

@@ -14,6 +14,7 @@
 ``StopOnNaN``          ends a run whose loss is no number, and says where it came from
 ``Profile``            what the time of a step goes to
 ``Timer``              ends a run when its time is up
+``Watch``              says which layers no gradient reaches any more
 =====================  ===================================================================
 """
 
@@ -30,6 +31,7 @@ from cvkit.callbacks.swa import SWA
 from cvkit.callbacks.tensorboard.callback import TensorBoard
 from cvkit.callbacks.timer import Timer
 from cvkit.callbacks.unfreezing import GradualUnfreezing
+from cvkit.callbacks.watch import Watch
 
 __all__ = [
     "EMA",
@@ -45,4 +47,5 @@ __all__ = [
     "StopOnNaN",
     "TensorBoard",
     "Timer",
+    "Watch",
 ]

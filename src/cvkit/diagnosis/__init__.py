@@ -7,13 +7,15 @@
 ``trace``             one batch through the model, watched
 ``examine``           the examination: which check runs when
 ``crash``             a step that fails: the operation, the line, what to do; ``mending`` knows the layers
+``progress``          what the epochs' numbers say while a run trains
 ``checks``            the checks, a file for each kind of mistake
 ====================  ========================================================================================
 
 Nothing here knows the loop: whoever trains hands over a probe.
 """
 
-import cvkit.diagnosis.checks  # noqa: F401  # they file themselves into the table
+import cvkit.diagnosis.checks  # they file themselves into the table
+import cvkit.diagnosis.progress  # noqa: F401
 from cvkit.diagnosis.finding import Finding, Report
 from cvkit.diagnosis.probe import Monitored, Probe, Settings, Side
 from cvkit.diagnosis.table import TABLE, Check, check_codes

@@ -146,6 +146,7 @@ class Probe:
         runner: How a step is run.
         updated_loss: The loss of the first batch after one update.
         before_update: The trainable parameters by name as they were before that update.
+        kept: What one check has computed and another one uses, by a name of their own.
     """
 
     model: nn.Module
@@ -157,6 +158,7 @@ class Probe:
     runner: Runner
     updated_loss: float | None = None
     before_update: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sides(self) -> list[Side]:

@@ -78,7 +78,7 @@ class Trace:
             with warnings.catch_warnings():  # torch's own words on a broadcast; ours say more
                 warnings.simplefilter("ignore")
                 work()
-        except CvkitError:
+        except (CvkitError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             self.error = error

@@ -62,6 +62,7 @@ class Internals:
         compute: What computes the loss of a batch: the usual step, or the user's own.
         world: The ranks that train together; ``None`` where there is one process.
         hooks: The callbacks, checked and in order.
+        unsaid: Codes of findings that the epochs' numbers may still show, each said once a run.
         epoch_rng: The random numbers that a foreign loader began this epoch with.
         resume_rng: The random numbers to continue with, once the callbacks have started.
         resumed: Whether the run was asked to continue what its directory holds (``resume``); nothing there is lost to it.
@@ -91,6 +92,7 @@ class Internals:
     compute: Any = None
     world: World | None = None
     hooks: Dispatcher | None = None
+    unsaid: set[str] = field(default_factory=set)
     epoch_rng: dict[str, Any] | None = None
     resume_rng: dict[str, Any] | None = None
     resumed: bool = False

@@ -17,14 +17,22 @@ from cvkit.diagnosis import Report
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.module_state import evaluation_mode, train_mode, with_weights
-from cvkit.training import distributed, engine, run_changes, schedule_free, setup
+from cvkit.training import distributed, engine, memory, run_changes, schedule_free, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.dry_run import rehearse
 from cvkit.training.loader_checks import check_loader, used_up
 from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
-from cvkit.training.preflight import Preflight, check_preflight, explain_failure, inspect, say, say_nothing_left
+from cvkit.training.preflight import (
+    Preflight,
+    check_preflight,
+    explain_failure,
+    inspect,
+    look,
+    say_nothing_left,
+    say_of_progress,
+)
 from cvkit.training.reduction import announce, share_epoch
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
 from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
@@ -163,7 +171,7 @@ def fit(
         compute = state.engine.compute = step or setup.usual_step(state)
         identify(state, resume, override, schedule, step)
         if preflight:
-            say(inspect(state, compute, own_step=own, deep=preflight == "deep", ignore=ignored), preflight)
+            look(state, compute, preflight, ignored, own_step=own)
         state.engine.resumed = resume is not False
         with locked_directories(callbacks):
             restore_run(state, find_checkpoints(callbacks, resume), seed)
@@ -186,6 +194,7 @@ def _running(state: TrainState, hooks: Hooks) -> Iterator[None]:
     """What holds while a run trains: signals ask for a stop, batch norm is that of all ranks, callbacks run."""
     with (
         explain_worker_errors(),
+        memory.explained(state),
         graceful(state),
         run_changes.remembered(state),
         synchronised(state.model, state.engine.world),
@@ -268,6 +277,7 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
         hooks.validation_end(state)
     share_epoch(state)
     state.history.rows.append(state.logs)
+    say_of_progress(state)
     return True
 
 

@@ -110,7 +110,10 @@ def resolve_optimizers(
             "the model has nothing to train",
             got=f"{type(model).__name__} with {len(parameters)} parameters, none with requires_grad",
             expected="at least one trainable parameter",
-            fix="unfreeze a part of it, e.g. model.requires_grad_(True)",
+            fix="unfreeze a part of it, e.g. model.requires_grad_(True)"
+            if parameters
+            else "make its layers attributes in __init__, or put them into an nn.ModuleList or nn.ModuleDict: those in a "
+            "Python list or dict, and those that forward makes, are no part of the model",
         )
     if isinstance(given, str):
         build = _builder(given)

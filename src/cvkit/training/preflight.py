@@ -15,6 +15,7 @@ from cvkit import calls
 from cvkit.arguments import check_choice
 from cvkit.diagnosis import Monitored, Probe, Report, Settings, Side, check_codes
 from cvkit.diagnosis.examine import Examination
+from cvkit.diagnosis.progress import judge
 from cvkit.diagnosis.table import NEEDS, Need
 from cvkit.errors import CvkitError, PreflightError
 from cvkit.module_state import unchanged
@@ -24,13 +25,26 @@ from cvkit.training.distributed import is_first
 from cvkit.training.monitor import Monitor
 from cvkit.training.state import Step, TrainState
 
-__all__ = ["TRACED", "Preflight", "check_preflight", "explain_failure", "inspect", "say", "say_nothing_left"]
+__all__ = [
+    "PROGRESS",
+    "TRACED",
+    "Preflight",
+    "check_preflight",
+    "explain_failure",
+    "inspect",
+    "say",
+    "say_nothing_left",
+    "say_of_progress",
+]
 
 Preflight: TypeAlias = Literal[True, False, "strict", "deep"]
 """What ``fit`` takes: whether to look, whether warnings are errors, whether to look deeper."""
 
 TRACED: tuple[Need, ...] = ("batch", "outputs", "loss", "gradients")
 """What is looked at where only one batch is to be traced."""
+
+PROGRESS = frozenset({"CV901", "CV902", "CV903"})
+"""What is said while it trains."""
 
 
 def check_preflight(preflight: object, ignore: object) -> frozenset[str]:
@@ -101,6 +115,22 @@ def say_nothing_left(state: TrainState) -> None:
             f"  got: epochs={state.epochs}\n  expected: the total number of epochs, those before the resume included\n"
             f"  fix: epochs={state.epochs_done + state.epochs} for {state.epochs} more"
         )
+
+
+def say_of_progress(state: TrainState) -> None:
+    """Warns, once a run each, of what the epochs' numbers show."""
+    if not state.engine.unsaid:
+        return
+    outputs = state.outputs
+    known = (
+        state.engine.loss_spec.name in ("cross_entropy", "CrossEntropyLoss")
+        and isinstance(outputs, Tensor)
+        and outputs.ndim > 1
+    )
+    for finding in judge(state.history.rows, outputs.shape[1] if known else None):
+        if finding.code in state.engine.unsaid:
+            state.engine.unsaid.remove(finding.code)
+            calls.warn(str(finding))
 
 
 def explain_failure(state: TrainState, step: Step, error: Exception, *, own_step: bool) -> None:

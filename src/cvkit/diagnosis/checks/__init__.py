@@ -3,7 +3,10 @@
 from cvkit.diagnosis.checks import (
     batch,
     between,
+    coupling,
+    dead,
     finite,
+    hidden,
     inputs,
     labels,
     leaks,
@@ -19,7 +22,10 @@ from cvkit.diagnosis.checks import (
 __all__ = [
     "batch",
     "between",
+    "coupling",
+    "dead",
     "finite",
+    "hidden",
     "inputs",
     "labels",
     "leaks",
