@@ -52,6 +52,8 @@ ALLOWED = {
     "recipes": LEAVES,
     "inference": {"data", "transforms", "models", "training", "export"} | MIDDLE | LEAVES,
     "plots": {"data", "transforms", "models", "training", "inference"} | MIDDLE | LEAVES,
+    "command_line": {"callbacks", "data", "inference", "models", "report", "training"} | LEAVES,
+    "__main__": {"command_line"},
 }
 """What each room may import; the root, the map of the house, may import them all."""
 
