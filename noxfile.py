@@ -1,4 +1,4 @@
-"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``links``."""
+"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``links``, ``gpu``."""
 
 import tempfile
 from pathlib import Path
@@ -39,6 +39,13 @@ def kills(session: nox.Session) -> None:
     session.install(".", *_group("test"))
     only = ["-m", "slow", "tests/training/test_kills.py"]
     session.run("python", "-m", "pytest", *only, *(session.posargs or ["-n", "2"]), env=ONE_THREAD)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Checks and measures everything on this machine's GPU, in under nine minutes; arguments after ``--`` go to the script."""
+    session.install(".")
+    session.run("python", "benchmarks/gpu.py", *session.posargs)
 
 
 @nox.session

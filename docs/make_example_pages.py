@@ -27,7 +27,7 @@ MOST_BYTES = 60_000
 
 CHAPTERS = {
     "First steps": ["quickstart", "linear_regression", "gradient_descent", "logistic_regression", "mlp_five_ways"],
-    "Networks": ["lenet5", "cnn_predictions", "cifar10", "resnet_densenet"],
+    "Networks": ["lenet5", "cnn_predictions", "cifar10", "cifar10_fast", "resnet_densenet"],
     "From one task to another": ["vgg16_layers", "transfer"],
     "Data": ["label_layouts", "transforms_tour"],
     "Beyond classes": ["unet_masks", "autoencoders"],

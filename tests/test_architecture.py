@@ -9,6 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "cvkit"
 
 LEAVES = {
+    "loading",
     "arguments",
     "calls",
     "errors",
@@ -21,14 +22,17 @@ LEAVES = {
     "plain_values",
     "registry",
     "seeding",
+    "streams",
     "worker_signals",
 }
-MIDDLE = {"losses", "metrics", "serialization"}
+MIDDLE = {"diagnosis", "losses", "metrics", "serialization"}
 ALLOWED = {
     "errors": set(),
+    "loading": set(),
     "outputs": set(),
     "plain_values": set(),
     "report": set(),
+    "streams": set(),
     "worker_signals": set(),
     "arguments": {"errors"},
     "calls": {"errors"},
@@ -42,6 +46,7 @@ ALLOWED = {
     "serialization": LEAVES,
     "losses": LEAVES,
     "metrics": {"losses", *LEAVES},
+    "diagnosis": {"losses", *LEAVES},
     "data": LEAVES,
     "transforms": LEAVES,
     "models": {"serialization", *LEAVES},
@@ -60,6 +65,7 @@ ALLOWED = {
 OPTIONAL = {
     "matplotlib",
     "simplejpeg",
+    "fsspec",
     "onnx",
     "onnxruntime",
     "onnxscript",

@@ -24,7 +24,18 @@ PINNED = {
             "Runtime",
             "TrainState",
         ),
-        *("evaluate", "find_lr", "fit", "load", "load_checkpoint", "predict", "preflight", "save_checkpoint", *MODULES),
+        *(
+            "evaluate",
+            "find_batch_size",
+            "find_lr",
+            "fit",
+            "load",
+            "load_checkpoint",
+            "predict",
+            "preflight",
+            "save_checkpoint",
+            *MODULES,
+        ),
     ],
     "cvkit.callbacks": [
         *("CSVLogger", "Checkpoint", "EarlyStopping", "GradientNorm", "GradualUnfreezing", "LRSchedule"),
@@ -36,7 +47,7 @@ PINNED = {
     "cvkit.metrics": ["Accuracy", "Mean", "Metric"],
     "cvkit.models": [
         *("adapt_input", "append_head", "create", "find_blocks", "freeze", "from_config", "names", "param_groups"),
-        *("register", "replace_head", "summary", "unfreeze"),
+        *("checkpoint_blocks", "register", "replace_head", "summary", "unfreeze"),
     ],
     "cvkit.plots": [
         *("confusion_matrix", "plot_history", "show_batch", "show_masks", "show_predictions", "top_losses"),
@@ -160,7 +171,9 @@ def test_the_signature_of_fit_is_pinned():
         "progress": True,
         "preflight": True,
         "override": (),
+        "steps_per_epoch": None,
         "dry_run": False,
+        "ignore": (),
     }
     assert list(parameters) == list(defaults)
 

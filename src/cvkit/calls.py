@@ -54,6 +54,7 @@ def answered(
     renamed: Mapping[str, str] | None = None,
     elsewhere: Mapping[str, str] | None = None,
     needed: Mapping[str, str] | None = None,
+    name: str | None = None,
 ) -> Callable[[F], F]:
     """Returns a decorator that answers a call which does not fit a function's signature with what to write instead.
 
@@ -63,6 +64,7 @@ def answered(
         renamed: For arguments of the function, or of others like it, the names that they have elsewhere, apart by blanks.
         elsewhere: Names of what is said in another way here, each with how.
         needed: Arguments that must be given, each with an example, e.g. ``{"epochs": "epochs=10"}``.
+        name: What the function is called in the message: of an ``__init__`` the class's name.
     """
 
     def decorate(function: F) -> F:
@@ -71,7 +73,7 @@ def answered(
             try:
                 inspect.signature(function).bind(*args, **kwargs)
             except TypeError:
-                answer = _answer(function, args, kwargs, renamed or {}, elsewhere or {}, needed or {})
+                answer = _answer(name, function, args, kwargs, renamed or {}, elsewhere or {}, needed or {})
                 raise answer from None
             return function(*args, **kwargs)
 
@@ -81,6 +83,7 @@ def answered(
 
 
 def _answer(
+    called: str | None,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -89,8 +92,11 @@ def _answer(
     needed: Mapping[str, str],
 ) -> CallError:
     """Returns the error on a call whose arguments do not fit a signature."""
-    name = function.__name__
-    parameters = inspect.signature(function).parameters
+    name = called or function.__name__
+    parameters = dict(inspect.signature(function).parameters)
+    if called is not None:  # of a method the caller does not give the first
+        del parameters[next(iter(parameters))]
+        args = args[1:]
     by_place = [key for key, one in parameters.items() if one.kind is not one.KEYWORD_ONLY]
     unknown = [key for key in kwargs if key not in parameters]
     given = {*by_place[: len(args)], *kwargs}

@@ -85,7 +85,13 @@ class CheckpointError(CvkitError):
 
 
 class PreflightError(CvkitError):
-    """One batch was traced through model, loss and metrics, and it cannot work."""
+    """A run cannot work.
+
+    Attributes:
+        findings: What was found, as :class:`cvkit.diagnosis.Finding`; empty where something else was wrong.
+    """
+
+    findings: tuple[object, ...] = ()
 
 
 class MissingDependencyError(CvkitError, ImportError):

@@ -317,13 +317,15 @@ def _class_weight(loss: object) -> Callable[[Tensor], Tensor | float] | None:
     own = isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and type(loss).forward in _FORWARDS
     if not own and not (callable(inner) and inner in _PER_CLASS):
         return None
-    weights = _option(loss, "weight", None)
     ignored = _ignored(loss)
 
     def weight(targets: Tensor) -> Tensor | float:
         if targets.is_floating_point():  # soft targets: torch divides by the number of samples, or of pixels
             return targets.numel() // targets.shape[1] if targets.ndim > 1 else targets.shape[0]
         targets = targets.long()  # of bytes no value is -100, and an index of bytes is taken for a mask
+        weights = _option(
+            loss, "weight", None
+        )  # asked for here: moving the loss to a device makes another tensor of it
         if not isinstance(weights, Tensor):
             return torch.count_nonzero(targets.ne(ignored))
         left_out = targets.eq(ignored)  # a selection by mask would wait for the device

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from cvkit import streams
 from cvkit.callbacks import Profile
 from cvkit.callbacks import profile as profile_
 from cvkit.errors import ArgumentError
@@ -96,7 +97,7 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(profile_, "time", clock)
+    monkeypatch.setattr(streams, "time", clock)
     return lambda **seconds: Slow(clock, **seconds)
 
 
@@ -184,15 +185,14 @@ def test_bringing_the_batch_and_its_transform_are_told_apart(slow, tmp_path, mon
         spent.clock.now += 0.001
         return batch
 
-    def finished(loader, batch, runtime):
+    def finish(self, batch, runtime=None):
         batch = runtime.place(batch)
         spent.spend("transform")
         return batch
 
     monkeypatch.setattr(runtime_.Runtime, "place", place)
-    monkeypatch.setattr(loaders, "finished", finished)
-    monkeypatch.setattr(loaders, "is_resumable", lambda loader: True)
-    monkeypatch.setattr(loaders, "open_epoch", lambda loader, *rest: iter(loader))
+    monkeypatch.setattr(loaders.Adapter, "finish", finish)
+    monkeypatch.setattr(loaders.Adapter, "on_place", lambda self, device: False)
     profile = Profile(tmp_path, wait=3, batches=20, trace=0)
     run(spent, profile)
     found = table(profile.summary)
@@ -294,8 +294,9 @@ def test_a_short_run_is_looked_at_as_far_as_it_goes(tiny, tmp_path, epochs, wait
 
 
 def instrumented(state):
-    own = [(engine, "forward"), (engine, "update"), (loaders, "finished")]
+    own = [(engine, "forward"), (engine, "update")]
     wrapped = [name for module, name in own if vars(module)[name].__module__ == profile_.__name__]
+    wrapped += [name for name in ("finish",) if name in vars(state.engine.train)]
     return wrapped + [name for name in ("place",) if name in vars(state.runtime)]
 
 

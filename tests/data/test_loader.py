@@ -18,7 +18,7 @@ from cvkit.data import ArrayDataset, FolderDataset, Loader, split, write_shapes
 from cvkit.data.datasets.base import is_deterministic
 from cvkit.data.order import batches_of, epoch_order
 from cvkit.data.sample_cache import Cache, _of_container
-from cvkit.errors import ArgumentError, DataError, ImageError
+from cvkit.errors import ArgumentError, CallError, DataError, ImageError
 from cvkit.transforms import classification_eval, classification_train, small_image_train
 
 
@@ -47,7 +47,7 @@ def same(one, other):
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 2**40), st.integers(0, 1000), st.booleans())
 def test_each_sample_is_seen_exactly_once_an_epoch(count, size, seed, number, shuffle):
     parts = batches_of(epoch_order(count, seed, number, shuffle=shuffle), size, drop_last=False)
-    assert sorted(torch.cat(parts).tolist()) == list(range(count))
+    assert sorted(torch.cat(list(parts)).tolist()) == list(range(count))
     assert len(parts) == -(-count // size)
     assert all(len(part) == size for part in parts[:-1])
     dropped = batches_of(epoch_order(count, seed, number, shuffle=shuffle), size, drop_last=True)
@@ -540,3 +540,20 @@ def test_arrays_and_tensors_are_cut_as_images_are(kind, cache):
 def test_floats_are_no_images_and_the_sample_is_named():
     with pytest.raises(ImageError, match=r"^sample 0: this is no image\n  got: ndarray float64 \(40, 50, 3\)"):
         next(iter(Loader(Levels("floats"), 4, transform=classification_train(24), workers=0)))
+
+
+@pytest.mark.parametrize(("given", "first", "fix"), [
+    ({"num_workers": 4}, "Loader has no argument num_workers", "it is called workers here: workers=…"),
+    ({"sufle": True}, "Loader has no argument sufle", "did you mean shuffle=…?"),
+])  # fmt: skip
+def test_a_call_that_does_not_fit_is_answered(given, first, fix):
+    with pytest.raises(CallError) as error:
+        Loader([(torch.zeros(3), 0)], 1, **given)
+    lines = str(error.value).splitlines()
+    assert (lines[0], lines[-1]) == (first, f"  fix: {fix}")
+    assert "self" not in lines[2]
+
+
+def test_a_call_without_a_batch_size_is_answered():
+    with pytest.raises(CallError, match=r"^Loader needs batch_size\n"):
+        Loader([(torch.zeros(3), 0)])

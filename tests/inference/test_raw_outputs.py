@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import cvkit
-from cvkit.errors import ArgumentError, CvkitWarning, DataError
+from cvkit.errors import ArgumentError, CvkitWarning, DataError, PreflightError
 
 INPUTS = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
 MODEL = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.BatchNorm1d(3))
@@ -45,7 +45,7 @@ def test_modes_are_as_before():
 
 def test_modes_are_as_before_after_an_error_too():
     MODEL.train()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(PreflightError, match="CV801: the forward fails in layer"):
         cvkit.predict(MODEL, torch.zeros(2, 9), device="cpu")
     assert MODEL.training
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from cvkit.data import write_shapes
+from cvkit.data import FolderDataset, write_shapes, write_shards
 from cvkit.training import save_checkpoint
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/stat").exists(), reason="needs Linux")
@@ -42,6 +42,8 @@ class Runs:
         self.shapes = root / "shapes"
         write_shapes(self.shapes / "train", per_class=7, size=20)  # the last batch of an epoch is one sample
         write_shapes(self.shapes / "val", per_class=3, size=20, seed=1)
+        for part in ("train", "val"):
+            write_shards(FolderDataset(self.shapes / part), self.shapes / "shards" / part, samples_per_shard=4)
         self._check_integer: dict[str, dict] = {}
         self._server = subprocess.Popen(
             [sys.executable, str(HERE / "server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -51,7 +53,7 @@ class Runs:
         self._server.communicate(timeout=60)
 
     def arguments(self, directory: Path, options: dict) -> list[str]:
-        folder = {"folder": str(self.shapes)} if options.get("data") == "folder" else {}
+        folder = {"folder": str(self.shapes)} if options.get("data") in ("folder", "shards") else {}
         return [str(directory), json.dumps(options | folder, sort_keys=True)]
 
     def run(
@@ -225,6 +227,9 @@ WAYS = {
     "folder, crops": {"data": "folder", "preset": "crops"},
     "folder, crops, workers": {"data": "folder", "preset": "crops", "workers": 2},
     "folder, crops, cache": {"data": "folder", "preset": "crops", "cache": "ram", "workers": 2},
+    "shards": {"data": "shards", "shuffle": "blocks"},
+    "shards, workers": {"data": "shards", "shuffle": "blocks", "preset": "crops", "workers": 2},
+    "shards, computed": {"data": "shards", "shuffle": "computed", "cache": "ram"},
     "foreign": {"data": "foreign"},
     "foreign, workers": {"data": "foreign", "workers": 2},
     "foreign, generator": {"data": "foreign", "generator": True},
@@ -248,6 +253,7 @@ def ways():
         ("ema, background", "in the second epoch"),
         ("foreign, workers", "in the second epoch"),
         ("folder, crops, cache", "in the first epoch"),
+        ("shards, workers", "in the first epoch"),
     }
     for way, options in WAYS.items():
         for moment, kills in MOMENTS.items():
@@ -281,7 +287,7 @@ def test_a_compiled_run_goes_on_bit_by_bit(tmp_path, runs, batch):
 
 
 @slow
-@pytest.mark.parametrize("data", ["arrays", "folder", "foreign"])
+@pytest.mark.parametrize("data", ["arrays", "folder", "shards", "foreign"])
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (1, 3)])
 @pytest.mark.parametrize("batch", [4, 9])
 def test_another_number_of_workers_goes_on_bit_by_bit(tmp_path, runs, data, before, after, batch):

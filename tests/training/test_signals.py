@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from cvkit.callbacks import Checkpoint
 from cvkit.errors import CheckpointError, DataError
-from cvkit.training import Callback, fit, load_checkpoint, loaders
+from cvkit.training import Callback, engine, fit, load_checkpoint
 
 BATCHES = 6
 
@@ -454,9 +454,9 @@ def test_batches_end_without_an_error_only_where_a_signal_stops_the_run_between_
 
     state = SimpleNamespace(stop_reason=stop, engine=SimpleNamespace(group_open=group_open))
     if ends:
-        assert list(loaders.until_lost(batches(), state)) == [1]
+        assert list(engine.until_lost(batches(), state)) == [1]
     else:
         with pytest.raises(type(error), match=r"^(DataLoader worker|a worker process died)"):
-            list(loaders.until_lost(batches(), state))
+            list(engine.until_lost(batches(), state))
     with pytest.raises(KeyError):
-        list(loaders.until_lost(iter([{}["any other"]] for _ in range(1)), state))
+        list(engine.until_lost(iter([{}["any other"]] for _ in range(1)), state))

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 import cvkit
 from cvkit import Callback, FitResult, History, TrainState
 from cvkit.callbacks import Checkpoint, CSVLogger, EarlyStopping, LRSchedule, Progress, TensorBoard
+from cvkit.diagnosis import Report
 from cvkit.metrics import Accuracy, Metric
 
 
@@ -109,7 +110,7 @@ def by_hand(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
     cvkit.fit(model, batches, epochs=1, optimizer=torch.optim.Adam, schedule=cosine, step=reconstruct)
     cvkit.fit(model, batches, epochs=1, step=only_loss, precision="bf16", device=torch.device("cpu"), seed=3)
     assert_type(cvkit.evaluate(model, batches, metrics=Bias()), dict[str, float])
-    assert_type(cvkit.preflight(model, batches), list[str])
+    assert_type(cvkit.preflight(model, batches), Report)
     assert_type(cvkit.predict(model, batches), Tensor)
 
 

@@ -116,7 +116,7 @@ class Checkpoint(Callback):
     def on_batch_end(self, state: TrainState) -> None:
         """Saves in the middle of an epoch, where asked to."""
         due = self.every_steps is not None and not state.engine.group_open and state.step % self.every_steps == 0
-        if due and state.step != self._saved_step and state.batch_index < len(state.train):
+        if due and state.step != self._saved_step and state.batch_index < state.batches_per_epoch:
             self._save(state, last=True)
 
     def on_epoch_end(self, state: TrainState) -> None:

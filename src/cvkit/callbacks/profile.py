@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from cvkit import streams
 from cvkit.arguments import check_integer
-from cvkit.training import engine, loaders
+from cvkit.streams import Moment
+from cvkit.training import engine
 from cvkit.training.callback import OBSERVER, Callback
 from cvkit.training.state import TrainState
 
@@ -78,7 +79,7 @@ class Profile(Callback):
     def on_fit_start(self, state: TrainState) -> None:
         """Plans what fits into the run."""
         self.summary, self._seen = None, -1
-        total = len(state.train) * (state.epochs - state.epoch) - state.batch_index
+        total = state.batches_per_epoch * (state.epochs - state.epoch) - state.batch_index
         wait, trace = min(self.wait, total // 4), min(self.trace, total // 4)
         # the profiler's first batch is not recorded, and the run's last one has no next to end it
         timed = min(self.batches, total - wait - (trace + 2 if trace else 1))
@@ -179,7 +180,7 @@ class _Watch:
         self._depth = 0
         self._open = True
         hooks = state.engine.hooks
-        self._around(loaders, "finished", "transform", "loop")
+        self._around(state.engine.train, "finish", "transform", "loop")
         self._around(state.runtime, "place", "transfer", "transform")
         self._around(engine, "forward", "forward", "backward")
         self._around(engine, "forward_backward", "forward", "loop")
@@ -214,7 +215,7 @@ class _Watch:
         if not self._open:  # closed from inside of a hook that it stands around
             return
         state = self.state
-        over = phase == "data" and state.batch_index >= len(state.train)
+        over = phase == "data" and state.batch_index >= state.batches_per_epoch
         if phase is not None and (not state.training or over):
             phase = BETWEEN
         if self._marks and self._marks[-1][0] == phase:
@@ -238,28 +239,18 @@ class _Watch:
             else:
                 setattr(holder, name, own)
         spent: dict[str, float] = {}
-        if self.state.runtime.device.type == "cuda":
-            self._marks[-1][1].synchronize()
+        self._marks[-1][1].wait()
         for (phase, begun), (_, ended) in zip(self._marks, self._marks[1:], strict=False):
             if phase is not None:
-                spent[phase] = spent.get(phase, 0.0) + _between(begun, ended)
+                spent[phase] = spent.get(phase, 0.0) + 1000 * begun.seconds_until(ended)
         return spent
 
 
-def _now(device: torch.device) -> Any:
+def _now(device: torch.device) -> Moment:
     """Returns a moment: on a GPU that of its queue."""
-    if device.type == "cuda":
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
     if device.type == "mps":  # which has no events in a queue that could be compared this cheaply
         torch.mps.synchronize()
-    return time.perf_counter()
-
-
-def _between(begun: Any, ended: Any) -> float:
-    """Returns the milliseconds between two moments."""
-    return 1000.0 * (ended - begun) if isinstance(begun, float) else float(begun.elapsed_time(ended))
+    return streams.of(device).moment(timing=True)
 
 
 def _page(state: TrainState, spent: Mapping[str, float], batches: int, samples: int, step: int) -> str:

@@ -117,7 +117,7 @@ class Progress(Callback):
         self._pace = trained / max(state.batch_index - self._first, 1)
         self._tail = seconds - trained
         if state.epoch + 1 < state.epochs and state.stop_reason is None:
-            left = (state.epochs - state.epoch - 1) * (self._pace * len(state.train) + self._tail)
+            left = (state.epochs - state.epoch - 1) * (self._pace * state.batches_per_epoch + self._tail)
             parts.append(f"{_clock(left)} left")
         self._out.say("  ".join(parts))
 
@@ -140,11 +140,12 @@ class Progress(Callback):
         parts = self._parts(state, now)
         size = self._bar.format_dict.get("ncols")
         # what comes first is what matters; a bar of eight columns is left of a narrow terminal
-        room = size - len(f"{self._bar.desc}: 100%|{'':8}| {len(state.train)}/{len(state.train)}") if size else None
+        total = state.batches_per_epoch
+        room = size - len(f"{self._bar.desc}: 100%|{'':8}| {total}/{total}") if size else None
         while room is not None and len(parts) > 1 and sum(len(part) + 2 for part in parts) > room:
             parts.pop()
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
-        self._bar.n = min(state.batch_index, len(state.train))
+        self._bar.n = min(state.batch_index, state.batches_per_epoch)
         self._bar.refresh()
 
     def _opened(self, state: TrainState) -> Any:
@@ -153,7 +154,7 @@ class Progress(Callback):
 
         unsized = self._out.width() == 0
         return tqdm(
-            total=len(state.train),
+            total=state.batches_per_epoch,
             initial=state.batch_index,
             desc=f"epoch {state.epoch + 1}/{state.epochs}",
             file=self._out,
@@ -177,7 +178,7 @@ class Progress(Callback):
         if losses.weight:
             parts.append(f"loss {_short(losses.mean)}")
         if left is not None and state.epoch + 1 < state.epochs:
-            whole = self._batch_seconds(done) * len(state.train) + self._validation(state, done)
+            whole = self._batch_seconds(done) * state.batches_per_epoch + self._validation(state, done)
             parts.append(f"run {_clock(left + whole * (state.epochs - state.epoch - 1))}")
         if done and seconds > 0 and losses.weight > self._samples:
             parts.append(_rate((losses.weight - self._samples) / seconds))
@@ -201,7 +202,7 @@ class Progress(Callback):
             return (now - self._now) / self._validated * max(len(state.val) - self._validated, 0)
         if not done and self._pace is None:
             return None
-        return self._batch_seconds(done) * (len(state.train) - state.batch_index) + self._validation(state, done)
+        return self._batch_seconds(done) * (state.batches_per_epoch - state.batch_index) + self._validation(state, done)
 
     def _close(self) -> None:
         if self._bar is not None:

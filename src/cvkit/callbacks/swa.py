@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cvkit.arguments import check_number
 from cvkit.module_state import train_mode, unchanged, with_weights
-from cvkit.training import loaders, schedule_free
+from cvkit.training import schedule_free
 from cvkit.training.callback import Callback
 from cvkit.training.state import TrainState
 
@@ -121,12 +121,13 @@ def _statistics(state: TrainState, average: Mapping[str, Any], norms: list[tuple
     """
     layers: list[Any] = [one for _, one in norms]
     momenta = [one.momentum for one in layers]
-    generators = loaders.own_generators(state.train)
+    batches = state.engine.train
+    generators = batches.generators()
     epoch = state.epoch + state.engine.first_epoch
     with (
         torch.no_grad(),
         unchanged(state.model, scope="modes", generators=generators),
-        loaders.keeps_place(state.train),
+        batches.kept(),
         with_weights(state.model, average),
     ):
         train_mode(state.model)
@@ -134,9 +135,9 @@ def _statistics(state: TrainState, average: Mapping[str, Any], norms: list[tuple
             layer.reset_running_stats()
             layer.momentum = None  # torch's word for the plain mean over all batches
         try:
-            for batch in loaders.open_epoch(state.train, epoch, 0, None, state.runtime.device):
+            for batch in batches.open(epoch, device=state.runtime.device):
                 with state.runtime.autocast():
-                    state.engine.compute(state.model, loaders.finished(state.train, batch, state.runtime), state)
+                    state.engine.compute(state.model, batches.finish(batch, state.runtime), state)
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum

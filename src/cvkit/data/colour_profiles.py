@@ -14,7 +14,7 @@ from PIL import Image, features
 from cvkit.errors import ArgumentError, ImageError, MissingDependencyError
 from cvkit.pixels import WHITE, scaled
 
-__all__ = ["Colour", "check_colour", "to_srgb"]
+__all__ = ["Colour", "check_colour", "other_than_srgb", "to_srgb"]
 
 Colour: TypeAlias = Literal["convert", "ignore"]
 """What becomes of an image whose file says that its colours are not sRGB."""
@@ -95,6 +95,31 @@ def to_srgb(
         converted.format = image.format
         converted.info = {key: value for key, value in image.info.items() if key not in (*_SAYING, "transparency")}
     return converted
+
+
+def other_than_srgb(image: Image.Image, data: bytes) -> str | None:
+    """Returns what to call the colours of an image that are not sRGB; ``None`` where they are, or nothing is said of them.
+
+    Args:
+        image: An image of which the header has been read.
+        data: The file's bytes.
+
+    Raises:
+        ValueError: A profile that is not whole.
+        MissingDependencyError: There is a profile, and Pillow was built without LittleCMS.
+    """
+    profile = _profile_of(image, data) if image.mode not in _NOT_COLOUR else None
+    if profile is None:
+        return None
+    _check_littlecms("")
+    known = _conversion(profile[:24] + bytes(12) + profile[36:84] + bytes(16) + profile[100:])
+    if known.transform is None and (known.curve is None or known.space == b"RGB "):
+        return None
+    if "icc_profile" not in image.info:
+        return "PNG colour chunks"
+    from PIL import ImageCms
+
+    return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip() or "without a name"
 
 
 def _check_littlecms(name: str) -> None:

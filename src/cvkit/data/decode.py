@@ -59,6 +59,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     enough: Enough | None = None,
     colour: Colour = "convert",
+    name: str | None = None,
 ) -> Image.Image:
     """Decodes an image, upright, in 8 bits a channel.
 
@@ -75,6 +76,7 @@ def decode(
             and 1 to 2 grey levels of 255 from decoding it whole and averaging (``benchmarks/data.py`` measures it).
         colour: ``"convert"`` brings colours to sRGB where the file says that they are something else: an ICC profile (in a
             JPEG, PNG, TIFF, WebP or AVIF), or a PNG's ``cICP``, ``gAMA`` and ``cHRM``. ``"ignore"`` takes all levels for sRGB.
+        name: What to call it in messages; by default the file.
 
     Returns:
         The image in ``mode``.
@@ -88,7 +90,7 @@ def decode(
     if mode not in ("RGB", "L"):
         raise ArgumentError("mode cannot be used", got=repr(mode), expected='"RGB" or "L"', fix='mode="RGB"')
     check_colour(colour)
-    name = _name(source)
+    name = name if name is not None else _name(source)
     data = source if isinstance(source, bytes) else _bytes(source)
     image = _header(data, name, max_pixels)
     if enough is not None and image.format in JPEGS:
@@ -103,17 +105,18 @@ def decode(
         return eight_bit(image, mode, name=name, background=background)
 
 
-def header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image.Image:
     """Returns an image of which only the header has been read.
 
     Args:
         source: A file, or its bytes.
         max_pixels: The largest number of pixels.
+        name: What to call it in messages; by default the file.
 
     Raises:
         ImageError: Missing, no image, damaged, or too large.
     """
-    name = _name(source)
+    name = name if name is not None else _name(source)
     return _header(source if isinstance(source, bytes) else _bytes(source), name, max_pixels)
 
 

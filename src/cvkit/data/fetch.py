@@ -135,6 +135,9 @@ class Fetcher:
 
     def _fetch(self, epoch: int, indices: Sequence[int]) -> Fetched:
         images, targets, taken, skipped = [], [], [], {}
+        prepare = getattr(self.dataset, "prepare", None)
+        if prepare is not None:  # which samples are wanted together
+            prepare(indices)
         for index in indices:
             try:
                 image, target = self._sample(epoch, index)

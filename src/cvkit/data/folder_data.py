@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cvkit.calls import answered
-from cvkit.data.datasets.base import split
 from cvkit.data.datasets.folder import FolderDataset
+from cvkit.data.datasets.splitting import split
 from cvkit.data.loader import Loader
 from cvkit.errors import ArgumentError, DataError, unknown_name
 from cvkit.registry import presets
 
-__all__ = ["FolderData", "from_folder"]
+__all__ = ["FolderData", "from_folder", "transform_pair"]
 
 _SMALL_SIDE = 64
 _CALLED = {
@@ -31,7 +31,7 @@ _TASKS = ("classification", "small_image", "digits")
 
 @dataclass(frozen=True, slots=True)
 class FolderData:
-    """Two loaders over one directory.
+    """Two loaders over one dataset, as :func:`from_folder` makes them.
 
     Attributes:
         train: Training batches, shuffled and augmented.
@@ -107,7 +107,7 @@ def from_folder(
         raise ArgumentError(
             "val cannot be used", got=repr(val), expected="a folder's name or a share between 0 and 1", fix="val=0.2"
         )
-    augmented, plain = _pair(transform, chosen, size, channels)
+    augmented, plain = transform_pair(transform, chosen, size, channels)
     return FolderData(
         Loader(
             train,
@@ -155,7 +155,7 @@ def _where(root: Path, found: list[str]) -> str:
     return f"if {root} itself holds the class folders, split some off: from_folder({str(root)!r}, …, val=0.2)"
 
 
-def _pair(transform: Any, task: str, size: int, channels: int | None) -> tuple[Any, Any]:
+def transform_pair(transform: Any, task: str, size: int, channels: int | None) -> tuple[Any, Any]:
     """Returns the transforms of training and validation."""
     if transform is None:
         # digits are grey unless mean and std say otherwise

@@ -10,20 +10,38 @@ import torch
 from torch import Tensor
 
 from cvkit import seeding
+from cvkit.calls import answered
 from cvkit.data.datasets.arrays import in_memory
 from cvkit.data.datasets.base import Dataset, class_names, fingerprint_of, is_deterministic, numbered_alike
+from cvkit.data.datasets.columns import paired
 from cvkit.data.datasets.labels import places_of
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
 from cvkit.data.image_cache import ImageCache, estimate
-from cvkit.data.order import batches_of, epoch_order
+from cvkit.data.order import Batches, Shuffle, batches_of, blocks_of, check_order, epoch_order, order_kind
 from cvkit.data.prefetch import RawBatch, prefetched
 from cvkit.data.sample_cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
-from cvkit.data.workers import BatchProducer, StartMethod, Threads, Workers, choose_threads, choose_workers
+from cvkit.data.workers import (
+    BatchProducer,
+    Requests,
+    StartMethod,
+    Threads,
+    Workers,
+    choose_threads,
+    choose_workers,
+)
 from cvkit.errors import ArgumentError, unknown_name
 
 __all__ = ["Loader", "RawBatch"]
 
 _CACHES = ("auto", "ram", "device", None)
+_CALLED = {
+    "dataset": "data ds",
+    "batch_size": "bs batchsize",
+    "transform": "transforms preprocess augment",
+    "workers": "num_workers n_workers",
+    "start_method": "multiprocessing_context",
+    "weights": "sampler sample_weights",
+}
 _START_METHODS = ("auto", "fork", "spawn", "forkserver")
 
 
@@ -44,11 +62,16 @@ class Loader:
 
     Args:
         dataset: Anything sized and indexable whose samples are ``(image or tensor, target)``; torchvision's datasets as
-            they are.
+            they are, and map-style datasets of Hugging Face's ``datasets``, whose features say which column is the image and
+            which the target.
         batch_size: Samples to a batch; the last one of an epoch may be smaller.
         transform: A preset, or any callable on one sample's image (a torchvision transform). Without one, images of
             one size become floats from 0 to 1.
-        shuffle: Whether each epoch has a random order of its own.
+        shuffle: Whether each epoch has a random order of its own. ``True`` keeps an epoch's order in memory up to 2**24
+            samples, and above takes ``"computed"``: an order of which each part is computed when it is used, in constant memory
+            for any number of samples. ``"blocks"`` brings the blocks of the dataset (its shards; else 1,024 samples in a row)
+            into random order and mixes the samples of ``window`` blocks at a time, so that reading stays near one place of the
+            disk; the samples within a block should not be sorted by class.
         drop_last: Whether a smaller last batch is left out.
         workers: Processes that load; threads of this process where images are kept in memory. ``"auto"`` takes some where
             many files are to be decoded.
@@ -60,7 +83,8 @@ class Loader:
         classes: The class names in the order of their numbers, where the dataset gives labels as text: ``(image, "cat")``.
             Datasets that have ``classes`` of their own need none.
         weights: Relative frequency of each sample, or ``"balanced"`` for the same of each class; drawn with replacement,
-            whatever ``shuffle`` says.
+            whatever ``shuffle`` says; for at most 2**24 samples.
+        window: How many blocks ``shuffle="blocks"`` mixes at a time.
         timeout: How many seconds a worker may take for one batch.
         start_method: How workers start: ``"fork"``, ``"spawn"``, ``"forkserver"``; ``"auto"`` takes what the script has set by
             ``multiprocessing.set_start_method``, else fork on Linux and the system's own way elsewhere.
@@ -74,29 +98,33 @@ class Loader:
         DataError: ``cache="ram"`` for more than fits; a torch ``ConcatDataset`` whose parts number their classes differently.
     """
 
+    @answered(renamed=_CALLED, name="Loader")
     def __init__(
         self,
         dataset: Dataset,
         batch_size: int,
         *,
         transform: Any = None,
-        shuffle: bool = False,
+        shuffle: Shuffle = False,
         drop_last: bool = False,
         workers: int | Literal["auto"] = "auto",
         cache: Literal["auto", "ram", "device"] | None = "auto",
         seed: int = 0,
         classes: Sequence[str] | None = None,
         weights: Sequence[float] | Tensor | Literal["balanced"] | None = None,
+        window: int = 16,
         timeout: float = 300.0,
         start_method: StartMethod = "auto",
     ) -> None:
         _check(dataset, batch_size, drop_last, workers, cache, transform, seed)
         _check_processes(timeout, start_method)
-        dataset = numbered_alike(dataset)
+        check_order(shuffle, window)
+        dataset = paired(numbered_alike(dataset))
         self.dataset: Any = dataset
         self.batch_size = batch_size
         self.transform = transform
         self.shuffle = shuffle
+        self.window = window
         self.drop_last = drop_last
         self.seed = seed
         self.weights = _check_weights(weights, dataset)
@@ -186,7 +214,9 @@ class Loader:
         data = getattr(self.dataset, "fingerprint", None) or (type(self.dataset).__name__, len(self.dataset))
         weights = self.weights.tolist() if self.weights is not None else None
         names = [self.given_classes] if self.given_classes is not None else []
-        return fingerprint_of(data, self.batch_size, self.shuffle, self.drop_last, self.seed, weights, *names)
+        kind = order_kind(self.shuffle, len(self.dataset))
+        order: Any = (kind, self.window, fingerprint_of(blocks_of(self.dataset))) if kind == "blocks" else kind
+        return fingerprint_of(data, self.batch_size, order, self.drop_last, self.seed, weights, *names)
 
     def __len__(self) -> int:
         count = len(self.dataset)
@@ -239,32 +269,55 @@ class Loader:
         cache.move(device)
 
     def _batches(self, start: int, *, on_host: bool) -> Iterator[RawBatch]:
-        epoch = self.epoch
-        wanted = list(enumerate(self._order(epoch)))[start:]
+        epoch, order = self.epoch, self.order()
+        if self._cache is None or self._cache.empty:
+            yield from self._loaded(epoch, order, range(start, len(order)), on_host=on_host)
+            return
+        wanted = list(enumerate(order))[start:]
         held = [self._cache is not None and self._cache.holds(indices) for _, indices in wanted]
         if wanted and all(held):
             self._makers.close()  # they would only take memory from here on
-        to_load = [(place, part) for (place, part), is_held in zip(wanted, held, strict=True) if not is_held]
-
-        def finish(fetched: Fetched, number: int) -> tuple[Tensor, Tensor]:
-            return self.finish(RawBatch(fetched.images, fetched.targets, epoch, to_load[number][0]))
-
-        fresh = self._makers.load([(epoch, part.tolist()) for _, part in to_load], finish if on_host else None)
+        to_load = [place for (place, _), is_held in zip(wanted, held, strict=True) if not is_held]
+        fresh = self._fetched(epoch, order, to_load, on_host=on_host)
         for (place, indices), is_held in zip(wanted, held, strict=True):
-            if is_held and self._cache is not None:
-                kept = self._cache.get(indices)
-                if kept is not None:
-                    yield RawBatch(*kept, epoch, place)
+            if not is_held:
+                fetched = next(fresh)
+                self._cache.put(fetched)
+                if fetched.indices:
+                    yield RawBatch(fetched.images, fetched.targets, epoch, place, fetched.finished)
                 continue
-            fetched = next(fresh)
-            self.skipped.update(fetched.skipped)
+            kept = self._cache.get(indices)
+            if kept is not None:
+                yield RawBatch(*kept, epoch, place)
+
+    def _loaded(self, epoch: int, order: Batches, places: Sequence[int], *, on_host: bool) -> Iterator[RawBatch]:
+        """Yields batches none of which is kept yet; nothing is held of those to come."""
+        for place, fetched in zip(places, self._fetched(epoch, order, places, on_host=on_host), strict=True):
             if self._cache is not None:
                 self._cache.put(fetched)
             if fetched.indices:
                 yield RawBatch(fetched.images, fetched.targets, epoch, place, fetched.finished)
 
-    def _order(self, epoch: int) -> list[Tensor]:
-        order = epoch_order(len(self.dataset), self.seed, epoch, shuffle=self.shuffle, weights=self.weights)
+    def _fetched(self, epoch: int, order: Batches, places: Sequence[int], *, on_host: bool) -> Iterator[Fetched]:
+        def finish(fetched: Fetched, number: int) -> tuple[Tensor, Tensor]:
+            return self.finish(RawBatch(fetched.images, fetched.targets, epoch, places[number]))
+
+        for fetched in self._makers.load(Requests(epoch, order, places), finish if on_host else None):
+            self.skipped.update(fetched.skipped)
+            yield fetched
+
+    def order(self) -> Batches:
+        """Returns the samples of each batch of the current epoch, int64; made when they are asked for."""
+        blocks = blocks_of(self.dataset) if self.shuffle == "blocks" else None
+        order = epoch_order(
+            len(self.dataset),
+            self.seed,
+            self.epoch,
+            shuffle=self.shuffle,
+            weights=self.weights,
+            blocks=blocks,
+            window=self.window,
+        )
         return batches_of(order, self.batch_size, drop_last=self.drop_last)
 
     def peek(self) -> RawBatch | None:
@@ -273,7 +326,7 @@ class Loader:
         Raises:
             CvkitError: A sample that cannot be loaded; it is named.
         """
-        for place, indices in enumerate(self._order(self.epoch)):
+        for place, indices in enumerate(self.order()):
             if self._cache is not None and self._cache.holds(indices):
                 kept = self._cache.get(indices)
                 if kept is not None:

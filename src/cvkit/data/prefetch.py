@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cvkit import streams
+from cvkit.streams import Moment, Streams
+
 __all__ = ["RawBatch", "prefetched"]
 
 
@@ -30,7 +33,7 @@ class RawBatch(NamedTuple):
 
 
 def prefetched(batches: Iterator[RawBatch], device: torch.device | None) -> Iterator[RawBatch]:
-    """Yields batches on a device; those for a CUDA device are copied one ahead, from pinned memory, beside its work.
+    """Yields batches on a device; those for a GPU are copied one ahead, from pinned memory, beside its work.
 
     Args:
         batches: On the host, or on the device already.
@@ -38,35 +41,38 @@ def prefetched(batches: Iterator[RawBatch], device: torch.device | None) -> Iter
     """
     if device is None or device.type == "cpu":
         yield from batches
-    elif device.type != "cuda":
-        for raw in batches:
-            yield raw._replace(images=raw.images.to(device), targets=raw.targets.to(device))
-    else:
-        yield from _on_a_stream(batches, device)
+        return
+    queues = streams.of(device)
+    ahead = _one_ahead if queues.parallel else _one_by_one
+    yield from ahead(batches, queues)
 
 
-def _on_a_stream(batches: Iterator[RawBatch], device: torch.device) -> Iterator[RawBatch]:
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    coming: tuple[RawBatch, torch.cuda.Event] | None = None
+def _one_by_one(batches: Iterator[RawBatch], queues: Streams) -> Iterator[RawBatch]:
     for raw in batches:
-        with torch.cuda.stream(stream):
-            sent = raw._replace(images=_sent(raw.images, device), targets=_sent(raw.targets, device))
-            done = stream.record_event()
+        yield _sent(raw, queues)
+
+
+def _one_ahead(batches: Iterator[RawBatch], queues: Streams) -> Iterator[RawBatch]:
+    side = queues.second()
+    coming: tuple[RawBatch, Moment] | None = None
+    for raw in batches:
+        with queues.within(side):
+            sent = _sent(raw, queues)
+            done = queues.moment()
         if coming is not None:
-            yield _arrived(*coming, device)
+            yield _arrived(*coming, queues)
         coming = (sent, done)
     if coming is not None:
-        yield _arrived(*coming, device)
+        yield _arrived(*coming, queues)
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor if tensor.device.type == "cuda" else tensor.pin_memory().to(device, non_blocking=True)
+def _sent(raw: RawBatch, queues: Streams) -> RawBatch:
+    return raw._replace(images=queues.send(raw.images), targets=queues.send(raw.targets))
 
 
-def _arrived(raw: RawBatch, done: torch.cuda.Event, device: torch.device) -> RawBatch:
+def _arrived(raw: RawBatch, done: Moment, queues: Streams) -> RawBatch:
     """Makes the device's work wait for the copy, without making the host wait, and keeps the memory until it is used."""
-    current = torch.cuda.current_stream(device)
-    current.wait_event(done)
-    for tensor in (raw.images, raw.targets):
-        tensor.record_stream(current)
+    queues.follow(done)
+    queues.keep(raw.images)
+    queues.keep(raw.targets)
     return raw

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cvkit import streams
 from cvkit.data.fetch import Fetched
 from cvkit.errors import DataError
 
@@ -79,7 +80,7 @@ class Cache:
         self.limit = limit
         self.asked = asked
         self.device = torch.device("cpu")
-        self.filled = torch.zeros(count, dtype=torch.bool)
+        self._filled: Tensor | None = None  # a bit a sample, once there is any
         self._skipped: Tensor | None = None
         self._images: Tensor | None = None
         self._targets: Tensor | None = None
@@ -90,7 +91,7 @@ class Cache:
         """Returns a cache that holds all samples already."""
         cache = cls(len(images), None)
         cache._images, cache._targets = images, targets
-        cache.filled.fill_(True)
+        cache._filled = torch.ones(len(images), dtype=torch.bool)
         return cache
 
     def __getstate__(self) -> dict[str, object]:
@@ -103,9 +104,21 @@ class Cache:
         return sum(part.nbytes for part in (self._images, self._targets) if part is not None)
 
     @property
+    def filled(self) -> Tensor:
+        """Whether a sample is there, or known to be left out: bool ``(count,)``."""
+        if self._filled is None:
+            self._filled = torch.zeros(self.count, dtype=torch.bool)
+        return self._filled
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is there that an epoch could use."""
+        return self._filled is None or self._refused
+
+    @property
     def complete(self) -> bool:
         """Whether every sample is there, or known to be left out."""
-        return bool(self.filled.all())
+        return not self.empty and bool(self.filled.all())
 
     def move(self, device: torch.device) -> None:
         """Moves the samples to a device; what was on the host is let go."""
@@ -115,7 +128,7 @@ class Cache:
 
     def holds(self, indices: Tensor) -> bool:
         """Whether every one of these samples is there, or known to be left out."""
-        return bool(self.filled[indices].all())
+        return not self.empty and bool(self.filled[indices].all())
 
     def get(self, indices: Tensor) -> tuple[Tensor, Tensor] | None:
         """Returns images and targets of samples that :meth:`holds` vouches for, or ``None`` if all are left out."""
@@ -123,10 +136,8 @@ class Cache:
             indices = indices[~self._skipped[indices]]
         if self._images is None or self._targets is None or len(indices) == 0:
             return None
-        if self.device.type == "cuda":
-            indices = indices.pin_memory().to(self.device, non_blocking=True)
-        elif self.device.type != "cpu":
-            indices = indices.to(self.device)
+        if self.device.type != "cpu":
+            indices = streams.of(self.device).send(indices)
         return self._images.index_select(0, indices), self._targets.index_select(0, indices)
 
     def put(self, fetched: Fetched) -> None:
@@ -162,8 +173,7 @@ class Cache:
 
     def _refuse(self) -> None:
         """Keeps nothing from here on; what is there stays readable for an epoch that runs and has counted on it."""
-        self._refused = True
-        self.filled.zero_()
+        self._refused, self._filled = True, None
 
     def _answer_unlike(self, fetched: Fetched, images: Tensor, targets: Tensor) -> None:
         if not self.asked:  # "auto": these samples are just not for keeping

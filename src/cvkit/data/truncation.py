@@ -193,7 +193,7 @@ def strict_reader() -> None:
         ) from error
 
 
-def check_strictly(path: Path) -> None:
+def check_strictly(path: Path | bytes, name: str | None = None) -> None:
     """Refuses a JPEG at which libjpeg has anything to say: data that end early, are left over, or are no code.
 
     Raises:
@@ -201,7 +201,7 @@ def check_strictly(path: Path) -> None:
     """
     import simplejpeg
 
-    data = path.read_bytes()
+    data = path if isinstance(path, bytes) else path.read_bytes()
     if data[:3] != b"\xff\xd8\xff":
         return
     components = _first_scan(data)[1]
@@ -209,7 +209,7 @@ def check_strictly(path: Path) -> None:
         simplejpeg.decode_jpeg(data, colorspace={1: "GRAY", 4: "CMYK"}.get(components, "RGB"), strict=True)
     except ValueError as error:
         raise ImageError(
-            f"the JPEG {path} is damaged",
+            f"the JPEG {name if name is not None else str(path)} is damaged",
             got=f"libjpeg: {error}",
             expected="data that are decoded without a warning",
             fix="replace or delete the file; verify() without strict accepts it",

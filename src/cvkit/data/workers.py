@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import util
 from pickle import PicklingError
@@ -23,10 +23,20 @@ from torch.utils.data import DataLoader
 
 from cvkit import main_guard
 from cvkit.data.fetch import Fetched, Fetcher
+from cvkit.data.order import Batches
 from cvkit.errors import CvkitError, DataError
 from cvkit.worker_signals import Shield, one_ended, starting, unheard
 
-__all__ = ["BatchProducer", "BatchRequest", "StartMethod", "Threads", "Workers", "choose_threads", "choose_workers"]
+__all__ = [
+    "BatchProducer",
+    "BatchRequest",
+    "Requests",
+    "StartMethod",
+    "Threads",
+    "Workers",
+    "choose_threads",
+    "choose_workers",
+]
 
 BatchRequest = tuple[int, list[int]]
 """What a batch is made from: its epoch and the indices of its samples."""
@@ -47,12 +57,40 @@ _END = 5.0
 """How long, in seconds, a process that was killed may take to be gone."""
 
 
+class Requests(Sequence[BatchRequest]):
+    """What is asked of the workers for an epoch, each batch when its turn comes.
+
+    Args:
+        epoch: The epoch.
+        order: Its batches.
+        places: Which of them.
+    """
+
+    def __init__(self, epoch: int, order: Batches, places: Sequence[int]) -> None:
+        self._epoch = epoch
+        self._order = order
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> BatchRequest:  # type: ignore[override]  # nobody asks for a slice
+        return self._epoch, self._order[self._places[number]].tolist()
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        places = self._places
+        if isinstance(places, range):  # in one go, which computes many batches at a time
+            yield from ((self._epoch, part.tolist()) for part in self._order[places.start : places.stop])
+        else:
+            yield from (self[number] for number in range(len(places)))
+
+
 class BatchProducer(Protocol):
     """Whoever makes batches from tokens, in their order."""
 
     count: int
 
-    def load(self, requests: list[BatchRequest], finish: Finish | None = None) -> Iterator[Fetched]:
+    def load(self, requests: Sequence[BatchRequest], finish: Finish | None = None) -> Iterator[Fetched]:
         """Returns the batches of these tokens; ``finish`` is used where that saves the caller's time."""
 
     def close(self) -> None:
@@ -72,7 +110,7 @@ class Threads:
         self.count = count
         self._pool: ThreadPoolExecutor | None = None
 
-    def load(self, requests: list[BatchRequest], finish: Finish | None = None) -> Iterator[Fetched]:
+    def load(self, requests: Sequence[BatchRequest], finish: Finish | None = None) -> Iterator[Fetched]:
         """Returns the batches of these tokens, finished by the threads too.
 
         Raises:
@@ -82,7 +120,7 @@ class Threads:
             return (self.fetcher(*request) for request in requests)
         return self._take(requests, finish)
 
-    def _take(self, requests: list[BatchRequest], finish: Finish | None) -> Iterator[Fetched]:
+    def _take(self, requests: Sequence[BatchRequest], finish: Finish | None) -> Iterator[Fetched]:
         if self._pool is None:
             self._pool = _one_core_each(self.count)
         coming: deque[Future[Fetched]] = deque()
@@ -148,12 +186,12 @@ class Workers:
         self.count = count
         self.timeout = timeout
         self.method = method
-        self._requests: list[BatchRequest] = []
+        self._requests = _Sampler()
         self._processes: DataLoader[Fetched | CvkitError] | None = None
         self._shield: Shield | None = None
         self._turn = 0
 
-    def load(self, requests: list[BatchRequest], finish: Finish | None = None) -> Iterator[Fetched]:
+    def load(self, requests: Sequence[BatchRequest], finish: Finish | None = None) -> Iterator[Fetched]:
         """Returns the batches of these tokens; the workers begin at once. Finishing is left to the caller: floats are large.
 
         Raises:
@@ -162,7 +200,7 @@ class Workers:
         if self.count == 0 or not requests:
             return (self.fetcher(*request) for request in requests)
         self._turn += 1
-        self._requests[:] = requests
+        self._requests.current = requests
         return self._take(self._open(), requests, self._turn)
 
     def close(self) -> None:
@@ -202,7 +240,7 @@ class Workers:
             raise self._died(error, set()) from error
 
     def _take(
-        self, stream: Iterator[Fetched | CvkitError], requests: list[BatchRequest], turn: int
+        self, stream: Iterator[Fetched | CvkitError], requests: Sequence[BatchRequest], turn: int
     ) -> Iterator[Fetched]:
         for request in requests:
             if turn != self._turn:
@@ -285,7 +323,25 @@ class Workers:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_processes": None, "_shield": None, "_requests": []}  # processes stay where they are
+        return {
+            **self.__dict__,
+            "_processes": None,
+            "_shield": None,
+            "_requests": _Sampler(),
+        }  # processes stay where they are
+
+
+class _Sampler:
+    """What the processes are asked for next: torch's sampler, which stays the same object over the epochs."""
+
+    def __init__(self) -> None:
+        self.current: Sequence[BatchRequest] = ()
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        return iter(self.current)
+
+    def __len__(self) -> int:
+        return len(self.current)
 
 
 class _RequestDataset:

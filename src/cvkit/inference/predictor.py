@@ -27,7 +27,7 @@ from cvkit.inference.progress_bar import bar, warn_skipped
 from cvkit.inference.sources import Decoding, Item, PredictionDataset, collect_items, skipped_by
 from cvkit.pixels import WHITE
 from cvkit.training import Runtime
-from cvkit.training.loaders import finished
+from cvkit.training.loaders import adapt
 from cvkit.training.runtime import Precision
 from cvkit.transforms import Transform
 
@@ -272,8 +272,9 @@ class Predictor:
         """Yields the predictions of each batch."""
         given: PredictionDataset = loader.dataset
         self.model.eval()
+        source = adapt(loader)
         for raw in loader.batches(0, self.runtime.device):
-            inputs, _ = finished(loader, raw, self.runtime)
+            inputs, _ = source.finish(raw, self.runtime)
             with torch.no_grad():
                 with self.runtime.autocast():
                     batch_outputs = run_views(self.runtime.module, inputs, views, self._reader)

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from cvkit.calls import warn
-from cvkit.errors import ArgumentError, DataError
+from cvkit.diagnosis.crash import explain_forward
+from cvkit.errors import ArgumentError, CvkitError, DataError
 from cvkit.module_state import evaluation_mode
 from cvkit.training import Runtime
-from cvkit.training.loaders import check_loader, explain_worker_errors, finished, is_resumable
+from cvkit.training.loader_checks import check_loader
+from cvkit.training.loaders import Adapter, adapt
 from cvkit.training.runtime import Precision
+from cvkit.training.torch_workers import explain_worker_errors
 
 __all__ = ["predict"]
 
@@ -34,6 +37,7 @@ def predict(
         The outputs of every sample in order, ``(N, …)``, on the CPU.
 
     Raises:
+        PreflightError: The model fails on a batch; the layer or the line is named.
         ArgumentError: A model that is no module, data that cannot be iterated, or outputs that are no tensor.
         DataError: Data that gave no batch.
         DeviceError: A device or precision that is not there.
@@ -50,12 +54,13 @@ def predict(
         )
     batches = [data] if isinstance(data, Tensor) else data
     check_loader("data", batches)
+    source = adapt(batches, name="data")
     runtime = Runtime(device, precision)
     model = runtime.prepare(model)
     outputs: list[Tensor] = []
     with evaluation_mode(model), torch.no_grad(), runtime.autocast(), explain_worker_errors():
-        for inputs in _inputs(batches, runtime):
-            made = model(inputs)
+        for inputs in _inputs(source, runtime):
+            made = _outputs(model, inputs)
             if not isinstance(made, Tensor):
                 raise ArgumentError(
                     f"the outputs of {type(model).__name__} cannot be put together",
@@ -64,7 +69,7 @@ def predict(
                     fix="wrap the model in a module that returns the one that is wanted",
                 )
             outputs.append(made.cpu())
-    if skipped := getattr(batches, "skipped", None):
+    if skipped := source.skipped:
         warn(
             f"{len(skipped)} samples have no row in the outputs because they cannot be read, e.g. "
             f"{next(iter(skipped.values())).splitlines()[0]}"
@@ -79,9 +84,21 @@ def predict(
     return torch.cat(outputs)
 
 
-def _inputs(batches: Any, runtime: Runtime) -> Iterator[Any]:
+def _inputs(source: Adapter, runtime: Runtime) -> Iterator[Any]:
     """Yields the inputs of each batch on the device; a loader of cvkit's brings them there ahead of time."""
-    own = is_resumable(batches)
-    for batch in batches.batches(0, runtime.device) if own else batches:
-        ready = finished(batches, batch, runtime) if own else runtime.place(batch)
+    for batch in source.iterate(runtime.device):
+        ready = source.finish(batch, runtime)
         yield ready[0] if isinstance(ready, tuple | list) else ready
+
+
+def _outputs(model: nn.Module, inputs: Any) -> Any:
+    """Runs a model; where it fails, says at which layer or line, as ``fit`` does."""
+    try:
+        return model(inputs)
+    except (CvkitError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        found = explain_forward(model, inputs)
+        if found is None:
+            raise
+        raise found from error

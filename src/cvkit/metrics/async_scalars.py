@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvkit import streams
+from cvkit.streams import Moment
+
 __all__ = ["AsyncScalars", "WeightedSum"]
 
 
@@ -117,24 +120,23 @@ class WeightedSum:
 class _Readback:
     """A tensor on its way to the host."""
 
-    __slots__ = ("_event", "_host")
+    __slots__ = ("_host", "_moment")
 
     def __init__(self, block: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        if block.is_cuda:
-            self._host = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)
-            self._host.copy_(block, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record(torch.cuda.current_stream(block.device))
+        self._moment: Moment | None = None
+        if block.device.type == "cpu":
+            self._host = block
         else:
-            self._host = block.cpu()
+            queues = streams.of(block.device)
+            self._host = queues.fetch(block, queues.buffer(block))
+            self._moment = queues.moment()
 
     def arrived(self) -> bool:
-        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+        return self._moment is None or self._moment.passed()
 
     def values(self) -> list[float]:
-        if self._event is not None:
-            self._event.synchronize()
+        if self._moment is not None:
+            self._moment.wait()
         values: list[float] = self._host.tolist()
         return values
 

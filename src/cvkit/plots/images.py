@@ -15,7 +15,8 @@ from torch import Tensor
 from cvkit.arguments import check_integer
 from cvkit.errors import ArgumentError
 from cvkit.figures import BAD
-from cvkit.training import loaders
+from cvkit.training.loader_checks import check_loader
+from cvkit.training.loaders import adapt
 
 __all__ = [
     "Batch",
@@ -61,11 +62,8 @@ def check_count(name: str, value: object) -> None:
 @contextmanager
 def undisturbed(loader: Any) -> Iterator[None]:
     """Leaves the global random generators, and those of a loader, as they were."""
-    before = loaders.random_state(loader)
-    try:
+    with adapt(loader).undisturbed():
         yield
-    finally:
-        loaders.restore_random(loader, before)
 
 
 def first_batch(loader: Any) -> Batch:
@@ -77,10 +75,10 @@ def first_batch(loader: Any) -> Batch:
     """
     if isinstance(loader, Tensor) or (isinstance(loader, list | tuple) and loader and isinstance(loader[0], Tensor)):
         return as_batch(loader)
-    loaders.check_loader("the loader", loader)
-    with undisturbed(loader):
-        batch = loaders.first_batch("the loader", loader)
-        return as_batch(loader.finish(batch) if loaders.is_resumable(loader) else batch)
+    check_loader("the loader", loader)
+    source = adapt(loader, name="the loader")
+    with source.undisturbed():
+        return as_batch(source.finish(source.first_batch()))
 
 
 def as_batch(batch: Any) -> Batch:

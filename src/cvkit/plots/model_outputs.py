@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader
 
 from cvkit import seeding
 from cvkit.data import Loader, Subset
-from cvkit.data.order import batches_of, epoch_order
 from cvkit.errors import ArgumentError
 from cvkit.inference import Predictor
 from cvkit.plots.images import Batch, as_batch
-from cvkit.training import Runtime, loaders
+from cvkit.training import Runtime
+from cvkit.training.loader_checks import check_loader
+from cvkit.training.loaders import adapt
 from cvkit.training.runtime import Precision
 
 __all__ = ["InferenceFunction", "check_model", "inference_function", "iterate_epoch", "spread_over_dataset"]
@@ -112,7 +113,7 @@ def iterate_epoch(loader: Any) -> Iterator[tuple[Batch, list[int]]]:
     Raises:
         ArgumentError: Something that cannot be iterated.
     """
-    loaders.check_loader("the loader", loader)
+    check_loader("the loader", loader)
     if isinstance(loader, Loader):
         yield from _iterate_own(loader)
         return
@@ -126,18 +127,15 @@ def iterate_epoch(loader: Any) -> Iterator[tuple[Batch, list[int]]]:
             generator=torch.Generator(),
         )
     places = itertools.count()
-    before = loaders.random_state(loader)
-    try:
-        for raw in loader.batches() if loaders.is_resumable(loader) else loader:
-            batch = as_batch(loader.finish(raw) if loaders.is_resumable(loader) else raw)
+    source = adapt(loader)
+    with source.undisturbed():
+        for raw in source.iterate():
+            batch = as_batch(source.finish(raw))
             yield batch, list(itertools.islice(places, len(batch)))
-    finally:
-        loaders.restore_random(loader, before)
 
 
 def _iterate_own(loader: Loader) -> Iterator[tuple[Batch, list[int]]]:
-    order = epoch_order(len(loader.dataset), loader.seed, loader.epoch, shuffle=loader.shuffle, weights=loader.weights)
-    planned = batches_of(order, loader.batch_size, drop_last=loader.drop_last)
+    planned = loader.order()
     for raw in loader.batches():
         batch = as_batch(loader.finish(raw))
         indices = planned[raw.place].tolist()

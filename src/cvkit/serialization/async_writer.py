@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from cvkit import streams
 
 __all__ = ["AsyncWriter", "Buffers"]
 
@@ -24,15 +25,13 @@ class Buffers:
         It is good until the next call. A tensor that stands in several places is copied once, and stands there again. From a
         GPU the copies are queued, and this waits for them, not for work that is queued later.
         """
-        seen: dict[tuple[object, ...], Tensor] = {}
+        seen: dict[tuple[Any, ...], Tensor] = {}
         made = self._copied(content, (), seen)
-        if any(buffer.is_pinned() for buffer in seen.values()):
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-            event.synchronize()
+        for device in {device for device, *_ in seen}:
+            streams.of(device).moment().wait()
         return dict(made)
 
-    def _copied(self, value: Any, path: tuple[object, ...], seen: dict[tuple[object, ...], Tensor]) -> Any:
+    def _copied(self, value: Any, path: tuple[object, ...], seen: dict[tuple[Any, ...], Tensor]) -> Any:
         if isinstance(value, Tensor):
             same = (value.device, value.data_ptr(), value.dtype, tuple(value.shape), value.stride())
             if value.numel() == 0 or same not in seen:
@@ -45,18 +44,18 @@ class Buffers:
         return value
 
     def _filled(self, value: Tensor, path: tuple[object, ...]) -> Tensor:
-        buffer = self._kept.get(path)
+        buffer, queues = self._kept.get(path), streams.of(value.device)
         if buffer is None or (buffer.shape, buffer.stride(), buffer.dtype) != (
             value.shape,
             value.stride(),
             value.dtype,
         ):
-            buffer = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+            buffer = queues.buffer(value)
             if buffer.stride() != value.stride():  # a view with gaps; its copy has none
                 self._kept.pop(path, None)
                 return buffer.copy_(value)
             self._kept[path] = buffer
-        return buffer.copy_(value, non_blocking=True)
+        return queues.fetch(value, buffer)
 
 
 class AsyncWriter:

@@ -15,13 +15,14 @@
 ``resume``            which file a run continues from
 ``run_identity``      what decides a run, as text; ``run_changes`` compares, ``stable_text`` says what an object is
 ``signals``           Ctrl-C and SIGTERM
-``find_lr``           which learning rate to begin with
+``find_lr``           which learning rate to begin with; ``batch_size`` how many samples fit on the device
 ``preflight``         one batch traced, mistakes diagnosed
 ====================  ========================================================================================
 """
 
 from cvkit.serialization.checkpoint import load_checkpoint, save_checkpoint
 from cvkit.serialization.weights import load_weights, save_weights
+from cvkit.training.batch_size import find_batch_size
 from cvkit.training.callback import HOOKS, Callback
 from cvkit.training.find_lr import LRCurve, find_lr
 from cvkit.training.loop import evaluate, fit, preflight
@@ -37,6 +38,7 @@ __all__ = [
     "Runtime",
     "TrainState",
     "evaluate",
+    "find_batch_size",
     "find_lr",
     "fit",
     "load_checkpoint",

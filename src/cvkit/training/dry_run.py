@@ -17,8 +17,9 @@ from torch.optim import Optimizer
 
 from cvkit.module_state import unchanged, unwrap
 from cvkit.serialization.checkpoint import load_checkpoint, save_checkpoint
-from cvkit.training import loaders, snapshot
+from cvkit.training import snapshot
 from cvkit.training.callback import LAST, Callback, ask
+from cvkit.training.loaders import adapt
 from cvkit.training.state import FitResult, TrainState
 
 __all__ = ["rehearse"]
@@ -41,13 +42,15 @@ def rehearse(fit: Callable[..., FitResult], given: Mapping[str, Any]) -> FitResu
     options = dict(given)
     loader_names = [name for name in ("train", "val") if options[name] is not None]
     real = [options[name] for name in loader_names]
+    lengths = [options["steps_per_epoch"] if name == "train" else None for name in loader_names]
+    adapters = [adapt(loader, length) for loader, length in zip(real, lengths, strict=True)]
     modules = [unwrap(one) for one in (options["model"], options["loss"]) if isinstance(one, nn.Module)]
     several = options["optimizer"] if isinstance(options["optimizer"], list | tuple) else [options["optimizer"]]
-    generators = [generator for loader in real for generator in loaders.own_generators(loader)]
+    generators = [generator for one in adapters for generator in one.generators()]
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cvkit-dry-run-")))
-        for loader in real:
-            stack.enter_context(loaders.keeps_place(loader))
+        for one in adapters:
+            stack.enter_context(one.kept())
         ready = [one for one in several if isinstance(one, Optimizer)]
         stack.enter_context(unchanged(*modules, optimizers=ready, generators=generators))
         options["metrics"] = copy.deepcopy(options["metrics"])
@@ -56,10 +59,22 @@ def rehearse(fit: Callable[..., FitResult], given: Mapping[str, Any]) -> FitResu
             stack.callback(_put_back(callback))
             copies.append(ask(callback, "elsewhere")(directory / str(place)))
         options["callbacks"] = [*copies, _SavesAndLoads(directory / "dry_run.pt")]
-        options |= {name: _First(loader) for name, loader in zip(loader_names, real, strict=True)}
+        options |= {
+            name: _First(loader, len(one)) for name, loader, one in zip(loader_names, real, adapters, strict=True)
+        }
         if type(options["warmup"]) is int and options["warmup"] > 0:  # updates of the real run, which this has not
             options["warmup"] = 0.5
-        result = fit(**options | {"epochs": 1, "max_steps": None, "resume": False, "override": (), "dry_run": False})
+        result = fit(
+            **options
+            | {
+                "epochs": 1,
+                "max_steps": None,
+                "steps_per_epoch": None,
+                "resume": False,
+                "override": (),
+                "dry_run": False,
+            }
+        )
     return dataclasses.replace(result, stop_reason="dry_run", best_checkpoint=None, last_checkpoint=None)
 
 
@@ -79,11 +94,12 @@ def _put_back(callback: Any) -> Callable[[], None]:
 class _First:
     """The first batches of a loader; all else is the loader's own."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, length: int) -> None:
         self._loader = loader
+        self._length = length
 
     def __len__(self) -> int:
-        return min(BATCHES, len(self._loader))
+        return min(BATCHES, self._length)
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.islice(iter(self._loader), len(self))

@@ -9,35 +9,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvkit.training import loaders
+from cvkit.errors import DataError
+from cvkit.training.loaders import Adapter, samples_in
 from cvkit.training.optimizers import current_lrs
+from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import Step, TrainState
+from cvkit.training.torch_workers import lost
 
-__all__ = ["feed", "finish_gradients", "forward", "forward_backward", "update"]
+__all__ = ["feed", "finish_gradients", "forward", "forward_backward", "until_lost", "update"]
 
 
-def feed(loader: Any, state: TrainState) -> Iterator[Any]:
+def feed(source: Adapter, state: TrainState) -> Iterator[Any]:
     """Yields the batches of the epoch under way, on the device, from the state's position on, and clocks the wait."""
     runtime = state.runtime
     start = state.batch_index if state.training else 0
-    own = loaders.is_resumable(loader)
-    if state.training and start == 0 and not own:
-        state.engine.epoch_rng = loaders.random_state(loader)
+    if state.training and start == 0:
+        state.engine.epoch_rng = source.epoch_random()
     random = state.engine.epoch_rng if state.training else None
     # a validation has the run's own epochs, so that its numbers compare with those of another run
     epoch = state.epoch + (state.engine.first_epoch if state.training else 0)
-    source = loaders.open_epoch(loader, epoch, start, random, runtime.device)
-    ready = not own and runtime.device.type == "cpu"  # asked once: a device's type takes time to tell
+    batches = source.open(epoch, start, random, runtime.device)
+    ready = source.on_place(runtime.device)  # asked once: a device's type takes time to tell
+    placed = state.training and source.places  # a loader may have left out a batch none of whose samples could be read
     clock = time.perf_counter
     began = clock()
-    for batch in loaders.until_lost(source, state):
+    for batch in until_lost(batches, state):
         if not ready:
-            if state.training:  # a loader may have left out a batch none of whose samples could be read
-                state.batch_index = getattr(batch, "place", state.batch_index)
-            batch = loaders.finished(loader, batch, runtime)
+            if placed:
+                state.batch_index = batch.place
+            batch = source.finish(batch, runtime)
         state.data_seconds += clock() - began
         yield batch
         began = clock()
+
+
+def until_lost(batches: Iterator[Any], state: TrainState) -> Iterator[Any]:
+    """Yields batches; where a signal stops the run and a worker is gone with it, there are no more, and that is no error.
+
+    Workers that fit did not start itself may end by a signal to the process group. The batch is not needed: the run is saved
+    where it stands, unless that is within a group of ``accumulate`` batches.
+    """
+    try:
+        yield from batches
+    except (RuntimeError, DataError) as error:
+        if not lost(error) or state.stop_reason not in SIGNALLED or state.engine.group_open:
+            raise
 
 
 def forward(step: Step, batch: Any, state: TrainState) -> Tensor:
@@ -55,10 +71,10 @@ def forward(step: Step, batch: Any, state: TrainState) -> Tensor:
     if isinstance(result, tuple):
         loss, outputs, state.targets = result
         state.outputs = outputs.detach() if isinstance(outputs, Tensor) else outputs
-        state.samples = loaders.samples_in(outputs)
+        state.samples = samples_in(outputs)
     else:
         loss, state.outputs, state.targets = result, None, None
-        state.samples = loaders.samples_in(batch)
+        state.samples = samples_in(batch)
     state.loss = loss.detach()
     state.engine.weight = weight = state.engine.loss_spec.weigh(state.targets, state.samples, loss)
     meters = state.engine.meters

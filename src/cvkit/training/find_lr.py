@@ -20,10 +20,12 @@ from cvkit.figures import FAINT, RIGHT, WRONG, new_figure
 from cvkit.losses import LossFunction
 from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.module_state import train_mode, unchanged, unwrap
-from cvkit.training import engine, loaders, schedule_free, setup
+from cvkit.training import engine, schedule_free, setup
+from cvkit.training.loader_checks import used_up
+from cvkit.training.loaders import adapt
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
-from cvkit.training.preflight import inspect
+from cvkit.training.preflight import TRACED, inspect
 from cvkit.training.runtime import Precision, Runtime
 from cvkit.training.state import Step, TrainState
 
@@ -203,15 +205,15 @@ def find_lr(
     setup.check_arguments(1, accumulate, clip_norm, {"train": train})
     rates = _rates(low, high, steps, stop_factor)
     modules = [one for one in (_inner(model), loss) if isinstance(one, nn.Module)]
-    generators = loaders.own_generators(train)
-    with unchanged(*modules, optimizers=_ready(optimizer), generators=generators), loaders.keeps_place(train):
+    batches = adapt(train)
+    with unchanged(*modules, optimizers=_ready(optimizer), generators=batches.generators()), batches.kept():
         runtime = Runtime(device, precision)
         state = setup.state(model, train, None, runtime, loss=loss, metrics=(), own_step=step is not None)
         state.accumulate, state.clip_norm, state.seed = accumulate, clip_norm, seeding.peek()
         state.epochs = -(-(steps + 1) // state.steps_per_epoch)
         setup.add_optimizers(state, optimizer, DEFAULT_LR)
         compute = step or setup.usual_step(state)
-        inspect(state, compute, own_step=step is not None)
+        inspect(state, compute, own_step=step is not None, only=TRACED).raise_errors()
         start, *losses = _ramp(state, compute, rates, stop_factor)
     if not math.isfinite(start):
         raise PreflightError(
@@ -287,9 +289,9 @@ def _endless(state: TrainState) -> Generator[Any]:
     """Yields the batches of one epoch after the other."""
     while True:
         state.begin_epoch()
-        yield from engine.feed(state.train, state)
+        yield from engine.feed(state.engine.train, state)
         if state.batch_index == 0:
-            raise loaders.used_up(state.train, state.epoch)
+            raise used_up(state.engine.train, state.epoch)
         state.epoch, state.batch_index = state.epoch + 1, 0
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cvkit.losses import Loss
 from cvkit.training.identity import Identity
+from cvkit.training.loaders import Adapter
 from cvkit.training.meters import Meters
 
 __all__ = ["Dispatcher", "Internals"]
@@ -46,6 +47,8 @@ class Internals:
         train_meters: Loss and metrics of the training batches.
         val_meters: Loss and metrics of the validation batches.
         meters: The meters of the phase under way.
+        train: The training batches behind the one interface that the engine knows.
+        val: The validation batches likewise.
         used_lrs: The learning rates that the last update was made with, of each parameter group of each optimizer, from that
             update until the next batch begins; ``None`` outside. ``state.lr`` and ``state.lrs`` know when to look here.
         options: The options of each optimizer's parameter groups as ``fit`` got them, before a schedule changed them.
@@ -75,6 +78,8 @@ class Internals:
     train_meters: Meters
     val_meters: Meters
     meters: Meters
+    train: Adapter
+    val: Adapter | None = None
     used_lrs: list[list[float | Tensor]] | None = None
     options: list[list[dict[str, Any]]] = field(default_factory=list)
     identity: Identity | None = None

@@ -12,19 +12,23 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cvkit.calls import warn
+from cvkit.diagnosis import Report
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
 from cvkit.module_state import train_mode, with_weights
-from cvkit.training import engine, loaders, run_changes, schedule_free, setup
+from cvkit.training import engine, run_changes, schedule_free, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.dry_run import rehearse
+from cvkit.training.loader_checks import check_loader, used_up
+from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
-from cvkit.training.preflight import inspect, warn_of
+from cvkit.training.preflight import Preflight, check_preflight, explain_failure, inspect, say, say_nothing_left
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
 from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
 from cvkit.training.state import FitResult, Step, TrainState
+from cvkit.training.torch_workers import explain_worker_errors
 
 __all__ = ["evaluate", "fit", "preflight"]
 
@@ -54,9 +58,11 @@ def fit(
     deterministic: bool = False,
     resume: bool | str | Path = False,
     progress: bool = True,
-    preflight: bool = True,
+    preflight: Preflight = True,
     override: Sequence[str] = (),
+    steps_per_epoch: int | None = None,
     dry_run: bool = False,
+    ignore: Sequence[str] = (),
 ) -> FitResult:
     """Trains a model.
 
@@ -110,34 +116,41 @@ def fit(
         deterministic: Asks torch for deterministic kernels.
         resume: ``True`` continues from the ``Checkpoint`` callback's directory if it holds a run, a path from that file.
         progress: Whether to show progress.
-        preflight: Whether to trace one batch through everything first.
+        preflight: Whether to look for mistakes first: errors are raised, all at once, and each warning is given once.
+            ``"strict"`` makes warnings errors, ``"deep"`` adds checks that take seconds.
         override: Names of what may differ from the run that is continued, e.g. ``("lr",)``: there the values of this call
             count. An optimizer's options by their own names; else ``"accumulate"``, ``"callbacks"``, ``"clip_norm"``,
             ``"data"``, ``"loss"``, ``"metrics"``, ``"model"``, ``"optimizer"``, ``"precision"``, ``"schedule"``, ``"step"``,
             ``"transform"``, ``"val"``. What does not differ is continued exactly; so the same call may be repeated.
-
+        steps_per_epoch: How many batches are an epoch, for training batches without a length. Each epoch takes the next ones,
+            and where the iterable ends it is begun anew, so no batch is left out.
         dry_run: Tries everything out instead: two batches of ``train`` and ``val``, every callback, one save and one load, in a
             temporary directory. Model, optimizer, loaders, callbacks and random numbers are afterwards as before.
+        ignore: Codes of findings that are left out, e.g. ``("CV204",)``.
 
     Returns:
         History, model, and how the run ended.
 
     Raises:
         ArgumentError: An argument that cannot work, before anything is touched.
-        PreflightError: One batch does not go through model, loss and metrics.
+        PreflightError: The run cannot work; each mistake is named with its code and its fix.
         CheckpointError: The directory holds another run, or a checkpoint cannot be read or written, or the run that is
             continued differs in something that ``override`` does not name.
         DeviceError: A device or precision that is not there.
     """
     if dry_run:
         return rehearse(fit, locals())
-    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, max_steps)
+    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val}, steps_per_epoch, max_steps)
+    ignored = check_preflight(preflight, ignore)
     callbacks = setup.with_progress(callbacks, progress)
     find_checkpoints(callbacks, resume)  # whether there is anything to be said against it, before anything is touched
     runtime = Runtime(device, precision, compile=compile)
     with deterministic_kernels(deterministic):
         start = setup.start_seed(seed)
-        state = setup.state(model, train, val, runtime, loss=loss, metrics=metrics, own_step=step is not None)
+        own = step is not None
+        state = setup.state(
+            model, train, val, runtime, loss=loss, metrics=metrics, own_step=own, steps_per_epoch=steps_per_epoch
+        )
         state.epochs, state.seed, state.accumulate, state.clip_norm = epochs, start, accumulate, clip_norm
         state.max_steps = max_steps
         hooks = state.engine.hooks = Hooks(callbacks)
@@ -146,20 +159,23 @@ def fit(
         compute = state.engine.compute = step or setup.usual_step(state)
         identify(state, resume, override, schedule, step)
         if preflight:
-            warn_of(inspect(state, compute, own_step=step is not None))
+            say(inspect(state, compute, own_step=own, deep=preflight == "deep", ignore=ignored), preflight)
         state.engine.resumed = resume is not False
         with locked_directories(callbacks):
             restore_run(state, find_checkpoints(callbacks, resume), seed)
+            if preflight and "CV514" not in ignored:
+                say_nothing_left(state)
             try:
                 with (
-                    loaders.explain_worker_errors(),
+                    explain_worker_errors(),
                     graceful(state),
                     run_changes.remembered(state),
                     hooks.running(state),
                 ):
                     _train(state, hooks, compute)
             finally:  # whoever trains with this loader next gets epochs that it has not served
-                loaders.move_to_epoch(train, state.engine.first_epoch + state.epochs_begun)
+                state.engine.train.close()
+                state.engine.train.move_to_epoch(state.engine.first_epoch + state.epochs_begun)
     schedule_free.leave(state.optimizers)
     state.model.eval()
     return setup.result(state)
@@ -177,7 +193,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
         hooks.epoch_start(state)
         if state.batch_index > 0:  # only ever after a resume
             restore_rng(state)
-        for batch in engine.feed(state.train, state):
+        for batch in engine.feed(state.engine.train, state):
             state.batch, state.engine.used_lrs = batch, None
             hooks.batch_start(state)
             engine.forward_backward(step, batch, state)
@@ -190,7 +206,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
                 _report_nonfinite(state)
             if state.stop_reason is not None and not state.engine.group_open:
                 break
-        if state.stop_reason in SIGNALLED or (state.stop_reason and state.batch_index < len(state.train)):
+        if state.stop_reason in SIGNALLED or (state.stop_reason and state.batch_index < state.batches_per_epoch):
             return  # in the middle of an epoch: a checkpoint saved now continues right here
         _close_epoch(state, hooks)
         if not _log_epoch(state, hooks, step):
@@ -201,14 +217,15 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
 def _close_epoch(state: TrainState, hooks: Hooks) -> None:
     """Deals with a loader that gave fewer batches than its length says: the last group is still updated."""
     if state.batch_index == 0:
-        raise loaders.used_up(state.train, state.epoch)
+        raise used_up(state.engine.train, state.epoch)
     if state.engine.group_open:
         engine.finish_gradients(state)
         hooks.gradients_ready(state)
         engine.update(state)
-    if state.batch_index != len(state.train):
+    said = state.batches_per_epoch
+    if state.batch_index != said:
         warn(
-            f"train says that it has {len(state.train)} batches and gave {state.batch_index} in epoch {state.epoch + 1}: "
+            f"train says that it has {said} batches and gave {state.batch_index} in epoch {state.epoch + 1}: "
             "schedules and the time left are computed from its length"
         )
 
@@ -222,11 +239,11 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     row = {f"train_{name}": value for name, value in state.engine.train_meters.values().items()}
     if not state.finite:
         _report_nonfinite(state)
-    if state.val is not None:
-        before = loaders.random_state(state.val)
-        values = _validate(state, hooks, step)
+    if (val := state.engine.val) is not None:
+        before = val.random_state()
+        values = _validate(val, state, hooks, step)
         if values is None:
-            loaders.restore_random(state.val, before)
+            val.restore_random(before)
             return False
         row |= {f"val_{name}": value for name, value in values.items()}
     state.logs = {"epoch": state.epoch + 1, "step": state.step, **row, "lr": state.lr, **state.logs}
@@ -237,10 +254,10 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     return True
 
 
-def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] | None:
+def _validate(val: Adapter, state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] | None:
     """Runs the validation batches; returns loss and metrics, or ``None`` when a signal came in between."""
     state.training, state.engine.meters = False, state.engine.val_meters
-    stands = loaders.epoch_of(state.val)
+    stands = val.epoch
     state.engine.meters.reset()
     state.model.eval()
     try:
@@ -249,7 +266,7 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
             schedule_free.usable_weights(state.optimizers),
             with_weights(state.model, state.engine.averaged),
         ):
-            for batch in engine.feed(state.val, state):
+            for batch in engine.feed(val, state):
                 state.batch = batch
                 engine.forward(step, batch, state)
                 hooks.validation_batch_end(state)
@@ -259,7 +276,7 @@ def _validate(state: TrainState, hooks: Hooks, step: Step) -> dict[str, float] |
             return None
         return state.engine.meters.values()
     finally:
-        loaders.move_to_epoch(state.val, stands)  # as after a run that was finished before it was resumed
+        val.move_to_epoch(stands)  # as after a run that was finished before it was resumed
         state.training, state.engine.meters = True, state.engine.train_meters
 
 
@@ -306,17 +323,23 @@ def evaluate(
 
     Raises:
         ArgumentError: An argument that cannot work.
+        PreflightError: The data do not go through model, loss and metrics; it is said why.
         DeviceError: A device or precision that is not there.
     """
-    loaders.check_loader("data", data)
+    check_loader("data", data)
     state = setup.state(
         model, data, data, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
     )
+    batches = state.engine.train
     state.epoch = state.engine.first_epoch
     modes = [(module, module.training) for module in state.model.modules()]
+    compute = step or setup.usual_step(state)
     try:
-        with loaders.keeps_place(data):
-            values = _validate(state, Hooks(()), step or setup.usual_step(state))
+        with batches.kept():
+            values = _validate(batches, state, Hooks(()), compute)
+    except Exception as error:
+        explain_failure(state, compute, error, own_step=step is not None)
+        raise
     finally:
         for module, mode in modes:
             module.training = mode
@@ -330,32 +353,51 @@ def preflight(
     val: Any = None,
     *,
     loss: str | nn.Module | LossFunction = "cross_entropy",
+    optimizer: str | Optimizer | Sequence[Optimizer] | Callable[[list[nn.Parameter]], Any] = "adamw",
+    lr: float = DEFAULT_LR,
+    schedule: str | Callable[[Optimizer, int], LRScheduler] | None = None,
     metrics: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
     step: Step | None = None,
+    epochs: int = 1,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
     device: str | torch.device = "auto",
     precision: Precision = "auto",
-) -> list[str]:
-    """Traces one batch through model, loss and metrics, as ``fit`` does before its first epoch, and trains nothing.
+    deep: bool = False,
+    ignore: Sequence[str] = (),
+) -> Report:
+    """Looks for mistakes as ``fit`` does before its first epoch, and trains nothing.
 
     Args:
         model: Any module; it is moved to the device, and otherwise as before afterwards.
         train: Training batches, as in :func:`fit`.
         val: Validation batches, as in :func:`fit`.
         loss: As in :func:`fit`.
+        optimizer: As in :func:`fit`.
+        lr: As in :func:`fit`.
+        schedule: As in :func:`fit`.
         metrics: As in :func:`fit`.
         step: As in :func:`fit`.
+        epochs: As in :func:`fit`; schedules are as long as that.
+        accumulate: As in :func:`fit`.
+        clip_norm: As in :func:`fit`.
         device: As in :func:`fit`.
         precision: As in :func:`fit`.
+        deep: Whether checks that take seconds run as well.
+        ignore: Codes of findings that are left out, e.g. ``("CV204",)``.
 
     Returns:
-        Notes on what works but looks like a mistake; empty when all is well.
+        What was found, errors first; empty when all is well. It prints as text, and a notebook shows it as a table.
 
     Raises:
-        PreflightError: What cannot work, with the layer's name and the fix.
         ArgumentError: An argument that cannot work.
+        DataError: A loader fails to give its first batch.
     """
-    setup.check_loaders({"train": train, "val": val})
-    state = setup.state(
-        model, train, val, Runtime(device, precision), loss=loss, metrics=metrics, own_step=step is not None
-    )
-    return inspect(state, step or setup.usual_step(state), own_step=step is not None)
+    setup.check_arguments(epochs, accumulate, clip_norm, {"train": train, "val": val})
+    ignored, own = check_preflight(True, ignore), step is not None
+    state = setup.state(model, train, val, Runtime(device, precision), loss=loss, metrics=metrics, own_step=own)
+    state.epochs, state.accumulate, state.clip_norm = epochs, accumulate, clip_norm
+    if any(parameter.requires_grad for parameter in state.model.parameters()) or optimizer != "adamw":
+        setup.add_optimizers(state, optimizer, lr)
+        setup.add_schedules(state, schedule)
+    return inspect(state, step or setup.usual_step(state), own_step=own, deep=deep, ignore=ignored)

@@ -1,62 +1,262 @@
-"""One batch through model, loss and metrics before the first epoch: mistakes come back as a diagnosis."""
+"""The probe of a run: what the diagnosis may look at, and how it runs a step; and what ``fit`` makes of the findings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from cvkit import calls
+from cvkit.arguments import check_choice
+from cvkit.diagnosis import Monitored, Probe, Report, Settings, Side, check_codes
+from cvkit.diagnosis.examine import Examination
+from cvkit.diagnosis.table import NEEDS, Need
 from cvkit.errors import CvkitError, PreflightError
-from cvkit.module_state import train_mode, unchanged
-from cvkit.training import engine, loaders
-from cvkit.training.batch_checks import check_batch, check_outputs, expects, in_order, mend, shape
+from cvkit.module_state import unchanged
+from cvkit.training import engine
+from cvkit.training.callback import ask
+from cvkit.training.monitor import Monitor
 from cvkit.training.state import Step, TrainState
 
-__all__ = ["inspect", "warn_of"]
+__all__ = ["TRACED", "Preflight", "check_preflight", "explain_failure", "inspect", "say", "say_nothing_left"]
+
+Preflight: TypeAlias = Literal[True, False, "strict", "deep"]
+"""What ``fit`` takes: whether to look, whether warnings are errors, whether to look deeper."""
+
+TRACED: tuple[Need, ...] = ("batch", "outputs", "loss", "gradients")
+"""What is looked at where only one batch is to be traced."""
 
 
-def inspect(state: TrainState, step: Step, *, own_step: bool) -> list[str]:
-    """Traces one training batch, and the forward of one validation batch, and leaves no trace of it.
+def check_preflight(preflight: object, ignore: object) -> frozenset[str]:
+    """Returns the codes to be left out.
 
-    Weights, buffers, gradients, modes and random numbers are as before when it returns.
+    Raises:
+        ArgumentError: Values that cannot be used.
+    """
+    check_choice("preflight", preflight, (True, False, "strict", "deep"), fix='preflight="strict"')
+    return check_codes(ignore)
+
+
+def inspect(
+    state: TrainState,
+    step: Step,
+    *,
+    own_step: bool,
+    deep: bool = False,
+    ignore: Collection[str] = (),
+    only: Collection[Need] = NEEDS,
+    name: str = "train",
+) -> Report:
+    """Looks at one training and one validation batch and at all that was said of the run, and leaves no trace of it.
+
+    Weights, buffers, gradients, modes, optimizers and random numbers are as before when it returns.
 
     Args:
         state: A complete state; its model is on the device.
         step: What computes the loss.
         own_step: Whether ``step`` is the user's own, so that a batch may be anything.
-
-    Returns:
-        Notes on what is suspicious but works.
+        deep: Whether checks that take seconds run as well.
+        ignore: Codes that are left out.
+        only: What is looked at, by the names of needs.
+        name: What the batches are called; any other name than ``"train"`` is looked at in evaluation mode.
 
     Raises:
-        PreflightError: What cannot work, with the layer's name and the fix.
         DataError: A loader that fails to give its first batch.
     """
-    notes: list[str] = []
-    _check_labels(state)
-    if state.engine.loss_spec.classification and not own_step:
-        notes += in_order(state.train)
-    sources = [("train", state.train), *([("val", state.val)] if state.val is not None else [])]
+    probe = Probe(
+        model=state.model,
+        loss=state.engine.loss_spec,
+        own_step=own_step,
+        train=Side(name, state.train),
+        val=Side("val", state.val) if state.val is not None and name == "train" else None,
+        settings=_settings(state),
+        runner=_Runner(state, step),
+    )
     with _untouched(state):
-        for name, loader in sources:
-            batch = loaders.finished(loader, loaders.first_batch(name, loader), state.runtime)
-            if not own_step:
-                check_batch(name, loader, batch)
-            state.training = name == "train"
-            state.engine.meters = state.engine.train_meters if state.training else state.engine.val_meters
-            state.batch = batch
-            train_mode(state.model) if state.training else state.model.eval()
-            _trace(name, state, step, batch, own_step=own_step)
-            notes += _none_counts(name, state)
-            if state.training:
-                notes += _gradients(state)
-                # a custom step makes targets of its own
-                notes += _softmaxed(state) + ([] if own_step else _surplus(state))
-    return notes
+        return Examination(probe, deep=deep, ignore=ignore, only=only).run()
+
+
+def say(report: Report, preflight: Preflight) -> None:
+    """Raises for errors, all at once, and warns once for each warning.
+
+    Raises:
+        PreflightError: There are errors, or, with ``"strict"``, warnings.
+    """
+    report.raise_errors(strict=preflight == "strict")
+    for finding in report.warnings:
+        calls.warn(str(finding))
+
+
+def say_nothing_left(state: TrainState) -> None:
+    """Warns where a continued run has more epochs behind it than it is to have in all."""
+    if state.epochs_done > state.epochs:
+        calls.warn(
+            f"CV514: nothing is trained: the run that is continued has {state.epochs_done} epochs behind it\n"
+            f"  got: epochs={state.epochs}\n  expected: the total number of epochs, those before the resume included\n"
+            f"  fix: epochs={state.epochs_done + state.epochs} for {state.epochs} more"
+        )
+
+
+def explain_failure(state: TrainState, step: Step, error: Exception, *, own_step: bool) -> None:
+    """Raises in place of an error of torch's or Python's what the first batch says of it, where that fails too.
+
+    Raises:
+        PreflightError: The diagnosis.
+    """
+    if isinstance(error, CvkitError):
+        return
+    report = inspect(state, step, own_step=own_step, only=("batch", "outputs", "loss"), name="data")
+    try:
+        report.raise_errors()
+    except PreflightError as found:
+        raise found from error
+
+
+class _Runner:
+    """Runs the step of a run for the diagnosis."""
+
+    def __init__(self, state: TrainState, step: Step) -> None:
+        self.state = state
+        self.step = step
+        self.batches: dict[str, Any] = {}
+
+    def first_batch(self, name: str) -> Any:
+        loader = self._enter(name)
+        self.batches[name] = loader.finish(loader.first_batch(name), self.state.runtime)
+        return self.batches[name]
+
+    def last_batch(self, name: str) -> Any:
+        """The first samples of the first batch, as many as the last batch holds: nothing is loaded for it."""
+        loader = self.state.train if name == "train" else self.state.val
+        size = getattr(loader, "batch_size", None)
+        held: Any = (
+            getattr(loader, "sampler", None) if isinstance(loader, DataLoader) else getattr(loader, "dataset", None)
+        )
+        if getattr(loader, "drop_last", False) or not isinstance(size, int) or not hasattr(held, "__len__"):
+            return None
+        left = len(held) % size
+        return _cut(self.batches[name], size, left) if 0 < left < size <= len(held) else None
+
+    def forward(self, name: str, batch: Any) -> Any:
+        with self.state.runtime.autocast():
+            return self.state.model(batch[0])
+
+    def finish(self, name: str, batch: Any, outputs: Any) -> tuple[Any, Any, Any, Any]:
+        state = self.state
+        self._enter(name)
+        state.batch = batch
+        seen: list[Any] = []
+
+        def step(model: nn.Module, batch: Any, state: TrainState) -> Any:
+            if outputs is None:
+                result = self.step(model, batch, state)
+            else:
+                result = state.loss_fn(outputs, batch[1]), outputs, batch[1]
+            seen.append(result)
+            return result
+
+        engine.forward(step, batch, state)
+        result = seen[0]
+        parts = result if isinstance(result, tuple) else (result, None, None)
+        return (*parts, state.engine.weight)
+
+    def update(self) -> None:
+        state = self.state
+        held = [p for one in state.optimizers for group in one.param_groups for p in group["params"]]
+        if state.clip_norm is not None:
+            nn.utils.clip_grad_norm_(held, state.clip_norm)
+        for optimizer in state.optimizers:
+            optimizer.step()
+        for parameter in state.model.parameters():
+            parameter.grad = None
+
+    def rates(self, which: int, steps: int) -> list[float]:
+        schedule, _ = _schedules(self.state)[which]
+        optimizer = schedule.optimizer
+        kept, groups = dict(vars(schedule)), [dict(group) for group in optimizer.param_groups]
+        called = getattr(optimizer, "_opt_called", None)
+        rates = [float(optimizer.param_groups[0]["lr"])]
+        try:
+            optimizer._opt_called = True
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for _ in range(steps - 1):
+                    schedule.step()
+                    rates.append(max(float(group["lr"]) for group in optimizer.param_groups))
+        except ValueError:  # OneCycleLR beyond its end
+            return rates
+        finally:
+            vars(schedule).update(kept)
+            for group, before in zip(optimizer.param_groups, groups, strict=True):
+                group.clear()
+                group.update(before)
+            if called is None:
+                del optimizer._opt_called
+        return rates
+
+    def _enter(self, name: str) -> Any:
+        state = self.state
+        state.training = name == "train"
+        state.engine.meters = state.engine.train_meters if state.training else state.engine.val_meters
+        return state.engine.train if state.training or state.engine.val is None else state.engine.val
+
+
+def _cut(value: Any, size: int, left: int) -> Any:
+    """Returns the first samples of a batch."""
+    if isinstance(value, Tensor):
+        return value[:left] if value.ndim and len(value) == size else value
+    if isinstance(value, dict):
+        return {key: _cut(one, size, left) for key, one in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(_cut(one, size, left) for one in value)
+    return value
+
+
+def _schedules(state: TrainState) -> list[tuple[Any, Literal["step", "epoch"]]]:
+    """Returns what steps the learning rate, and how often."""
+    found: list[tuple[Any, Literal["step", "epoch"]]] = [(one, "step") for one in state.schedules]
+    for callback in state.engine.hooks.callbacks if state.engine.hooks is not None else ():
+        scheduler = ask(callback, "scheduler")
+        if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, ReduceLROnPlateau):
+            continue
+        if any(scheduler.optimizer is one for one in state.optimizers):
+            every = vars(callback).get("every")  # of LRSchedule
+            found.append((scheduler, "epoch" if every == "epoch" else "step"))
+    return found
+
+
+def _monitored(state: TrainState) -> Iterator[Monitored]:
+    for callback in state.engine.hooks.callbacks if state.engine.hooks is not None else ():
+        watched = ask(callback, "monitor")
+        if not isinstance(watched, Monitor):
+            continue
+        kind = watched.name.removeprefix("train_").removeprefix("val_")
+        metric = state.engine.train_meters.metrics.get(kind)
+        higher = False if kind == "loss" else getattr(metric, "higher_is_better", None)
+        better = None if higher is None else "max" if higher else "min"
+        yield Monitored(type(callback).__name__, watched.name, watched.mode, better)
+
+
+def _settings(state: TrainState) -> Settings:
+    """Returns what ``fit`` was given besides model and data."""
+    callbacks = state.engine.hooks.callbacks if state.engine.hooks is not None else ()
+    return Settings(
+        epochs=state.epochs if state.optimizers else 0,
+        batches=len(state.engine.train),
+        total_steps=state.total_steps,
+        accumulate=state.accumulate,
+        clip_norm=state.clip_norm,
+        optimizers=state.optimizers,
+        schedules=_schedules(state),
+        monitored=list(_monitored(state)),
+        metrics=list(state.metrics),
+        changers=any(not type(one).__module__.startswith("cvkit.") for one in callbacks),
+    )
 
 
 @contextmanager
@@ -64,175 +264,18 @@ def _untouched(state: TrainState) -> Iterator[None]:
     model = state.model
     compiled, state.runtime.module = state.runtime.module, model
     modules = [one for one in (model, state.loss_fn) if isinstance(one, nn.Module)]
+    step = state.step
+    scheduled: Sequence[tuple[Any, dict[str, Any]]] = [(one, dict(vars(one))) for one in state.schedules]
     try:
-        with unchanged(*modules):
+        with unchanged(*modules, optimizers=state.optimizers):
             yield
     finally:
-        state.runtime.module = compiled
+        for schedule, attributes in scheduled:
+            vars(schedule).clear()
+            vars(schedule).update(attributes)
+        state.runtime.module, state.step = compiled, step
         state.training, state.engine.meters = True, state.engine.train_meters
-        state.batch = state.loss = state.outputs = state.targets = None
+        state.batch = state.loss = state.outputs = state.targets = state.engine.used_lrs = None
+        state.engine.group_open = False
         state.engine.train_meters.reset()
         state.engine.val_meters.reset()
-
-
-def _check_labels(state: TrainState) -> None:
-    train, val = (getattr(loader, "classes", None) for loader in (state.train, state.val))
-    if train is not None and val is not None and list(train) != list(val):
-        raise PreflightError(
-            "train and val number their classes differently",
-            got=f"train: {_some([str(one) for one in train])}; val: {_some([str(one) for one in val])}",
-            expected="the same classes in the same order",
-            fix="build the validation set with classes=train.classes",
-        )
-
-
-def _trace(name: str, state: TrainState, step: Step, batch: Any, *, own_step: bool) -> None:
-    """Runs forward, loss and metrics on one batch; says which layer refused what."""
-    entered: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
-    handles = [
-        module.register_forward_pre_hook(lambda module, args, path=path: entered.append((path, module, args)))
-        for path, module in state.model.named_modules()
-        if not any(True for _ in module.children())
-    ]
-    stage = "forward"
-    context = torch.enable_grad() if state.training else torch.no_grad()
-    try:
-        with context:
-            if own_step:
-                loss = engine.forward(step, batch, state)
-            else:
-                with state.runtime.autocast():
-                    outputs = state.model(batch[0])
-                stage = "loss"
-                check_outputs(name, state, outputs, batch[1])
-                loss = engine.forward(step, batch, state)
-            stage = "backward"
-            _check_loss(name, state, loss, own_step=own_step)
-            if state.training:
-                loss.backward()  # type: ignore[no-untyped-call]
-    except CvkitError:
-        raise
-    except Exception as error:
-        raise _diagnosis(name, stage, error, entered, batch, state.model) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _diagnosis(
-    name: str,
-    stage: str,
-    error: Exception,
-    entered: list[tuple[str, nn.Module, tuple[Any, ...]]],
-    batch: Any,
-    model: nn.Module,
-) -> PreflightError:
-    said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    if stage != "forward" or not entered:
-        return PreflightError(
-            f"the {stage} fails on the first batch of {name}",
-            got=f"{said}; the batch is {shape(batch)}",
-            expected="a batch that goes through model, loss and metrics",
-            fix="see the traceback above for the line",
-        )
-    path, module, args = entered[-1]
-    given = shape(args[0]) if args else "nothing"
-    return PreflightError(
-        f"the forward fails in layer {path or type(module).__name__!r} ({type(module).__name__}) on the first batch of {name}",
-        got=f"{said}; the layer was given {given}",
-        expected=expects(module, args),
-        fix=mend(path, module, args, model, batch),
-    )
-
-
-def _check_loss(name: str, state: TrainState, loss: Any, *, own_step: bool) -> None:
-    where = "your step" if own_step else f"the loss {state.engine.loss_spec.name}"
-    if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.ndim != 0:
-        raise PreflightError(
-            f"{where} does not give one number",
-            got=shape(loss),
-            expected="a scalar tensor",
-            fix="average it: loss.mean()",
-        )
-    if state.training and not loss.requires_grad:
-        raise PreflightError(
-            f"{where} gives a number that no parameter has a part in",
-            got="a loss without a graph",
-            expected="a loss computed from the model's outputs",
-            fix="leave out .detach(), .item() and torch.no_grad() on the way from the outputs to the loss",
-        )
-    if state.metrics and state.outputs is None:
-        raise PreflightError(
-            f"the metrics {', '.join(state.metrics)} have nothing to look at",
-            got="a step that returns only the loss",
-            expected="(loss, outputs, targets)",
-            fix="return loss, outputs, targets from the step, or leave metrics out",
-        )
-    if not bool(torch.isfinite(loss)) and state.engine.weight != 0:
-        raise PreflightError(
-            f"the loss of the first batch of {name} is {float(loss.detach())}",
-            got=f"a batch {shape(state.batch)}",
-            expected="a finite number",
-            fix="look for NaN in the data, for a log of zero in the loss, or take precision='fp32'",
-        )
-
-
-def _none_counts(name: str, state: TrainState) -> list[str]:
-    """Returns a note where no target of a batch counts: its loss is 0 / 0, and the mean leaves it out."""
-    if state.engine.weight != 0:
-        return []
-    return [
-        f"no target of the first batch of {name} counts: all are ignore_index={state.engine.loss_spec.ignore_index}, or of "
-        "classes of weight 0; its loss is NaN, and such a batch counts nothing in the mean and trains nothing"
-    ]
-
-
-def _gradients(state: TrainState) -> list[str]:
-    named = [(name, p) for name, p in state.model.named_parameters() if p.requires_grad]
-    unused = [name for name, p in named if p.grad is None]
-    notes = []
-    if unused:
-        notes.append(f"{_some(unused)} took no part in the loss and will not be trained")
-    loose = {id(p) for p in state.engine.loose}
-    forgotten = [name for name, p in named if id(p) in loose]
-    if forgotten:
-        notes.append(f"no optimizer holds {_some(forgotten)}: freeze them, or add them to an optimizer")
-    module = state.loss_fn
-    if isinstance(module, nn.Module) and any(p.requires_grad for p in module.parameters()):
-        inside = {id(p) for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]}
-        if not any(id(p) in inside for p in module.parameters()):
-            notes.append("the loss has trainable parameters that no optimizer holds")
-    return notes
-
-
-def _softmaxed(state: TrainState) -> list[str]:
-    outputs = state.outputs
-    if state.engine.loss_spec.name not in ("cross_entropy", "CrossEntropyLoss") or not isinstance(outputs, Tensor):
-        return []
-    probabilities = bool((outputs >= 0).all()) and torch.allclose(
-        outputs.sum(1), torch.ones((), dtype=outputs.dtype, device=outputs.device), atol=1e-3
-    )
-    if not probabilities or outputs.shape[1] < 2:
-        return []
-    return ["the model ends in a softmax and cross entropy takes logits: remove the softmax, it trains badly twice"]
-
-
-def _surplus(state: TrainState) -> list[str]:
-    outputs, known = state.outputs, len(getattr(state.train, "classes", None) or ())
-    if state.engine.loss_spec.name not in ("cross_entropy", "CrossEntropyLoss") or not isinstance(outputs, Tensor):
-        return []
-    if not known or outputs.ndim < 2 or outputs.shape[1] <= known:
-        return []
-    return [
-        f"the model has {outputs.shape[1]} outputs and the data {known} classes: build the model with num_classes={known}"
-    ]
-
-
-def warn_of(notes: list[str]) -> None:
-    """Warns of each note."""
-    for note in notes:
-        calls.warn(note)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -29,6 +29,8 @@ _HASHES = {
     "val data": "val data: other files, labels or classes, or another shuffle, drop_last or weights",
     "files and labels": "files and labels: other names, labels or classes",
     "val files and labels": "val files and labels: other names, labels or classes",
+    "file contents": "file contents: other than the manifest had",
+    "val file contents": "val file contents: other than the manifest had",
 }
 """How a change is told of what is only known by a hash."""
 
@@ -118,7 +120,7 @@ def check(state: TrainState, saved: Mapping[str, Any], source: object) -> Change
         if name in then and _differs(name, then, now) and (planned or not fact.planned)
     }
     told = [name for name in found if not _explained(name, own.facts, found)]
-    lines = tuple(_line(name, then[name], now[name]) for name in told)
+    lines = tuple(_line(name, then[name], now[name]) + _changed_files(name, state) for name in told)
     refused = [fact for fact in found.values() if not set(fact.parts) & set(own.override)]
     parts = dict.fromkeys(part for fact in found.values() for part in fact.parts[:1])
     late = sorted(set(parts) & WHOLE) if saved["batch"] > 0 else []
@@ -162,6 +164,15 @@ def _line(name: str, then: str, now: str) -> str:
     if name.endswith("'s code"):
         return f"{name} has changed"
     return _HASHES.get(name) or f"{name}: {then} then, {now} now"
+
+
+def _changed_files(name: str, state: TrainState) -> str:
+    """Returns which files a dataset knows to have had other content, for a message."""
+    loader = {"file contents": state.train, "val file contents": state.val}.get(name)
+    dataset: Any = getattr(loader, "dataset", None)
+    found: list[str] = dataset.content_changes() if hasattr(dataset, "content_changes") else []
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return f" (changed since it was first written: {', '.join(found[:5])}{more})" if found else ""
 
 
 def _fixes(names: tuple[str, ...], late: Sequence[str], batch: int, *, never: bool) -> str:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from cvkit.training.callback import CHANGER, ask
 from cvkit.training.identity import Fact, Facts, GivenArguments
-from cvkit.training.loaders import is_resumable
+from cvkit.training.loaders import Adapter, Resumable
 from cvkit.training.stable_text import Description, describe, digest, plain_text
 from cvkit.training.state import TrainState
 
@@ -69,7 +69,7 @@ def gather(state: TrainState, given: GivenArguments) -> Facts:
         state: As :mod:`cvkit.training.setup` has made it; no callback has started yet.
         given: What it does not hold.
     """
-    found = _of_loader(state.train, "", "data") | _of_loader(state.val, "val ", "val")
+    found = _of_loader(state.engine.train, "", "data") | _of_loader(state.engine.val, "val ", "val")
     found["accumulate"] = Fact(str(state.accumulate), ("accumulate",))
     found["clip_norm"] = Fact(str(state.clip_norm), ("clip_norm",))
     found["processes"] = Fact("1")
@@ -91,7 +91,7 @@ def _moving(state: TrainState, step: Any, metrics: Mapping[str, Any]) -> Facts:
     found = {"loss": Fact(state.engine.loss_spec.name, ("loss",))}
     found |= _described("loss", describe(state.loss_fn), "loss", shape="the loss's make", behind=("loss",))
     found |= _described("step", describe(step), "step")
-    found |= _of_transforms(state.train, "") | _of_transforms(state.val, "val ")
+    found |= _of_transforms(state.engine.train, "") | _of_transforms(state.engine.val, "val ")
     found |= _of_metrics(metrics) | _of_model(state.model) | _of_callbacks(state)
     return {name: dataclasses.replace(fact, moves=True) for name, fact in found.items()}
 
@@ -126,33 +126,40 @@ _FINER = (
 def fingerprint(state: TrainState, facts: Facts) -> dict[str, Any]:
     """Returns what of the data must be the same, as every version keeps it; ``None`` for what a loader does not tell."""
     hashed = facts["data"].value if "data" in facts else None
-    return {"batches": len(state.train), "accumulate": state.accumulate, **_asked(state.train), "data": hashed}
-
-
-def _asked(loader: Any) -> dict[str, Any]:
     return {
-        "loader seed": getattr(loader, "seed", None) if is_resumable(loader) else None,
-        "batch size": getattr(loader, "batch_size", None),
+        "batches": state.batches_per_epoch,
+        "accumulate": state.accumulate,
+        **_asked(state.engine.train),
+        "data": hashed,
     }
 
 
-def _of_loader(loader: Any, prefix: str, part: str) -> Facts:
+def _asked(source: Adapter) -> dict[str, Any]:
+    return {
+        "loader seed": source.said("seed") if isinstance(source, Resumable) else None,
+        "batch size": source.said("batch_size"),
+    }
+
+
+def _of_loader(source: Adapter | None, prefix: str, part: str) -> Facts:
     """Returns what a loader and its dataset say of themselves."""
     top = f"{prefix}data given"
-    if loader is None:
+    if source is None:
         return {top: Fact("no", (part,))}
-    found = {"loader": type(loader).__name__, "batches": len(loader), **_asked(loader)}
-    found |= {name: getattr(loader, name, None) for name in ("drop_last", "shuffle")}
-    found["weights"] = getattr(loader, "weights", None) if is_resumable(loader) else None
+    loader = source.loader
+    found = {"loader": type(loader).__name__, "batches": len(source), **_asked(source)}
+    found |= {name: source.said(name) for name in ("drop_last", "shuffle")}
+    found["weights"] = source.said("weights") if isinstance(source, Resumable) else None
     if isinstance(loader, DataLoader):
         own_batches = loader.batch_size is None and loader.batch_sampler is not None
         found["sampler"] = type(loader.batch_sampler if own_batches else loader.sampler).__name__
-    hashed = getattr(loader, "fingerprint", None)
+    hashed = source.said("fingerprint")
     found["data"] = hashed if isinstance(hashed, str) else None
-    found |= _of_dataset(getattr(loader, "dataset", None), hashed=found["data"] is not None)
+    found |= _of_dataset(source.said("dataset"), hashed=found["data"] is not None)
     texts = {name: value if isinstance(value, str) else plain_text(value) for name, value in found.items()}
     texts = {name: text for name, text in texts.items() if found[name] is not None}
     behind = {"data": _FINER, "files and labels": ("samples", "classes"), "labels": ("samples",)}
+    behind["file contents"] = ("samples", "data", "files and labels")
     facts = {top: Fact("yes", (part,))}
     for name, text in texts.items():
         if text is not None:
@@ -181,6 +188,7 @@ def _of_dataset(dataset: Any, *, hashed: bool) -> dict[str, Any]:
         "classes": [str(one) for one in classes] if isinstance(classes, list | tuple) else None,
         "background": getattr(whole, "background", None),
         "max_pixels": getattr(whole, "max_pixels", None),
+        "file contents": dataset.content_digest() if hasattr(dataset, "content_digest") else None,
     }
     own = None if hashed else getattr(dataset, "fingerprint", None)
     if hashed or isinstance(own, str):
@@ -202,21 +210,21 @@ def _labels(targets: Any) -> str | None:
     return None if targets is None else plain_text(targets)
 
 
-def _of_transforms(loader: Any, prefix: str) -> Facts:
+def _of_transforms(source: Adapter | None, prefix: str) -> Facts:
     """Returns what happens to each sample: the loader's transform, and those that a dataset keeps, as torchvision's do."""
-    if loader is None:
+    if source is None:
         return {}
     found: Facts = {}
-    if is_resumable(loader):
-        found |= _of_transform(getattr(loader, "transform", None), f"{prefix}transform")
+    if isinstance(source, Resumable):
+        found |= _of_transform(source.said("transform"), f"{prefix}transform")
         prefix = f"{prefix}dataset's "
-    whole = _root(getattr(loader, "dataset", None))
+    whole = _root(source.said("dataset"))
     held = vars(whole) if hasattr(whole, "__dict__") else {}
     for name in ("transform", "target_transform", "transforms"):
         pair = type(held.get(name)).__name__ == "StandardTransform"  # torchvision's, made of the other two
         if name in held and not pair:
             found |= _of_transform(held[name], f"{prefix}{name}")
-    collate = getattr(loader, "collate_fn", None)
+    collate = source.said("collate_fn")
     return found if collate is None else found | _of_transform(collate, f"{prefix}collate_fn")
 
 

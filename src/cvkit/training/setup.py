@@ -17,9 +17,10 @@ from cvkit.calls import warn
 from cvkit.errors import ArgumentError, DeviceError
 from cvkit.losses import resolve_loss
 from cvkit.registry import default_callbacks
-from cvkit.training import loaders
 from cvkit.training.callback import ask, check
 from cvkit.training.internals import Internals
+from cvkit.training.loader_checks import check_loader
+from cvkit.training.loaders import adapt
 from cvkit.training.meters import Meters, resolve_metrics
 from cvkit.training.optimizers import group_options, resolve_optimizers
 from cvkit.training.runtime import Runtime
@@ -40,7 +41,12 @@ __all__ = [
 
 
 def check_arguments(
-    epochs: object, accumulate: object, clip_norm: object, named: Mapping[str, Any], max_steps: object = None
+    epochs: object,
+    accumulate: object,
+    clip_norm: object,
+    named: Mapping[str, Any],
+    steps_per_epoch: int | None = None,
+    max_steps: object = None,
 ) -> None:
     """Refuses numbers that cannot work, loaders without batches, and a launch on several processes.
 
@@ -66,10 +72,10 @@ def check_arguments(
             expected="one process: each would train a model of its own and write over the others' checkpoints",
             fix="start it with python instead of torchrun",
         )
-    check_loaders(named)
+    check_loaders(named, steps_per_epoch)
 
 
-def check_loaders(named: Mapping[str, Any]) -> None:
+def check_loaders(named: Mapping[str, Any], steps_per_epoch: int | None = None) -> None:
     """Refuses loaders that cannot be iterated once an epoch; a missing ``val`` is none.
 
     Raises:
@@ -77,7 +83,7 @@ def check_loaders(named: Mapping[str, Any]) -> None:
     """
     for name, loader in named.items():
         if name == "train" or loader is not None:
-            loaders.check_loader(name, loader)
+            check_loader(name, loader, steps_per_epoch if name == "train" else None)
 
 
 def with_progress(callbacks: Sequence[Any], progress: bool) -> list[Any]:
@@ -108,7 +114,15 @@ def start_seed(seed: int | None) -> int:
 
 
 def state(
-    model: nn.Module, train: Any, val: Any, runtime: Runtime, *, loss: Any, metrics: Any, own_step: bool
+    model: nn.Module,
+    train: Any,
+    val: Any,
+    runtime: Runtime,
+    *,
+    loss: Any,
+    metrics: Any,
+    own_step: bool,
+    steps_per_epoch: int | None = None,
 ) -> TrainState:
     """Returns a state without optimizers; the model is on the device.
 
@@ -134,12 +148,14 @@ def state(
             metric.to(runtime.device)
     # two sets, so that a validation that is cut short leaves the training sums as they are
     meters, val_meters = Meters(found), Meters(copy.deepcopy(found))
+    batches = adapt(train, steps_per_epoch)
+    val_batches = batches if val is train else adapt(val, name="val") if val is not None else None
     return TrainState(
         model=runtime.prepare(model),
         train=train,
         val=val,
         runtime=runtime,
-        engine=Internals(spec, meters, val_meters, meters, first_epoch=loaders.epoch_of(train)),
+        engine=Internals(spec, meters, val_meters, meters, batches, val_batches, first_epoch=batches.epoch),
     )
 
 

@@ -17,7 +17,7 @@ from cvkit.plain_values import shown
 from cvkit.serialization import state_dicts
 from cvkit.serialization.checkpoint import plain
 from cvkit.training import schedule_free, schedules
-from cvkit.training.loaders import own_generators
+from cvkit.training.loaders import Adapter
 from cvkit.training.run_changes import Changes, check, recorded
 from cvkit.training.state import History, TrainState
 
@@ -49,7 +49,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         **recorded(state),
         "rng": seeding.capture(),
         "epoch_rng": None if finished else state.engine.epoch_rng,
-        "loader_rng": [_loader_rng(state.train), _loader_rng(state.val)],
+        **_loader_states(state),
         "loss": state.loss_fn.state_dict() if isinstance(state.loss_fn, nn.Module) else {},
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         # of the last update: of an epoch that is only to be validated they are logged
@@ -87,10 +87,11 @@ def describe(state: TrainState) -> dict[str, Any]:
 
     The builder's name and arguments, the class names and the evaluation preset; ``None`` for each that is not known.
     """
-    classes = getattr(state.train, "classes", None)
-    transform: Any = getattr(state.val, "transform", None)
+    train, val = state.engine.train, state.engine.val
+    classes = train.said("classes")
+    transform: Any = val.said("transform") if val is not None else None
     if transform is None:
-        trained: Any = getattr(state.train, "transform", None)
+        trained: Any = train.said("transform")
         transform = trained.evaluation() if hasattr(trained, "evaluation") else None
     return {
         "model": getattr(state.model, "cvkit_config", None),
@@ -98,7 +99,7 @@ def describe(state: TrainState) -> dict[str, Any]:
         "classes": [str(name) for name in classes] if classes is not None else None,
         "transform": transform.to_config() if hasattr(transform, "to_config") else None,
         "loss": state.engine.loss_spec.name,
-        "images": _images(state.val if state.val is not None else state.train),
+        "images": _images(val if val is not None else train),
     }
 
 
@@ -114,16 +115,16 @@ def layers_of(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _images(loader: Any) -> dict[str, Any]:
+def _images(source: Adapter) -> dict[str, Any]:
     """Returns how a loader's images come about, so that a prediction can go the same way; ``None`` for what is not known.
 
     The batch size; what kind of label stands beside each; how files are decoded, and whether always in their full size.
     """
-    given: Any = getattr(loader, "dataset", None)
+    given: Any = source.said("dataset")
     data = given
     while hasattr(data, "dataset"):  # the whole of a part
         data = data.dataset
-    size, kind = getattr(loader, "batch_size", None), getattr(data, "kind", None)
+    size, kind = source.said("batch_size"), getattr(data, "kind", None)
     behind, most = getattr(data, "background", None), getattr(data, "max_pixels", None)
     colour = getattr(data, "colour", None)
     levels = isinstance(behind, list | tuple) and all(isinstance(level, int) for level in behind)
@@ -175,9 +176,7 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     if "skipped" in saved:  # older files do not tell
         state.engine.skipped_before = (_skipped(saved["skipped"][0]), _skipped(saved["skipped"][1]))
     _restore_callbacks(state, saved, changes, source)
-    for loader, generators in zip((state.train, state.val), saved["loader_rng"], strict=True):
-        for generator, one in zip(own_generators(loader), generators, strict=False):
-            generator.set_state(one)
+    _restore_loaders(state, saved)
     if isinstance(state.loss_fn, nn.Module) and "loss" not in changes.parts:
         state.loss_fn.load_state_dict(saved["loss"])
     state.engine.resume_rng = saved["rng"]
@@ -297,8 +296,25 @@ def _load_optimizers(state: TrainState, saved: Mapping[str, Any], source: object
             ) from error
 
 
-def _loader_rng(loader: Any) -> list[torch.Tensor]:
-    return [generator.get_state() for generator in own_generators(loader)]
+def _loader_states(state: TrainState) -> dict[str, Any]:
+    """Returns what of the loaders must be kept; of a validation, which is done as a whole, where the last one ended."""
+    train, val = state.engine.train, state.engine.val
+    return {
+        "loader_rng": [one.generator_states() if one is not None else [] for one in (train, val)],
+        "loaders": [train.state(), val.state(at_end=val is not train) if val is not None else None],
+    }
+
+
+def _restore_loaders(state: TrainState, saved: Mapping[str, Any]) -> None:
+    states = saved.get("loaders", (None, None))  # older files have none
+    for loader, generators, one in zip(
+        (state.engine.train, state.engine.val), saved["loader_rng"], states, strict=True
+    ):
+        if loader is None:
+            continue
+        loader.set_generators(generators)
+        if one is not None:
+            loader.restore(one)
 
 
 def _skipped_state(skipped: Mapping[int, str]) -> dict[str, Any]:

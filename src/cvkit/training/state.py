@@ -131,7 +131,8 @@ class TrainState:
     def skipped(self) -> tuple[dict[int, str], dict[int, str]]:
         """The samples that training and validation batches had to leave out in the whole run so far: messages by index."""
         train, val = self.engine.skipped_before
-        return train | getattr(self.train, "skipped", {}), val | getattr(self.val, "skipped", {})
+        now = self.engine.val.skipped if self.engine.val is not None else {}
+        return train | self.engine.train.skipped, val | now
 
     @property
     def loss_fn(self) -> LossFunction:
@@ -167,12 +168,12 @@ class TrainState:
     @property
     def batches_per_epoch(self) -> int:
         """Number of training batches in an epoch."""
-        return len(self.train)
+        return len(self.engine.train)
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of optimizer updates in an epoch, a short last group included."""
-        return -(-len(self.train) // self.accumulate)
+        return -(-len(self.engine.train) // self.accumulate)
 
     @property
     def total_steps(self) -> int:
@@ -216,7 +217,11 @@ class TrainState:
 
     def at_update(self) -> bool:
         """Whether the batch just trained on completes a group of ``accumulate``, or the epoch."""
-        at = self.accumulate == 1 or self.batch_index % self.accumulate == 0 or self.batch_index == len(self.train)
+        at = (
+            self.accumulate == 1
+            or self.batch_index % self.accumulate == 0
+            or self.batch_index == len(self.engine.train)
+        )
         self.engine.group_open = not at
         return at
 

@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from cvkit import streams
+
 __all__ = [
     "add_noise",
     "boxes",
@@ -32,9 +34,7 @@ __all__ = [
 
 def to_device(draws: Tensor, device: torch.device) -> Tensor:
     """Copies a few random draws to where the images are, without waiting for a GPU's queued work."""
-    if device.type == "cuda" and draws.device.type == "cpu":
-        return draws.pin_memory().to(device, non_blocking=True)
-    return draws.to(device)
+    return draws if device.type == "cpu" else streams.of(device).send(draws)
 
 
 def flip(images: Tensor, flags: Tensor, dim: int) -> Tensor:
@@ -96,8 +96,8 @@ def crop(images: Tensor, top: Tensor, left: Tensor, size: int, *, flip: Tensor |
 @lru_cache(maxsize=64)
 def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns factor and offset ``(C, 1, 1)``; kept, because a copy from the CPU would make each step wait for a GPU."""
-    factor = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32, device=device)
-    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=device)
+    factor = to_device(torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32), device)
+    offset = to_device(torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32), device)
     return factor[:, None, None], offset[:, None, None]
 
 

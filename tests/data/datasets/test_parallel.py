@@ -88,10 +88,11 @@ def test_a_text_that_is_no_utf_8_is_named(texts):
     with pytest.raises(DataError) as caught:
         parallel(texts)
     assert str(caught.value) == (
-        f"the label {texts}/labels/b.txt cannot be read\n"
-        "  got: UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe4 in position 1: invalid continuation byte\n"
+        f"the label {texts}/labels/b.txt is not in UTF-8\n"
+        "  got: 'utf-8' codec can't decode byte 0xe4 in position 1: invalid continuation byte\n"
         "  expected: a text file (UTF-8) that holds the name of a class\n"
-        "  fix: check its permissions and its encoding"
+        "  fix: pass encoding=… with the one in which it reads right: gb18030 ('K鋐er'), big5 ('K輎er'), shift_jis ('K臟er'), cp1252 ('Käfer'); or save "
+        "it as UTF-8"
     )
 
 

@@ -226,17 +226,16 @@ def test_an_empty_table_is_refused(root, content):
         TableDataset([], root=root)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_another_encoding_is_refused(root, encoding):
+def test_another_encoding_is_refused(root):
     with pytest.raises(DataError) as caught:
-        table(root, "image,label\na.png,Käfer\n".encode(encoding))
-    first, got, *rest = str(caught.value).splitlines()
-    assert first == f"the table {root}/table.csv cannot be read"
-    assert got.startswith("  got: UnicodeDecodeError: 'utf-8' codec can't decode byte ")
-    assert rest == [
-        "  expected: a CSV file (UTF-8) with a header line",
-        f"  fix: check path and encoding; relative paths start at {Path.cwd()}",
-    ]
+        table(root, "image,label\na.png,Käfer\n".encode("latin-1"))
+    assert str(caught.value) == (
+        f"the table {root}/table.csv is not in UTF-8\n"
+        "  got: 'utf-8' codec can't decode byte 0xe4 in position 19: invalid continuation byte\n"
+        "  expected: a CSV file (UTF-8) with a header line\n"
+        "  fix: pass encoding=… with the one in which it reads right: gb18030 ('K鋐er'), big5 ('K輎er'), shift_jis ('K臟er'), cp1252 ('Käfer'); or save "
+        "it as UTF-8"
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 import cvkit
 from cvkit import seeding
 from cvkit.callbacks import EMA, Checkpoint, CSVLogger, EarlyStopping, LRSchedule, TensorBoard
-from cvkit.data import ArrayDataset, FolderDataset, Loader
+from cvkit.data import ArrayDataset, FolderDataset, Loader, ShardDataset
 from cvkit.errors import CvkitWarning
 from cvkit.serialization import checkpoint as checkpoint_
 from cvkit.training import Callback, load_checkpoint
@@ -41,7 +41,7 @@ SAMPLES, BATCH = 22, 4  # six batches an epoch, the last one short
 
 @dataclass(frozen=True)
 class Options:
-    """What is trained how; ``data`` is ``"arrays"``, ``"folder"`` (with ``folder``) or ``"foreign"``."""
+    """What is trained how; ``data`` is ``"arrays"``, ``"folder"`` or ``"shards"`` (with ``folder``) or ``"foreign"``."""
 
     data: str = "arrays"
     folder: str = ""
@@ -77,6 +77,7 @@ class Options:
     smoothing: float | None = None
     batch: int = BATCH
     drop_last: bool = False
+    shuffle: bool | str = True
     override: tuple[str, ...] = ()
 
 
@@ -243,6 +244,8 @@ def loaders(options: Options) -> tuple:
         return train, DataLoader(Noisy(10, 2, options.noisy), **common)
     if options.data == "folder":
         train, val = (FolderDataset(Path(options.folder) / part) for part in ("train", "val"))
+    elif options.data == "shards":
+        train, val = (ShardDataset(f"{options.folder}/shards/{part}/*.tar") for part in ("train", "val"))
     else:
         train, val = images(SAMPLES, 1), images(10, 2)
     if options.preset == "small":
@@ -251,7 +254,13 @@ def loaders(options: Options) -> tuple:
     else:
         transform = classification_train(SIZE, erase=0.5)
     common = {"workers": options.workers, "cache": options.cache, "start_method": options.start}
-    order = {"shuffle": True, "weights": options.weights, "seed": 7, "drop_last": options.drop_last}
+    order = {
+        "shuffle": options.shuffle,
+        "window": 2,
+        "weights": options.weights,
+        "seed": 7,
+        "drop_last": options.drop_last,
+    }
     return (
         Loader(train, options.batch, transform=transform, **order, **common),
         Loader(val, BATCH, transform=transform.evaluation(), **common),

@@ -141,7 +141,7 @@ class TensorBoard(Callback):
                 fix="pass val to fit, or leave this out",
             )
         self._reset()
-        self._seen, self._last = state.step, len(state.train)
+        self._seen, self._last = state.step, state.batches_per_epoch
         held, writer = self._open(state)
         try:
             if state.step == 0 or not held:

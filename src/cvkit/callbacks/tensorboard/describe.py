@@ -25,7 +25,7 @@ def settings(state: TrainState) -> str:
     rows: dict[str, Any] = {
         "model": type(state.model).__name__,
         "epochs": state.epochs,
-        "batches an epoch": len(state.train),
+        "batches an epoch": state.batches_per_epoch,
         "batch size": getattr(state.train, "batch_size", None),
         "accumulate": state.accumulate,
         "loss": state.engine.loss_spec.name,

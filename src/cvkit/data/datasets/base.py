@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch.utils.data import ConcatDataset
 from torch.utils.data import Subset as TorchSubset
 
-from cvkit import seeding
 from cvkit.data.datasets.class_tables import labels_of
 from cvkit.data.datasets.joined import Joinable, JoinedDataset
 from cvkit.data.datasets.traits import fingerprint_of, is_deterministic, reads
@@ -27,7 +25,6 @@ __all__ = [
     "is_deterministic",
     "numbered_alike",
     "reads",
-    "split",
 ]
 
 
@@ -79,6 +76,16 @@ class Subset(Joinable):
         places: list[int] = self._places.tolist()
         return places
 
+    def prepare(self, indices: Sequence[int]) -> None:
+        """Tells the whole which samples are about to be read, where it wants to know."""
+        prepare = getattr(self.dataset, "prepare", None)
+        if prepare is not None:
+            prepare([self.place(index) for index in indices])
+
+    def place(self, index: int) -> int:
+        """Returns the place of one of these samples in the whole."""
+        return int(self._places[index])
+
     @property
     def deterministic(self) -> bool:
         """Whether a sample is known to be the same each time it is asked for."""
@@ -127,11 +134,12 @@ class Subset(Joinable):
             return offered
         return lambda index, *arguments, **named: offered(int(self._places[index]), *arguments, **named)
 
-    def verify(self, *, strict: bool = False) -> Any:
+    def verify(self, *, strict: bool = False, manifest: Any = False) -> Any:
         """Reads these samples, whole, and reports those that cannot be read, as the whole's ``verify`` does.
 
         Args:
             strict: As there.
+            manifest: As there, for datasets of files.
 
         Raises:
             MissingDependencyError: As there.
@@ -145,11 +153,55 @@ class Subset(Joinable):
                 expected="part of a dataset of cvkit.data",
                 fix="read them one by one: for i in range(len(part)): part[i]",
             )
-        return found([int(place) for place in self._places], strict=strict)
+        more = {}
+        if manifest is not False:
+            self._check_manifest()
+            more = {"manifest": manifest}
+        return found([int(place) for place in self._places], strict=strict, **more)
 
-    def found_bad(self, indices: Sequence[int], *, strict: bool = False) -> Any:
+    def found_bad(self, indices: Sequence[int], *, strict: bool = False, manifest: Any = False) -> Any:
         """Does what :meth:`verify` does for some of these samples."""
-        return Subset(self.dataset, self._places[list(indices)].tolist()).verify(strict=strict)
+        return Subset(self.dataset, self._places[list(indices)].tolist()).verify(strict=strict, manifest=manifest)
+
+    def manifest(self, path: Any = None) -> Any:
+        """Hashes the files of these samples, as the whole's ``manifest`` does.
+
+        Args:
+            path: As there.
+
+        Raises:
+            DataError: As there.
+            ArgumentError: The whole is no dataset of files.
+        """
+        return self.manifest_of(range(len(self)), path)
+
+    def manifest_of(self, indices: Sequence[int], path: Any = None) -> Any:
+        """Does what :meth:`manifest` does for some of these samples."""
+        self._check_manifest()
+        return self.dataset.manifest_of(self._chosen(indices), path)
+
+    def _check_manifest(self) -> None:
+        if not hasattr(self.dataset, "manifest_of"):
+            raise ArgumentError(
+                "these samples have no manifest",
+                got=f"part of a {type(self.dataset).__name__}",
+                expected="part of a dataset of files of cvkit.data",
+                fix="make one for each dataset of files; of arrays in memory the fingerprint is a hash of their content",
+            )
+
+    def content_digest(self, indices: Sequence[int] | None = None) -> str | None:
+        """Returns one hash over the content of these samples' files, as the whole's ``content_digest`` does."""
+        made = getattr(self.dataset, "content_digest", None)
+        return made(self._chosen(indices)) if made is not None else None
+
+    def content_changes(self, indices: Sequence[int] | None = None) -> list[str]:
+        """Returns the files of these samples whose content was another in an earlier state of the manifest."""
+        made = getattr(self.dataset, "content_changes", None)
+        return made(self._chosen(indices)) if made is not None else []
+
+    def _chosen(self, indices: Sequence[int] | None) -> list[int]:
+        places = self._places if indices is None else self._places[list(indices)]
+        return [int(place) for place in places]
 
     def why_bad(self, index: int, *, strict: bool = False) -> str | None:
         """Returns the message of a sample that cannot be read, without its index; ``None`` where it can."""
@@ -220,57 +272,3 @@ def _joined(dataset: Any) -> Any:
     parts = [_joined(one) for one in dataset.datasets]
     parts = [Subset(one.dataset, one.indices) if type(one) is TorchSubset else one for one in parts]
     return JoinedDataset(parts) if all(labels_of(one) is not None for one in parts) else dataset
-
-
-def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
-    """Splits a dataset in two, each class by the same share.
-
-    Args:
-        dataset: A dataset with ``targets``.
-        fraction: The share of the second part, e.g. 0.2 for validation.
-        seed: Which samples; the same seed gives the same split.
-
-    Returns:
-        The larger remainder and the part, each in the order of the whole. Every class of two samples or more is in both.
-
-    Raises:
-        ArgumentError: A fraction outside 0 to 1, or a dataset without targets or with no class of two samples or more.
-    """
-    if not 0 < fraction < 1:
-        raise ArgumentError(
-            "fraction cannot be used", got=fraction, expected="a number between 0 and 1", fix="fraction=0.2"
-        )
-    targets = getattr(dataset, "targets", None)
-    if targets is None or len(targets) != len(dataset):
-        there = "without targets" if targets is None else f"with {len(targets)} targets"
-        raise ArgumentError(
-            "this dataset cannot be split by class",
-            got=f"{type(dataset).__name__} of {len(dataset)} samples {there}",
-            expected="targets, one a sample",
-            fix="give the dataset a list of targets",
-        )
-    generator = torch.Generator().manual_seed(seeding.derive(seed, "split"))
-    groups: dict[Hashable, list[int]] = {}
-    for index, target in enumerate(targets.tolist() if isinstance(targets, torch.Tensor | np.ndarray) else targets):
-        groups.setdefault(_class_of(target), []).append(index)
-    part: set[int] = set()
-    for members in groups.values():
-        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
-        order = torch.randperm(len(members), generator=generator).tolist()
-        part.update(members[i] for i in order[:count])
-    if not part:
-        raise ArgumentError(
-            "this dataset cannot be split",
-            got=f"{len(dataset)} samples in {len(groups)} classes, no class with two",
-            expected="at least one class of two samples or more",
-            fix="add samples, or choose the two parts by hand: Subset(dataset, indices)",
-        )
-    rest = [i for i in range(len(dataset)) if i not in part]
-    return Subset(dataset, rest), Subset(dataset, sorted(part))
-
-
-def _class_of(target: Any) -> Hashable:
-    """Returns what a sample is stratified by: an integer or a name; all other targets form one group."""
-    if isinstance(target, torch.Tensor | np.ndarray | np.generic):
-        target = target.tolist()
-    return target if isinstance(target, int | str) else None

@@ -25,6 +25,7 @@ _BY_KIND: dict[object, Labels] = {
     "mask": "masks",
     "image": "images",
     "value": "numbers",
+    "multilabel": "numbers",
 }
 
 

@@ -19,6 +19,7 @@ from cvkit.data.datasets.joined import Joinable
 from cvkit.data.datasets.verification import Verification, verified
 from cvkit.data.decode import MAX_PIXELS, Enough, decode, header, upright_size
 from cvkit.data.index import PathIndex
+from cvkit.data.manifest import Manifest, Manifested, chosen
 from cvkit.data.truncation import check_strictly, strict_reader
 from cvkit.errors import ArgumentError, CvkitError, DataError, ImageError
 
@@ -31,7 +32,7 @@ OnError = Literal["raise", "skip"]
 Background = tuple[int, int, int]
 
 
-class FileDataset(Joinable, ABC):
+class FileDataset(Manifested, Joinable, ABC):
     """Images in files, and a target for each.
 
     Attributes:
@@ -78,7 +79,8 @@ class FileDataset(Joinable, ABC):
         self.background = background
         self.max_pixels = max_pixels
         self.colour: Colour = colour
-        self.paths = PathIndex(paths)
+        # a list would be copied into each worker that reads it; what is no list sees to that itself
+        self.paths: Sequence[str] = PathIndex(paths) if isinstance(paths, list | tuple) else paths
 
     @abstractmethod
     def target(self, index: int, image: Image.Image) -> Any:
@@ -93,6 +95,15 @@ class FileDataset(Joinable, ABC):
     def targets(self) -> list[Any]:
         """The target of each sample."""
 
+    def source(self, index: int) -> tuple[Path | bytes, str]:
+        """Returns what holds a sample's image as it was written, a file or its bytes, and what to call it in messages.
+
+        Raises:
+            ImageError: It cannot be read.
+        """
+        path = self.root / self.paths[index]
+        return path, str(path)
+
     def read(self, index: int, enough: Enough | None = None) -> tuple[Image.Image, Any]:
         """Returns a sample, whose image may be smaller than the file's; several threads may read at a time.
 
@@ -104,10 +115,15 @@ class FileDataset(Joinable, ABC):
             ImageError: The file cannot be decoded; it and its index are named.
             DataError: The target does not fit it.
         """
-        path = self.root / self.paths[index]
         try:
+            content, name = self.source(index)
             image = decode(
-                path, background=self.background, max_pixels=self.max_pixels, enough=enough, colour=self.colour
+                content,
+                background=self.background,
+                max_pixels=self.max_pixels,
+                enough=enough,
+                colour=self.colour,
+                name=name,
             )
             return image, self.target(index, image)
         except CvkitError as error:
@@ -120,7 +136,8 @@ class FileDataset(Joinable, ABC):
             ImageError: The file's header cannot be read; it and its index are named.
         """
         try:
-            return upright_size(header(self.root / self.paths[index], max_pixels=self.max_pixels))
+            content, name = self.source(index)
+            return upright_size(header(content, max_pixels=self.max_pixels, name=name))
         except ImageError as error:
             raise ImageError(f"sample {index}: {error}") from error
 
@@ -140,28 +157,37 @@ class FileDataset(Joinable, ABC):
         """Returns the files that a sample's pixels come from."""
         return [self.root / self.paths[index]]
 
-    def verify(self, *, strict: bool = False) -> Verification:
+    def verify(self, *, strict: bool = False, manifest: bool | str | Path | Manifest = False) -> Verification:
         """Reads every sample, whole, and reports those that cannot be read, and files that are listed with two labels.
 
         Args:
+            manifest: What the files were, as :meth:`manifest` has found it: the manifest, its file, or ``True`` for the one
+                beside the data. Files with other content, and files that it does not list, count as bad.
             strict: Whether each JPEG is decoded once more by simplejpeg, and counts as bad where libjpeg has anything to say:
                 data that end early, that are left over, or that are no code. A JPEG has no checksum, so damage that happens
                 to be a code is not found by anybody. It takes about twice as long.
 
         Raises:
             MissingDependencyError: ``strict`` without simplejpeg: ``pip install "cvkit[jpeg]"``.
+            DataError: The manifest is missing or damaged.
 
         Warns:
             CvkitWarning: Files that are listed more than once with one label, also by hard links.
         """
-        return self.found_bad(range(len(self)), strict=strict)
+        return self.found_bad(range(len(self)), strict=strict, manifest=manifest)
 
-    def found_bad(self, indices: Sequence[int], *, strict: bool = False) -> Verification:
+    def found_bad(
+        self, indices: Sequence[int], *, strict: bool = False, manifest: bool | str | Path | Manifest = False
+    ) -> Verification:
         """Does what :meth:`verify` does for some samples."""
         if strict:
             strict_reader()
+        listed = chosen(manifest, self.root)
         names = [self.paths[index] for index in indices]
-        return verified(self, indices, names, [os.path.join(self.root, name) for name in names], strict=strict)
+        found = verified(self, indices, names, [os.path.join(self.root, name) for name in names], strict=strict)
+        for index, message in (self.unlike(listed, indices) if listed is not None else {}).items():
+            found.bad.setdefault(self.paths[index], message)
+        return found
 
     def why_bad(self, index: int, *, strict: bool = False) -> str | None:
         """Returns the message of a sample that cannot be read, without its index; ``None`` where it can."""

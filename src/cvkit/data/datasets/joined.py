@@ -18,6 +18,7 @@ from cvkit.data.datasets.similar_names import alike, warn_alike
 from cvkit.data.datasets.traits import fingerprint_of, is_deterministic, reads
 from cvkit.data.datasets.verification import Verification, verified, why_bad
 from cvkit.data.index import PathIndex
+from cvkit.data.manifest import content_digest
 from cvkit.data.truncation import strict_reader
 from cvkit.errors import CvkitError
 from cvkit.numbering import known_classes, whole_of
@@ -243,6 +244,29 @@ class JoinedDataset(Joinable):
         """Returns the message of a sample that cannot be read, without its index; ``None`` where it can."""
         number, place = self.locate(index)
         return why_bad(self.parts[number], place, strict=strict)
+
+    def content_digest(self, indices: Sequence[int] | None = None) -> str | None:
+        """Returns one hash over the content of all files, where a manifest lies beside those of every part.
+
+        Args:
+            indices: Which samples; by default all.
+        """
+        return content_digest(
+            [made(places) if made is not None else None for made, places in self._asked("content_digest", indices)]
+        )
+
+    def content_changes(self, indices: Sequence[int] | None = None) -> list[str]:
+        """Returns the files whose content was another in an earlier state of their part's manifest."""
+        asked = self._asked("content_changes", indices)
+        return [name for made, places in asked if made is not None for name in made(places)]
+
+    def _asked(self, name: str, indices: Sequence[int] | None) -> list[tuple[Any, list[int]]]:
+        """Returns a method of each part with samples among those asked for, and its places of them."""
+        places: list[list[int]] = [[] for _ in self.parts]
+        for index in indices if indices is not None else range(len(self)):
+            number, place = self.locate(index)
+            places[number].append(place)
+        return [(getattr(part, name, None), own) for part, own in zip(self.parts, places, strict=True) if own]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "targets"}

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from cvkit.data.colour_profiles import Colour
 from cvkit.data.datasets.base import class_names, fingerprint_of
 from cvkit.data.datasets.files import EXTENSIONS, Background, FileDataset, OnError, Tree, some, stem_of
 from cvkit.data.datasets.labels import number
+from cvkit.data.datasets.multilabel import check_separator, listed, multi_hot
 from cvkit.data.datasets.similar_names import warn_alike
+from cvkit.data.datasets.text_files import check_encoding, read_text
 from cvkit.data.decode import FEW_BITS, MAX_PIXELS, Enough, decode, opened
 from cvkit.data.index import PathIndex
 from cvkit.data.truncation import loaded
@@ -23,7 +26,8 @@ from cvkit.pixels import WHITE
 
 __all__ = ["ParallelDataset"]
 
-_KINDS = ("text", "mask", "image")
+_KINDS = ("text", "multilabel", "mask", "image")
+_TEXTS = ("text", "multilabel")
 _LEVELS = 65536  # as many values as 16 bits have
 
 
@@ -34,6 +38,8 @@ class ParallelDataset(FileDataset):
     order is that of the images' sorted paths. A target is, by ``kind``:
 
     * ``"text"``: the class that the file names, as its place in ``classes``;
+    * ``"multilabel"``: the classes that the file names, one a line, as float32 ``(classes,)`` of 0 and 1, for ``loss="bce"``;
+      an empty file is an image of no class;
     * ``"mask"``: an image of integers, mode ``"L"`` (or ``"I"`` beyond 255), as large as the image: a class a pixel.
       Palette masks give their indices, and no level is scaled or blended;
     * ``"image"``: an image in RGB, e.g. what a network is to restore. It may be of another size.
@@ -48,6 +54,8 @@ class ParallelDataset(FileDataset):
             the classes themselves.
         ignore: For masks: a value that stays as it is and is no class, e.g. 255 for an unlabelled border, to be given to the
             loss: ``nn.CrossEntropyLoss(ignore_index=255)``.
+        separator: For ``"multilabel"``: what stands between two labels of a line; by default each line is one.
+        encoding: What text files are in, e.g. ``"gbk"``; by default UTF-8, or what their byte order mark says.
         suffix: What label names have beyond those of the images, e.g. ``"_mask"`` for ``7_mask.png``.
         on_error: As in :class:`FolderDataset`.
         extensions: As in :class:`FolderDataset`, for images and for labels that are images.
@@ -80,11 +88,13 @@ class ParallelDataset(FileDataset):
         self,
         images: str | Path,
         labels: str | Path,
-        kind: Literal["text", "mask", "image"] = "text",
+        kind: Literal["text", "multilabel", "mask", "image"] = "text",
         *,
         classes: Sequence[str] | None = None,
         mask_values: Sequence[int] | None = None,
         ignore: int | None = None,
+        separator: str | None = None,
+        encoding: str | None = None,
         suffix: str = "",
         on_error: OnError = "raise",
         extensions: Sequence[str] = EXTENSIONS,
@@ -96,9 +106,11 @@ class ParallelDataset(FileDataset):
         if kind not in _KINDS:
             raise unknown_name("kind", kind, _KINDS)
         _check_mask_options(kind, classes, mask_values, ignore)
+        check_separator(separator, kind=kind)
+        check_encoding(encoding)
         sources = Tree(images, extensions, follow_links=follow_links, what="a directory of images")
         answers = Tree(
-            labels, (".txt",) if kind == "text" else extensions, follow_links=follow_links, what="a directory of labels"
+            labels, (".txt",) if kind in _TEXTS else extensions, follow_links=follow_links, what="a directory of labels"
         )
         pairs = _matched(sources, answers, suffix)
         sources.warn()
@@ -118,15 +130,26 @@ class ParallelDataset(FileDataset):
         self.ignore = ignore
         given = class_names(classes) if classes is not None else None
         self._given = given if given is not None or mask_values is None else [str(int(value)) for value in mask_values]
-        self._numbers: np.ndarray[Any, np.dtype[np.int64]] | None = None
-        targets: Sequence[int | None] = [None] * len(pairs)
-        if kind == "text":
-            texts = [_text(self.label_root / path) for path in self.label_paths]
-            self._given, targets = number(texts, given, [str(self.label_root / path) for path in self.label_paths])
-            self._numbers = np.asarray(targets, dtype=np.int64)
+        self._numbers: np.ndarray[Any, Any] | None = None
+        targets: Sequence[Any] = [None] * len(pairs)
+        if kind in _TEXTS:
+            self._given, self._numbers = self._of_texts(given, separator, encoding)
+            targets = self._numbers.tolist()
             if given is None:
                 warn_alike(answers.root, self._given)
         sources.check_repeats(self.paths, targets, self._given)
+
+    def _of_texts(
+        self, given: list[str] | None, separator: str | None, encoding: str | None
+    ) -> tuple[list[str], np.ndarray[Any, Any]]:
+        """Returns the class names, and the number of each sample's class, or one 0 or 1 a class."""
+        files = [self.label_root / path for path in self.label_paths]
+        texts, sources = [_text(file, encoding) for file in files], [str(file) for file in files]
+        if self.kind == "multilabel":
+            lists = [listed(text, separator, f"the label {file}") for text, file in zip(texts, files, strict=True)]
+            return multi_hot(lists, given, sources)
+        names, targets = number([_one(text, file) for text, file in zip(texts, files, strict=True)], given, sources)
+        return names, np.asarray(targets, dtype=np.int64)
 
     @cached_property
     def classes(self) -> list[str] | None:  # type: ignore[override]  # made when first asked for, else the same
@@ -159,7 +182,8 @@ class ParallelDataset(FileDataset):
     def targets(self) -> list[Any]:
         """The target of each sample for text, else the path of each label."""
         if self._numbers is not None:
-            return [int(one) for one in self._numbers]
+            targets: list[Any] = self._numbers.tolist()
+            return targets
         return [Path(path) for path in self.label_paths]
 
     @cached_property
@@ -171,7 +195,7 @@ class ParallelDataset(FileDataset):
 
     def read(self, index: int, enough: Enough | None = None) -> tuple[Image.Image, Any]:
         """Returns a sample; an image with a mask or an image beside it comes in its full size."""
-        return super().read(index, enough if self.kind == "text" else None)
+        return super().read(index, enough if self.kind in _TEXTS else None)
 
     def target(self, index: int, image: Image.Image) -> Any:
         """Returns the class number, the mask or the image that belongs to an image.
@@ -181,7 +205,8 @@ class ParallelDataset(FileDataset):
             ImageError: A label that is an image cannot be decoded.
         """
         if self._numbers is not None:
-            return int(self._numbers[index])
+            one = self._numbers[index]
+            return torch.tensor(one) if self.kind == "multilabel" else int(one)
         path = self.label_root / self.label_paths[index]
         if self.kind == "image":
             return decode(path, background=self.background, max_pixels=self.max_pixels, colour=self.colour)
@@ -197,7 +222,7 @@ class ParallelDataset(FileDataset):
 
     def files(self, index: int) -> list[Path]:
         """Returns the files that a sample's pixels come from: its image, and the mask or image beside it."""
-        return super().files(index) + ([self.label_root / self.label_paths[index]] if self.kind != "text" else [])
+        return super().files(index) + ([self.label_root / self.label_paths[index]] if self.kind not in _TEXTS else [])
 
     def _mask(self, index: int) -> Image.Image:
         """Returns a mask with its class numbers.
@@ -345,16 +370,13 @@ def _by_stem(tree: Tree, suffix: str) -> dict[str, str]:
     return found
 
 
-def _text(path: Path) -> str:
-    try:
-        label = path.read_text("utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the label {path} cannot be read",
-            got=f"{type(error).__name__}: {error}",
-            expected="a text file (UTF-8) that holds the name of a class",
-            fix="check its permissions and its encoding",
-        ) from error
+def _text(path: Path, encoding: str | None) -> str:
+    holds = f"a text file ({encoding or 'UTF-8'}) that holds the name of a class"
+    return read_text(path, encoding, what="the label", holds=holds, fix="check its permissions").strip()
+
+
+def _one(label: str, path: Path) -> str:
+    """Returns the one class that a file names."""
     if not label or "\n" in label:
         raise DataError(
             f"the label {path} is no class name",

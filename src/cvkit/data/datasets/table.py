@@ -21,7 +21,9 @@ from cvkit.data.datasets.base import class_names, fingerprint_of
 from cvkit.data.datasets.duplicates import check_repeats, no_file
 from cvkit.data.datasets.files import Background, FileDataset, OnError, some
 from cvkit.data.datasets.labels import number
+from cvkit.data.datasets.multilabel import check_separator, listed, multi_hot, no_separator
 from cvkit.data.datasets.similar_names import warn_alike
+from cvkit.data.datasets.text_files import check_encoding, read_text
 from cvkit.data.decode import MAX_PIXELS
 from cvkit.errors import ArgumentError, DataError, unknown_name
 from cvkit.pixels import WHITE
@@ -30,6 +32,8 @@ __all__ = ["TableDataset"]
 
 Row = Mapping[str, Any]
 
+_KINDS = ("class", "multilabel", "value")
+
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -37,15 +41,18 @@ class TableDataset(FileDataset):
     """Images listed in a CSV file, in a data frame, or in rows made by a script.
 
     Args:
-        table: A CSV file with a header line (UTF-8; comma, semicolon or tab), a data frame, or rows as mappings.
+        table: A CSV file with a header line (comma, semicolon or tab), a data frame, or rows as mappings.
         image: The column that holds each image's path, relative to ``root``.
         label: The column that holds each label; for ``kind="value"`` also several columns.
         root: The directory of the images; by default the one of the CSV file.
         kind: ``"class"``: labels are names (also names like ``"3"``), the target is the place among ``classes``. ``"value"``:
             labels are numbers, as for a regression or for several yes-or-no labels; the target is float32, ``()`` for one
-            column and ``(k,)`` for a list of ``k``.
+            column and ``(k,)`` for a list of ``k``. ``"multilabel"``: the column lists the classes of an image, and the target
+            is float32 ``(classes,)`` of 0 and 1, for ``loss="bce"``; an empty cell is an image of no class.
         classes: The class names in their order. By default those found, sorted (as numbers where all are numbers); for
             several columns of values the columns.
+        separator: For ``kind="multilabel"``: what stands between two labels of a cell, e.g. ``"|"``.
+        encoding: What the CSV file is in, e.g. ``"gbk"``; by default UTF-8, or what its byte order mark says.
         on_error: As in :class:`FolderDataset`.
         background: As in :class:`FolderDataset`.
         max_pixels: As in :class:`FolderDataset`.
@@ -76,8 +83,10 @@ class TableDataset(FileDataset):
         image: str = "image",
         label: str | Sequence[str] = "label",
         root: str | Path | None = None,
-        kind: Literal["class", "value"] = "class",
+        kind: Literal["class", "value", "multilabel"] = "class",
         classes: Sequence[str] | None = None,
+        separator: str | None = None,
+        encoding: str | None = None,
         on_error: OnError = "raise",
         background: Background = WHITE,
         max_pixels: int = MAX_PIXELS,
@@ -87,7 +96,9 @@ class TableDataset(FileDataset):
         columns = [label] if isinstance(label, str) else list(label)
         given = class_names(classes) if classes is not None else None
         _check_labels(kind, label, given)
-        name, rows = _rows(table)
+        check_separator(separator, kind=kind)
+        check_encoding(encoding)
+        name, rows = _rows(table, encoding)
         root = Path(root) if root is not None else Path(table).parent if isinstance(table, str | Path) else Path()
         _check_columns(name, rows, [image, *columns])
         home = os.path.realpath(root)
@@ -100,6 +111,11 @@ class TableDataset(FileDataset):
             labels = [_as_name(_cell(name, line, row, columns[0])) for line, row in rows]
             self.classes, targets = number(labels, given, [f"{name}, {line}" for line, _ in rows])
             self.numbers = np.asarray(targets, dtype=np.int64)
+            if given is None:
+                warn_alike(name, self.classes)
+        elif kind == "multilabel":
+            lists = _lists(name, rows, columns[0], separator)
+            self.classes, self.numbers = multi_hot(lists, given, [f"{name}, {line}" for line, _ in rows])
             if given is None:
                 warn_alike(name, self.classes)
         else:
@@ -125,9 +141,9 @@ class TableDataset(FileDataset):
 
 
 def _check_labels(kind: str, label: str | Sequence[str], classes: Sequence[str] | None) -> None:
-    if kind not in ("class", "value"):
-        raise unknown_name("kind", kind, ("class", "value"))
-    if kind == "class" and not isinstance(label, str):
+    if kind not in _KINDS:
+        raise unknown_name("kind", kind, _KINDS)
+    if kind != "value" and not isinstance(label, str):
         raise ArgumentError(
             "several label columns hold no one class",
             got=f"label={list(label)!r}",
@@ -146,10 +162,25 @@ def _check_labels(kind: str, label: str | Sequence[str], classes: Sequence[str] 
         )
 
 
-def _rows(table: Any) -> tuple[str, list[tuple[str, Row]]]:
+def _lists(name: str, rows: Sequence[tuple[str, Row]], column: str, separator: str | None) -> list[list[str]]:
+    """Returns the labels that each cell of a column lists."""
+    cells = [_text_of(name, line, row, column) for line, row in rows]
+    if separator is None:
+        raise no_separator(cells)
+    return [listed(cell, separator, f"{name}, {line}") for (line, _), cell in zip(rows, cells, strict=True)]
+
+
+def _text_of(name: str, line: str, row: Row, column: str) -> str:
+    value = row.get(column)
+    if value is None or _is_gap(value) or not str(value).strip():
+        return ""  # an image of no class
+    return _as_name(_cell(name, line, row, column))
+
+
+def _rows(table: Any, encoding: str | None) -> tuple[str, list[tuple[str, Row]]]:
     """Returns what to call the table, and each row with what to call it."""
     if isinstance(table, str | Path):
-        return str(table), _of_csv(Path(table))
+        return str(table), _of_csv(Path(table), encoding)
     records = table
     if hasattr(table, "to_dicts"):  # polars
         records = table.to_dicts()
@@ -168,16 +199,11 @@ def _rows(table: Any) -> tuple[str, list[tuple[str, Row]]]:
     return "the table", [(f"row {index}", row) for index, row in enumerate(rows)]
 
 
-def _of_csv(path: Path) -> list[tuple[str, Row]]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the table {path} cannot be read",
-            got=f"{type(error).__name__}: {error}",
-            expected="a CSV file (UTF-8) with a header line",
-            fix=f"check path and encoding; relative paths start at {Path.cwd()}",
-        ) from error
+def _of_csv(path: Path, encoding: str | None) -> list[tuple[str, Row]]:
+    fix = f"check path and encoding; relative paths start at {Path.cwd()}"
+    text = read_text(
+        path, encoding, what="the table", holds=f"a CSV file ({encoding or 'UTF-8'}) with a header line", fix=fix
+    )
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     # strict: else a quote that is never closed swallows the rows after it

@@ -520,7 +520,9 @@ def interrupt(at):
 
 
 @pytest.mark.parametrize("at", [3, 7])
-@pytest.mark.filterwarnings("ignore:the metric 'sums' has no state_dict", "ignore:the loss has trainable parameters")
+@pytest.mark.filterwarnings(
+    "ignore:the metric 'sums' has no state_dict", "ignore:CV602. the loss has trainable parameters"
+)
 def test_a_cell_that_is_run_again_with_the_same_objects_goes_on(tmp_path, at):
     model = Net()
     optimizer = SGD(model.parameters(), lr=0.1)

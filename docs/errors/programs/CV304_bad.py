@@ -1,0 +1,11 @@
+"""One index for each sample is compared with one output for each class."""
+
+import torch
+from torch import nn
+
+import cvkit
+
+torch.manual_seed(0)
+images, labels = torch.randn(24, 3, 8, 8), torch.arange(24) % 3
+model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+cvkit.fit(model, [(images, nn.functional.one_hot(labels, 3))], epochs=1, progress=False)

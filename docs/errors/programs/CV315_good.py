@@ -1,0 +1,11 @@
+"""Over dim=0 the samples of a batch compete, and not the classes of a sample."""
+
+import torch
+from torch import nn
+
+import cvkit
+
+torch.manual_seed(0)
+images, labels = torch.randn(24, 3, 8, 8), torch.arange(24) % 3
+model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.LogSoftmax(1))
+cvkit.fit(model, [(images, labels)], epochs=1, progress=False, loss="nll")

@@ -1,0 +1,17 @@
+"""Without a graph there is no gradient."""
+
+import torch
+from torch import nn
+
+import cvkit
+
+torch.manual_seed(0)
+images, labels = torch.randn(24, 3, 8, 8), torch.arange(24) % 3
+
+
+def step(model, batch, state):
+    return nn.functional.cross_entropy(model(batch[0]).detach(), batch[1])
+
+
+model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+cvkit.fit(model, [(images, labels)], epochs=1, progress=False, step=step)

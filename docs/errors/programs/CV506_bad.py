@@ -1,0 +1,11 @@
+"""What is clipped to a millionth of itself moves nothing."""
+
+import torch
+from torch import nn
+
+import cvkit
+
+torch.manual_seed(0)
+images, labels = torch.randn(24, 3, 8, 8), torch.arange(24) % 3
+model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+cvkit.fit(model, [(images, labels)], epochs=1, progress=False, optimizer="sgd", lr=0.1, clip_norm=1e-6)

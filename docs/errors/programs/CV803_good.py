@@ -1,0 +1,18 @@
+"""fit calls backward itself; a graph is used once."""
+
+import torch
+from torch import nn
+
+import cvkit
+
+torch.manual_seed(0)
+images, labels = torch.randn(24, 3, 8, 8), torch.arange(24) % 3
+
+
+def step(model, batch, state):
+    loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+    return loss
+
+
+model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+cvkit.fit(model, [(images, labels)], epochs=1, progress=False, step=step)

@@ -1,0 +1,1 @@
+"""What a dataset looks like before anything is trained on it: counts, suspicious files, duplicates and leaks."""
