@@ -51,7 +51,7 @@ ALLOWED = {
     "transforms": LEAVES,
     "models": {"serialization", *LEAVES},
     "training": MIDDLE | LEAVES,
-    "callbacks": {"training"} | MIDDLE | LEAVES,
+    "callbacks": {"training", "integrations"} | MIDDLE | LEAVES,
     "export": LEAVES,
     "integrations": {"data", "models", "training"} | MIDDLE | LEAVES,
     "recipes": LEAVES,
@@ -74,6 +74,11 @@ OPTIONAL = {
     "torchmetrics",
     "safetensors",
     "tensorboard",
+    "wandb",
+    "mlflow",
+    "trackio",
+    "optuna",
+    "huggingface_hub",
 }
 LATE = OPTIONAL | {"tensorboardX", "tqdm"}
 """Imported where they are used: they are slow, or may be missing."""

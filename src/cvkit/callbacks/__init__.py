@@ -14,6 +14,7 @@
 ``StopOnNaN``          ends a run whose loss is no number, and says where it came from
 ``Profile``            what the time of a step goes to
 ``Timer``              ends a run when its time is up
+``Prune``              ends a trial of an Optuna study that is not worth going on with
 =====================  ===================================================================
 """
 
@@ -30,6 +31,7 @@ from cvkit.callbacks.swa import SWA
 from cvkit.callbacks.tensorboard.callback import TensorBoard
 from cvkit.callbacks.timer import Timer
 from cvkit.callbacks.unfreezing import GradualUnfreezing
+from cvkit.integrations.optuna import Prune
 
 __all__ = [
     "EMA",
@@ -42,6 +44,7 @@ __all__ = [
     "LRSchedule",
     "Profile",
     "Progress",
+    "Prune",
     "StopOnNaN",
     "TensorBoard",
     "Timer",
