@@ -8,6 +8,7 @@
 ``mlflow``             ``MLflow``, a callback that logs to MLflow
 ``trackio``            ``Trackio``, a callback that logs to trackio
 ``optuna``             ``Prune``, a callback for studies; also as ``cvkit.callbacks.Prune``
+``hub``                ``push`` to the Hugging Face Hub; ``cvkit.load("hf://…")``
 =====================  ========================================================================
 """
 
