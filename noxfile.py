@@ -1,4 +1,4 @@
-"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``links``, ``gpu``."""
+"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``ranks``, ``links``, ``gpu``."""
 
 import tempfile
 from pathlib import Path
@@ -49,6 +49,14 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def ranks(session: nox.Session) -> None:
+    """Trains on two, three and four processes and compares with one; takes some minutes."""
+    session.install(".", *_group("test"))
+    only = ["-m", "slow", "tests/training/test_distributed.py"]
+    session.run("python", "-m", "pytest", *only, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Checks style and formatting."""
     session.install(*_group("lint"))
@@ -67,7 +75,9 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Builds the documentation into docs/_build, warnings being errors."""
     session.install(".", *_group("docs"))
-    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-n", "-b", "html", "docs", "docs/_build/html")
+    build = ["python", "-m", "sphinx", "-W", "--keep-going", "-n", "-b", "html"]
+    session.run(*build, "docs", "docs/_build/html")
+    session.run(*build, "-D", "language=zh_CN", "docs", "docs/_build/html/zh")
 
 
 @nox.session

@@ -16,14 +16,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="your own images; generated ones by default")
     parser.add_argument("--size", type=int, default=32, help="side of the images that the model sees, in pixels")
-    parser.add_argument("--epochs", type=int, default=8, help="total number of epochs, those of earlier runs included")
+    parser.add_argument("--epochs", type=int, default=6, help="total number of epochs, those of earlier runs included")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights, the order and the augmentation")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where checkpoints and curves go")
     options = parser.parse_args()
 
     root: Path = options.data or options.out / "shapes"
     if options.data is None and not root.exists():
-        cvkit.data.write_shapes(root / "train", per_class=200, seed=0)
+        cvkit.data.write_shapes(root / "train", per_class=300, seed=0)
         cvkit.data.write_shapes(root / "val", per_class=50, seed=1)
 
     data = cvkit.data.from_folder(root, size=options.size, batch_size=16, seed=options.seed)

@@ -14,6 +14,7 @@ LEAVES = {
     "calls",
     "errors",
     "figures",
+    "machine",
     "main_guard",
     "module_state",
     "numbering",
@@ -29,6 +30,7 @@ MIDDLE = {"diagnosis", "losses", "metrics", "serialization"}
 ALLOWED = {
     "errors": set(),
     "loading": set(),
+    "machine": set(),
     "outputs": set(),
     "plain_values": set(),
     "report": set(),

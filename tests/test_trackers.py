@@ -143,13 +143,10 @@ def stand_ins(monkeypatch):
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
-    """Runs the page's blocks in an empty directory with data; returns what they define."""
+    """Runs the page's blocks in an empty directory; returns what they define."""
 
     def run(which=None):
         monkeypatch.chdir(tmp_path)
-        if not Path("data").exists():
-            cvkit.data.write_shapes("data/train", per_class=8, seed=0)
-            cvkit.data.write_shapes("data/val", per_class=4, seed=1)
         namespace = {"__name__": "__main__"}
         for number, block in enumerate(blocks(), 1):
             if which is None or number in which:

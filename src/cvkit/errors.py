@@ -22,6 +22,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelError",
     "PreflightError",
+    "RankError",
     "UnknownNameError",
     "unknown_name",
 ]
@@ -92,6 +93,10 @@ class PreflightError(CvkitError):
     """
 
     findings: tuple[object, ...] = ()
+
+
+class RankError(CvkitError, RuntimeError):
+    """Another process of a run on several has failed, is gone, or does something else; it is named."""
 
 
 class MissingDependencyError(CvkitError, ImportError):

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
-__all__ = ["PlacedBatch", "ResumableLoader", "StatefulLoader"]
+__all__ = ["PlacedBatch", "ResumableLoader", "StatefulLoader", "samples_in"]
 
 
 class PlacedBatch(Protocol):
@@ -61,3 +62,14 @@ class StatefulLoader(Protocol):
 
     def load_state_dict(self, state: Any, /) -> None:
         """Goes to where a saved iteration stood."""
+
+
+def samples_in(batch: Any) -> int:
+    """Returns the number of samples in a batch: the first size of the first tensor found in it, else 1."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()
+    for part in parts:
+        if isinstance(part, Tensor | dict | list | tuple):
+            return samples_in(part)
+    return 1

@@ -271,12 +271,6 @@ def test_classes_that_are_numbered_differently_are_refused():
         fit(network(), train, val, epochs=1, progress=False)
 
 
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(DeviceError, match="fit was started on several processes\n  got: WORLD_SIZE=4"):
-        fit(network(), BATCHES, epochs=1)
-
-
 def test_preflight_leaves_no_trace():
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}

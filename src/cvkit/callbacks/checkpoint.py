@@ -17,6 +17,7 @@ from cvkit.serialization.directory_lock import Claim, locked_directory
 from cvkit.serialization.file_errors import written
 from cvkit.training import snapshot
 from cvkit.training.callback import LAST, Callback
+from cvkit.training.distributed import first_of_all, is_first
 from cvkit.training.monitor import Monitor
 from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import TrainState
@@ -80,6 +81,9 @@ class Checkpoint(Callback):
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other runs out of the directory while inside; ``fit`` does so from before it looks for a checkpoint."""
+        if not is_first():  # rank 0 writes for all
+            yield
+            return
         with locked_directory(self.directory) as self._claim:
             try:
                 yield
@@ -107,7 +111,7 @@ class Checkpoint(Callback):
     def on_fit_start(self, state: TrainState) -> None:
         """Checks that what is monitored will be logged, and clears away what a kill left of a file being written."""
         self._saved_step = -1  # what another run has saved at a step is not this one's
-        for left in self.directory.glob(".*.pt.*.tmp"):
+        for left in self.directory.glob(".*.pt.*.tmp") if is_first() else ():
             with written("the checkpoint", self.directory / "last.pt"):
                 left.unlink()
         if self.monitor is not None:
@@ -121,6 +125,7 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Saves the newest state, and the best."""
+        state.settle_stop()
         improved = self.monitor is not None and state.finite and self.monitor.improved(state.logs)
         due = (
             (state.epoch + 1) % self.every_epochs == 0
@@ -155,10 +160,11 @@ class Checkpoint(Callback):
 
         if self.background:
             self._writer.wait()  # its buffers are those that are filled now
-            content = self._buffers.copy(content)
-            self._writer.start(write)
+            if is_first():
+                content = self._buffers.copy(content)
+                self._writer.start(write)
         else:
-            write()
+            first_of_all(write)
         if last:
             self._saved_step = step
 

@@ -41,6 +41,7 @@ class CSVLogger(Callback):
     """
 
     order: ClassVar[int] = OBSERVER
+    first_rank_only: ClassVar[bool] = True
 
     def __init__(self, path: str | Path, *, every_steps: int | None = None) -> None:
         if every_steps is not None and (isinstance(every_steps, bool) or every_steps < 1):

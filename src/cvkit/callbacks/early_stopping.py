@@ -56,13 +56,13 @@ class EarlyStopping(Callback):
         if state.step == 0:
             self.waited = 0
         if self.waited > self.patience:
-            state.request_stop("early_stopping")
+            state.request_stop("early_stopping", every_rank=True)
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Counts the epochs without an improvement."""
         self.waited = 0 if self.monitor.improved(state.logs) else self.waited + 1
         if self.waited > self.patience:
-            state.request_stop("early_stopping")
+            state.request_stop("early_stopping", every_rank=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value and the epochs waited since."""

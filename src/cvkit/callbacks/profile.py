@@ -63,6 +63,7 @@ class Profile(Callback):
     """
 
     order: ClassVar[int] = OBSERVER
+    first_rank_only: ClassVar[bool] = True
 
     def __init__(self, directory: str | Path, *, wait: int = 10, batches: int = 50, trace: int = 5) -> None:
         for name, value, least in (("wait", wait, 0), ("batches", batches, 1), ("trace", trace, 0)):

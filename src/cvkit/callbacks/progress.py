@@ -47,6 +47,7 @@ class Progress(Callback):
     """
 
     order: ClassVar[int] = OBSERVER
+    first_rank_only: ClassVar[bool] = True
     shows_progress = True
 
     def __init__(

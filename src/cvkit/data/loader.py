@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +16,11 @@ from cvkit.data.datasets.columns import paired
 from cvkit.data.datasets.labels import places_of
 from cvkit.data.fetch import Fetched, Fetcher, TwoStage
 from cvkit.data.image_cache import ImageCache, estimate
+from cvkit.data.loader_arguments import check, check_processes, check_weights
 from cvkit.data.order import Batches, Shuffle, batches_of, blocks_of, check_order, epoch_order, order_kind
 from cvkit.data.prefetch import RawBatch, prefetched
 from cvkit.data.sample_cache import AUTO_SHARE, MOST_SHARE, Cache, free_memory, too_large
+from cvkit.data.shares import PartOf, Shares, rows_of
 from cvkit.data.workers import (
     BatchProducer,
     Requests,
@@ -29,11 +30,11 @@ from cvkit.data.workers import (
     choose_threads,
     choose_workers,
 )
-from cvkit.errors import ArgumentError, unknown_name
+from cvkit.errors import ArgumentError
 
 __all__ = ["Loader", "RawBatch"]
 
-_CACHES = ("auto", "ram", "device", None)
+_NOTHING = torch.empty(0)
 _CALLED = {
     "dataset": "data ds",
     "batch_size": "bs batchsize",
@@ -42,7 +43,6 @@ _CALLED = {
     "start_method": "multiprocessing_context",
     "weights": "sampler sample_weights",
 }
-_START_METHODS = ("auto", "fork", "spawn", "forkserver")
 
 
 class Loader:
@@ -116,8 +116,8 @@ class Loader:
         timeout: float = 300.0,
         start_method: StartMethod = "auto",
     ) -> None:
-        _check(dataset, batch_size, drop_last, workers, cache, transform, seed)
-        _check_processes(timeout, start_method)
+        check(dataset, batch_size, drop_last, workers, cache, transform, seed)
+        check_processes(timeout, start_method)
         check_order(shuffle, window)
         dataset = paired(numbered_alike(dataset))
         self.dataset: Any = dataset
@@ -127,7 +127,7 @@ class Loader:
         self.window = window
         self.drop_last = drop_last
         self.seed = seed
-        self.weights = _check_weights(weights, dataset)
+        self.weights = check_weights(weights, dataset)
         self.skipped: dict[int, str] = {}
         self.epoch = 0
         self._position = 0
@@ -242,18 +242,21 @@ class Loader:
         self.epoch = epoch
         self._position = self._start = 0
 
-    def batches(self, start: int = 0, device: torch.device | None = None) -> Iterator[RawBatch]:
+    def batches(
+        self, start: int = 0, device: torch.device | None = None, share: tuple[int, int] | None = None
+    ) -> Iterator[RawBatch]:
         """Yields the batches of the current epoch before the batch stage.
 
         Args:
             start: The first batch wanted; those before it are not loaded.
             device: Where they are wanted: on a GPU they arrive one ahead; by default they stay on the host.
+            share: ``(rank, ranks)``: the rows of each batch that one of several processes takes; by default all.
 
         Raises:
             CvkitError: A sample that cannot be loaded; it is named.
         """
         self._settle(device)
-        return prefetched(self._batches(start, on_host=device is None or device.type == "cpu"), device)
+        return prefetched(self._shared(start, share, on_host=device is None or device.type == "cpu"), device)
 
     def _settle(self, device: torch.device | None) -> None:
         """Moves what is kept to the device, once it is complete, where that is wanted and there is room."""
@@ -268,43 +271,50 @@ class Loader:
                 return
         cache.move(device)
 
-    def _batches(self, start: int, *, on_host: bool) -> Iterator[RawBatch]:
+    def _shared(self, start: int, share: tuple[int, int] | None, *, on_host: bool) -> Iterator[RawBatch]:
         epoch, order = self.epoch, self.order()
+        if share is None:
+            return (raw for raw in self._batches(epoch, order, start, on_host=on_host) if len(raw.images))
+        unsure = getattr(self.dataset, "on_error", "raise") == "skip"
+        shares = Shares(order, share, self.transform, unsure=unsure)
+        loaded = self._batches(epoch, shares, start, shares.part, on_host=on_host and not unsure)
+        return shares.complete(loaded, lambda indices: self._fetcher(epoch, indices))
+
+    def _batches(
+        self, epoch: int, order: Sequence[Tensor], start: int, part: PartOf | None = None, *, on_host: bool
+    ) -> Iterator[RawBatch]:
         if self._cache is None or self._cache.empty:
-            yield from self._loaded(epoch, order, range(start, len(order)), on_host=on_host)
+            yield from self._loaded(epoch, order, range(start, len(order)), part, on_host=on_host)
             return
         wanted = list(enumerate(order))[start:]
-        held = [self._cache is not None and self._cache.holds(indices) for _, indices in wanted]
+        held = [self._cache.holds(indices) for _, indices in wanted]
         if wanted and all(held):
             self._makers.close()  # they would only take memory from here on
         to_load = [place for (place, _), is_held in zip(wanted, held, strict=True) if not is_held]
-        fresh = self._fetched(epoch, order, to_load, on_host=on_host)
+        fresh = self._loaded(epoch, order, to_load, part, on_host=on_host)
         for (place, indices), is_held in zip(wanted, held, strict=True):
             if not is_held:
-                fetched = next(fresh)
-                self._cache.put(fetched)
-                if fetched.indices:
-                    yield RawBatch(fetched.images, fetched.targets, epoch, place, fetched.finished)
+                yield next(fresh)
                 continue
             kept = self._cache.get(indices)
-            if kept is not None:
-                yield RawBatch(*kept, epoch, place)
+            yield RawBatch(*(kept if kept is not None else (_NOTHING, _NOTHING)), epoch, place)
 
-    def _loaded(self, epoch: int, order: Batches, places: Sequence[int], *, on_host: bool) -> Iterator[RawBatch]:
-        """Yields batches none of which is kept yet; nothing is held of those to come."""
-        for place, fetched in zip(places, self._fetched(epoch, order, places, on_host=on_host), strict=True):
+    def _loaded(
+        self, epoch: int, order: Sequence[Tensor], places: Sequence[int], part: PartOf | None, *, on_host: bool
+    ) -> Iterator[RawBatch]:
+        """Yields batches none of which is kept yet, those of no rows as well; nothing is held of those to come."""
+
+        def finish(fetched: Fetched, number: int) -> tuple[Tensor, Tensor]:
+            place = places[number]
+            rows = part(place) if part is not None else None
+            return self.finish(RawBatch(fetched.images, fetched.targets, epoch, place, part=rows))
+
+        loads = self._makers.load(Requests(epoch, order, places), finish if on_host else None)
+        for place, fetched in zip(places, loads, strict=True):
+            self.skipped.update(fetched.skipped)
             if self._cache is not None:
                 self._cache.put(fetched)
-            if fetched.indices:
-                yield RawBatch(fetched.images, fetched.targets, epoch, place, fetched.finished)
-
-    def _fetched(self, epoch: int, order: Batches, places: Sequence[int], *, on_host: bool) -> Iterator[Fetched]:
-        def finish(fetched: Fetched, number: int) -> tuple[Tensor, Tensor]:
-            return self.finish(RawBatch(fetched.images, fetched.targets, epoch, places[number]))
-
-        for fetched in self._makers.load(Requests(epoch, order, places), finish if on_host else None):
-            self.skipped.update(fetched.skipped)
-            yield fetched
+            yield RawBatch(fetched.images, fetched.targets, epoch, place, fetched.finished)
 
     def order(self) -> Batches:
         """Returns the samples of each batch of the current epoch, int64; made when they are asked for."""
@@ -350,6 +360,8 @@ class Loader:
             return raw.finished
         if isinstance(self.transform, TwoStage):
             generator = torch.Generator().manual_seed(seeding.derive(self.seed, "batch", raw.epoch, raw.place))
+            if raw.part is not None:
+                return rows_of(self.transform, raw, raw.part, generator)
             return self.transform.batch(raw.images, raw.targets, generator)
         return _to_unit(raw.images), _to_unit(raw.targets) if raw.targets.ndim == raw.images.ndim else raw.targets
 
@@ -385,101 +397,6 @@ class Loader:
             f"Loader({self.dataset!r}, batch_size={self.batch_size}, transform={self.transform!r}, shuffle={self.shuffle}, "
             f"workers={self.workers})"
         )
-
-
-def _check(
-    dataset: Any,
-    batch_size: object,
-    drop_last: bool,
-    workers: object,
-    cache: object,
-    transform: object,
-    seed: object,
-) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ArgumentError(
-            "batch_size cannot be used", got=repr(batch_size), expected="1 or more", fix="batch_size=64"
-        )
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise ArgumentError(
-            "the loader cannot use this dataset",
-            got=type(dataset).__name__,
-            expected="an object with __len__ and __getitem__(i) -> (image, target)",
-            fix="give an iterable of batches straight to fit instead",
-        )
-    if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
-        raise ArgumentError(
-            "workers cannot be used", got=repr(workers), expected='"auto" or 0 or more', fix='workers="auto"'
-        )
-    if cache not in _CACHES:
-        raise ArgumentError(
-            "cache cannot be used", got=repr(cache), expected='"auto", "ram", "device" or None', fix='cache="auto"'
-        )
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ArgumentError("seed cannot be used", got=repr(seed), expected="an integer", fix="seed=0")
-    if transform is not None and not isinstance(transform, TwoStage) and not callable(transform):
-        raise ArgumentError(
-            "transform cannot be used",
-            got=repr(transform),
-            expected="a preset or a callable on one image",
-            fix="e.g. transform=cvkit.transforms.classification_train(224)",
-        )
-    if len(dataset) < (batch_size if drop_last else 1):
-        raise ArgumentError(
-            "the loader would have no batches",
-            got=f"{len(dataset)} samples, batch_size={batch_size}, drop_last={drop_last}",
-            expected="at least one batch",
-            fix="take drop_last=False or a smaller batch_size"
-            if len(dataset)
-            else "see whether the dataset found its files",
-        )
-
-
-def _check_processes(timeout: object, start_method: object) -> None:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-        raise ArgumentError(
-            "timeout cannot be used", got=repr(timeout), expected="a number of seconds above 0", fix="timeout=300"
-        )
-    if start_method not in _START_METHODS:
-        raise unknown_name("start_method", start_method, _START_METHODS)
-
-
-def _check_weights(weights: Sequence[float] | Tensor | str | None, dataset: Any) -> Tensor | None:
-    if weights is None:
-        return None
-    if isinstance(weights, str):
-        return _balanced(weights, dataset)
-    count = len(dataset)
-    try:
-        values = torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError(
-            "weights cannot be used", got=error, expected=f"{count} numbers", fix="weights=[…], one a sample"
-        ) from error
-    if values.shape != (count,) or not bool(torch.isfinite(values).all()) or values.min() < 0 or values.sum() == 0:
-        raise ArgumentError(
-            "weights cannot be used",
-            got=f"{tuple(values.shape)} numbers from {float(values.min()) if values.numel() else '-'}",
-            expected=f"{count} finite numbers of at least 0, not all of them 0: one a sample",
-            fix='weights="balanced" for as many of each class',
-        )
-    return values
-
-
-def _balanced(asked: str, dataset: Any) -> Tensor:
-    """Returns weights with which every class is drawn as often."""
-    targets = getattr(dataset, "targets", None)
-    values = None if targets is None else np.asarray(targets)
-    if asked != "balanced" or values is None or values.ndim != 1 or values.dtype.kind not in "iubU":
-        raise ArgumentError(
-            "weights cannot be used",
-            got=repr(asked)
-            + ("" if asked != "balanced" else f" for a {type(dataset).__name__} whose targets are no classes"),
-            expected='numbers, or "balanced" for a dataset whose targets are classes',
-            fix="weights=[…], one a sample",
-        )
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return torch.from_numpy(1.0 / counts[places])
 
 
 def _limit(cache: str) -> int | None:

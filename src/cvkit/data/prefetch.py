@@ -11,7 +11,32 @@ from torch import Tensor
 from cvkit import streams
 from cvkit.streams import Moment, Streams
 
-__all__ = ["RawBatch", "prefetched"]
+__all__ = ["Part", "RawBatch", "prefetched"]
+
+
+class Part(NamedTuple):
+    """Which rows of a global batch a process has.
+
+    Attributes:
+        first: The first of them.
+        rows: How many; with 0 the batch holds one sample of another process, which stands in.
+        total: How many the global batch has.
+        lead: Whether the row before the first one, or the last of all, comes ahead of them, to be mixed with the first.
+        unsure: Whether ``first`` and ``total`` are still to be counted, because samples may have been left out anywhere.
+    """
+
+    first: int
+    rows: int
+    total: int
+    lead: bool = False
+    unsure: bool = False
+
+    def places(self) -> Tensor:
+        """Returns the rows of the global batch that are here, the one ahead included."""
+        if not self.rows:
+            return torch.zeros(1, dtype=torch.int64)
+        begin = self.first - 1 if self.lead else self.first
+        return torch.arange(begin, self.first + self.rows) % self.total
 
 
 class RawBatch(NamedTuple):
@@ -23,6 +48,7 @@ class RawBatch(NamedTuple):
         epoch: The epoch that it belongs to.
         place: Its place in the epoch, from 0.
         finished: The batch after that stage, where it has been through it already.
+        part: Which rows of a global batch these are, where several processes share it.
     """
 
     images: Tensor
@@ -30,6 +56,7 @@ class RawBatch(NamedTuple):
     epoch: int
     place: int
     finished: tuple[Tensor, Tensor] | None = None
+    part: Part | None = None
 
 
 def prefetched(batches: Iterator[RawBatch], device: torch.device | None) -> Iterator[RawBatch]:

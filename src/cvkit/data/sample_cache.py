@@ -11,6 +11,7 @@ from torch import Tensor
 from cvkit import streams
 from cvkit.data.fetch import Fetched
 from cvkit.errors import DataError
+from cvkit.machine import processes_here
 
 __all__ = ["AUTO_SHARE", "MOST_SHARE", "Cache", "free_memory", "too_large"]
 
@@ -27,10 +28,11 @@ _CGROUP = Path("/sys/fs/cgroup")
 def free_memory() -> int | None:
     """Returns the bytes of memory that are free or can be freed, or ``None`` where the system does not say.
 
+    Processes of one run on this machine get equal parts of it.
     In a container it is what its own limit leaves, where that is less than what the machine has.
     """
     known = [size for size in (_of_machine(), _of_container(_CGROUP)) if size is not None]
-    return min(known) if known else None
+    return min(known) // processes_here() if known else None
 
 
 def _of_machine() -> int | None:

@@ -19,12 +19,13 @@ from pickle import PicklingError
 from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cvkit import main_guard
 from cvkit.data.fetch import Fetched, Fetcher
-from cvkit.data.order import Batches
 from cvkit.errors import CvkitError, DataError
+from cvkit.machine import processes_here
 from cvkit.worker_signals import Shield, one_ended, starting, unheard
 
 __all__ = [
@@ -66,7 +67,7 @@ class Requests(Sequence[BatchRequest]):
         places: Which of them.
     """
 
-    def __init__(self, epoch: int, order: Batches, places: Sequence[int]) -> None:
+    def __init__(self, epoch: int, order: Sequence[Tensor], places: Sequence[int]) -> None:
         self._epoch = epoch
         self._order = order
         self._places = places
@@ -393,7 +394,8 @@ def _forks() -> bool:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(count // processes_here(), 1)
 
 
 def choose_workers(dataset: Any) -> int:

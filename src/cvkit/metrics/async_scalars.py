@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from cvkit import streams
 from cvkit.streams import Moment
 
-__all__ = ["AsyncScalars", "WeightedSum"]
+__all__ = ["AsyncScalars", "WeightedSum", "merged_sums"]
 
 
 class WeightedSum:
@@ -115,6 +115,16 @@ class WeightedSum:
         self.reset()
         self.total, self.weight, self.count = state["total"], state["weight"], state["count"]
         self.first_nonfinite = state["first_nonfinite"]
+
+
+def merged_sums(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the state of one :class:`WeightedSum` that has summed what several have, in their order."""
+    total, weight, count, first = 0.0, 0.0, 0, None
+    for state in states:
+        if first is None and state["first_nonfinite"] is not None:
+            first = count + state["first_nonfinite"]
+        total, weight, count = total + state["total"], weight + state["weight"], count + state["count"]
+    return {"total": total, "weight": weight, "count": count, "first_nonfinite": first}
 
 
 class _Readback:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +71,11 @@ class CalibrationError:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from saved sums."""
         self.sums = state.get("sums")
+
+    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Becomes what has counted everything that the metrics of these states have."""
+        sums = [state["sums"].cpu() for state in states if "sums" in state]
+        self.sums = torch.stack(sums).sum(0) if sums else None
 
 
 def fit_temperature(outputs: Tensor, targets: Tensor) -> float:

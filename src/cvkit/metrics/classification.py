@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from cvkit.arguments import check_integer
 from cvkit.errors import ArgumentError
 from cvkit.losses import IGNORED
-from cvkit.metrics.async_scalars import WeightedSum
+from cvkit.metrics.async_scalars import WeightedSum, merged_sums
 from cvkit.metrics.core import metrics
 
 __all__ = ["Accuracy", "TopK"]
@@ -80,6 +80,10 @@ class Accuracy:
         self.running_sum.load_state_dict(state["right"])
         self.counted.load_state_dict(state["counted"])
 
+    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Becomes what has counted everything that the metrics of these states have."""
+        self.load_state_dict({name: merged_sums([state[name] for state in states]) for name in ("right", "counted")})
+
 
 class TopK:
     """The share of samples whose class is among the ``k`` likeliest.
@@ -133,6 +137,11 @@ class TopK:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from saved counts."""
         self.counts = state.get("counts")
+
+    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Becomes what has counted everything that the metrics of these states have."""
+        counts = [state["counts"].cpu() for state in states if "counts" in state]
+        self.counts = torch.stack(counts).sum(0) if counts else None
 
 
 metrics.register("top5")(TopK)

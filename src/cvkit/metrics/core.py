@@ -1,18 +1,20 @@
 """What a metric is, the registry of metrics by name, and the mean of a value.
 
 A metric is any object with ``update(outputs, targets)``, ``compute()`` and ``reset()`` (torchmetrics objects fit as they
-are). What it computes is logged under its ``name`` (or its class's, in snake case), once for training and once for validation.
+are).
+On several processes it needs ``state_dict()`` and ``merge(states)`` as well: :class:`Mean` shows both. What it computes is
+logged under its ``name`` (or its class's, in snake case), once for training and once for validation.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from cvkit.metrics.async_scalars import WeightedSum
+from cvkit.metrics.async_scalars import WeightedSum, merged_sums
 from cvkit.registry import Registry
 
 __all__ = ["Mean", "Metric", "metric_name", "metrics", "register"]
@@ -94,6 +96,10 @@ class Mean:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from saved sums."""
         self.running_sum.load_state_dict(state)
+
+    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Becomes what has seen everything that the metrics of these states have, in their order."""
+        self.load_state_dict(merged_sums(states))
 
 
 def metric_name(metric: object) -> str:

@@ -98,6 +98,11 @@ class _Overlap(ABC):
         """Continues from saved counts."""
         self.counts = state.get("counts")
 
+    def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Becomes what has counted everything that the metrics of these states have."""
+        counts = [state["counts"].cpu() for state in states if "counts" in state]
+        self.counts = torch.stack(counts).sum(0) if counts else None
+
 
 @metrics.register("dice")
 class Dice(_Overlap):

@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 from cvkit import seeding
 from cvkit.arguments import check_integer
 from cvkit.errors import ArgumentError, DeviceError
+from cvkit.loading import samples_in
 from cvkit.losses import LossFunction
 from cvkit.module_state import train_mode, unchanged, unwrap
 from cvkit.training import engine, setup
 from cvkit.training.loader_checks import check_loader
-from cvkit.training.loaders import adapt, samples_in
+from cvkit.training.loaders import adapt
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.runtime import Precision, Runtime

@@ -50,6 +50,9 @@ class Callback:
         override: The name in ``fit(override=…)`` that lets :meth:`must_match` change.
         logs: Names that the callback puts into ``state.logs``, so that ``Checkpoint`` and ``EarlyStopping`` may monitor them.
         shows_progress: Whether the callback shows the progress of the run, so that ``fit`` adds no display of its own.
+        first_rank_only: Whether the callback runs on rank 0 only, where several processes train together: true for those that
+            write, draw or print. The others run on every rank, with the same ``state.logs``, so that they come to the same
+            decisions; those on rank 0 alone must neither change the run nor run the model in training mode.
         monitor: The logged value by which the callback judges an epoch: the progress display marks the best one by it.
         scheduler: The learning-rate scheduler that the callback steps.
     """
@@ -58,6 +61,7 @@ class Callback:
     override: ClassVar[str] = "callbacks"
     logs: Sequence[str] = ()
     shows_progress: ClassVar[bool] = False
+    first_rank_only: ClassVar[bool] = False
     monitor: Monitor | str | None = None
     scheduler: LRScheduler | None = None
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from cvkit.errors import DataError
-from cvkit.training.loaders import Adapter, samples_in
+from cvkit.loading import samples_in
+from cvkit.training import reduction
+from cvkit.training.distributed import World
+from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import current_lrs
 from cvkit.training.signals import SIGNALLED
 from cvkit.training.state import Step, TrainState
 from cvkit.training.torch_workers import lost
 
-__all__ = ["feed", "finish_gradients", "forward", "forward_backward", "until_lost", "update"]
+__all__ = ["feed", "finish_gradients", "forward", "forward_backward", "settle", "until_lost", "update"]
 
 
 def feed(source: Adapter, state: TrainState) -> Iterator[Any]:
@@ -31,6 +34,8 @@ def feed(source: Adapter, state: TrainState) -> Iterator[Any]:
     batches = source.open(epoch, start, random, runtime.device)
     ready = source.on_place(runtime.device)  # asked once: a device's type takes time to tell
     placed = state.training and source.places  # a loader may have left out a batch none of whose samples could be read
+    if state.engine.world is not None:
+        batches = shared(source, batches, state)
     clock = time.perf_counter
     began = clock()
     for batch in until_lost(batches, state):
@@ -41,6 +46,39 @@ def feed(source: Adapter, state: TrainState) -> Iterator[Any]:
         state.data_seconds += clock() - began
         yield batch
         began = clock()
+
+
+def shared(source: Adapter, batches: Iterator[Any], state: TrainState) -> Iterator[Any]:
+    """Yields this rank's parts of batches, and says of each how large it is.
+
+    Raises:
+        DataError: The loader ends before its length, at which the other ranks would wait for this one.
+    """
+    world, count = cast(World, state.engine.world), state.batch_index if state.training else 0
+    if state.training:
+        world.random = torch.get_rng_state()
+    try:
+        for batch in batches:
+            world.rows, world.total, batch = source.part(batch, world)
+            count += 1
+            yield batch
+        if not source.places and count < len(source):
+            raise DataError(
+                f"{source.name} ended early on rank {world.rank}",
+                got=f"{count} batches",
+                expected=f"{len(source)}, as its length says: the other ranks wait for the rest",
+                fix="give every rank the same number of batches",
+            )
+    finally:
+        if state.training and world.random is not None:
+            torch.set_rng_state(world.random)
+            world.random = None
+
+
+def settle(state: TrainState) -> None:
+    """Stops the run on every rank, where one of them has asked for it."""
+    if state.engine.world is not None and state.engine.world.flagged:
+        state.settle_stop()
 
 
 def until_lost(batches: Iterator[Any], state: TrainState) -> Iterator[Any]:
@@ -62,7 +100,9 @@ def forward(step: Step, batch: Any, state: TrainState) -> Tensor:
     Returns:
         The loss, with its graph.
     """
-    runtime = state.runtime
+    runtime, world = state.runtime, state.engine.world
+    if world is not None:
+        world.stepping = True
     if runtime.precision == "fp32":
         result = step(runtime.module, batch, state)
     else:
@@ -77,12 +117,15 @@ def forward(step: Step, batch: Any, state: TrainState) -> Tensor:
         state.samples = samples_in(batch)
     state.loss = loss.detach()
     state.engine.weight = weight = state.engine.loss_spec.weigh(state.targets, state.samples, loss)
+    if world is not None:
+        world.stepping, world.weight = state.training, weight
+        state.engine.weight = weight = reduction.of_all(state, state.loss, weight, world)
     meters = state.engine.meters
     if state.engine.loss_spec.reduction == "sum":
         meters.losses.add(state.loss, 1, state.samples)
     else:
         meters.losses.add_mean(state.loss, weight)
-    if state.outputs is not None:
+    if state.outputs is not None and (world is None or world.rows):
         for metric in meters.metrics.values():
             metric.update(state.outputs, state.targets)
     return loss
@@ -90,8 +133,15 @@ def forward(step: Step, batch: Any, state: TrainState) -> Tensor:
 
 def forward_backward(step: Step, batch: Any, state: TrainState) -> None:
     """Runs a step on a batch and adds its gradients to those of the group it belongs to."""
-    scaler = state.runtime.scaler
+    scaler, world = state.runtime.scaler, state.engine.world
+    if world is not None:
+        world.seed_step(state.seed, state.epoch, state.batch_index)
     loss = forward(step, batch, state)
+    if world is not None:
+        reduction.backward(loss, world.weight, state, world)
+        world.stepping = False
+        state.batch_index += 1
+        return
     if state.accumulate > 1 and state.engine.loss_spec.reduction == "mean":
         loss = _weighted(loss, state)
     if scaler is not None:
@@ -114,11 +164,13 @@ def _weighted(loss: Tensor, state: TrainState) -> Tensor:
 
 def finish_gradients(state: TrainState) -> None:
     """Makes the gradients of a group what those of one large batch would be, and takes the loss scale off."""
-    scaler = state.runtime.scaler
+    scaler, world = state.runtime.scaler, state.engine.world
+    if world is not None:
+        reduction.reduce_gradients(_held(state), world)
     if scaler is not None:
         for optimizer in state.optimizers:
             scaler.unscale_(optimizer)
-    if state.accumulate == 1:
+    if state.accumulate == 1 and world is None:
         return
     size, weight = state.engine.group_size, state.engine.group_weight
     state.engine.group_size = state.engine.group_weight = 0

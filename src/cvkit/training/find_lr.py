@@ -21,6 +21,7 @@ from cvkit.losses import LossFunction
 from cvkit.metrics.async_scalars import AsyncScalars
 from cvkit.module_state import train_mode, unchanged, unwrap
 from cvkit.training import engine, schedule_free, setup
+from cvkit.training.distributed import refuse
 from cvkit.training.loader_checks import used_up
 from cvkit.training.loaders import adapt
 from cvkit.training.optimizers import DEFAULT_LR
@@ -202,6 +203,7 @@ def find_lr(
         PreflightError: One batch does not go through model and loss.
         DeviceError: A device or precision that is not there.
     """
+    refuse("find_lr")
     setup.check_arguments(1, accumulate, clip_norm, {"train": train})
     rates = _rates(low, high, steps, stop_factor)
     modules = [one for one in (_inner(model), loss) if isinstance(one, nn.Module)]

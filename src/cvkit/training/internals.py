@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from cvkit.losses import Loss
+from cvkit.training.distributed import World
 from cvkit.training.identity import Identity
 from cvkit.training.loaders import Adapter
 from cvkit.training.meters import Meters
@@ -59,6 +60,7 @@ class Internals:
         weight: What the loss of the current batch counts for in a mean over batches: the number of samples, or, as a device
             scalar, that of the targets that count, or the sum of their class weights.
         compute: What computes the loss of a batch: the usual step, or the user's own.
+        world: The ranks that train together; ``None`` where there is one process.
         hooks: The callbacks, checked and in order.
         epoch_rng: The random numbers that a foreign loader began this epoch with.
         resume_rng: The random numbers to continue with, once the callbacks have started.
@@ -87,6 +89,7 @@ class Internals:
     first_epoch: int = 0
     weight: Tensor | float = 0
     compute: Any = None
+    world: World | None = None
     hooks: Dispatcher | None = None
     epoch_rng: dict[str, Any] | None = None
     resume_rng: dict[str, Any] | None = None

@@ -23,10 +23,11 @@ from cvkit.calls import warn
 from cvkit.diagnosis.lines import user_line
 from cvkit.errors import CvkitError, DataError
 from cvkit.loading import ResumableLoader, StatefulLoader
+from cvkit.training.distributed import World, current, one_share
 from cvkit.training.runtime import Runtime
 from cvkit.training.torch_workers import iterate
 
-__all__ = ["Adapter", "adapt", "samples_in"]
+__all__ = ["Adapter", "adapt"]
 
 _NOTHING = object()
 
@@ -240,6 +241,12 @@ class Adapter:
         """Turns a batch as :meth:`open` gives it into one as the model gets it; without a runtime it stays where it is."""
         return batch if runtime is None or runtime.device.type == "cpu" else runtime.place(batch)
 
+    # --- ranks
+
+    def part(self, batch: Any, world: World) -> tuple[int, int | None, Any]:
+        """Returns how many samples of a batch are this rank's, how many all have if that is known, and the batch."""
+        return samples_in(batch), None, batch
+
     # --- what a checkpoint keeps
 
     def state(self, *, at_end: bool = False) -> dict[str, Any] | None:
@@ -266,13 +273,19 @@ class Resumable(Adapter):
         """Returns nothing: its batches follow from epoch and place."""
 
     def _first(self) -> Any:
-        return self.loader.peek()
+        return one_share(self.loader.peek())
+
+    def part(self, batch: Any, world: World) -> tuple[int, int | None, Any]:
+        """Returns what the loader has said of its share; where samples may be left out, the ranks tell one another."""
+        return world.counted(batch)
 
     def open(
         self, epoch: int, start: int = 0, random: Mapping[str, Any] | None = None, device: torch.device | None = None
     ) -> Iterator[Any]:
         """Opens one epoch at its batch ``start``; nothing before it is loaded."""
         self.loader.set_epoch(epoch)
+        if (world := current()) is not None:
+            return self.loader.batches(start, device, world.share)  # type: ignore[no-any-return]
         return self.loader.batches(start, device)  # type: ignore[no-any-return]
 
     def iterate(self, device: torch.device | None = None) -> Iterator[Any]:
@@ -480,14 +493,3 @@ def _first_of_stream(loader: DataLoader[Any]) -> Any:
     finally:
         if before is not None:
             dataset.load_state_dict(before)
-
-
-def samples_in(batch: Any) -> int:
-    """Returns the number of samples in a batch: the first size of the first tensor found in it, else 1."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else 1
-    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()
-    for part in parts:
-        if isinstance(part, Tensor | dict | list | tuple):
-            return samples_in(part)
-    return 1

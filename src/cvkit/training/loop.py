@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from cvkit.calls import warn
 from cvkit.diagnosis import Report
 from cvkit.losses import LossFunction
 from cvkit.metrics.core import Metric
-from cvkit.module_state import train_mode, with_weights
-from cvkit.training import engine, run_changes, schedule_free, setup
+from cvkit.module_state import evaluation_mode, train_mode, with_weights
+from cvkit.training import distributed, engine, run_changes, schedule_free, setup
 from cvkit.training.callback import Hooks
 from cvkit.training.dry_run import rehearse
 from cvkit.training.loader_checks import check_loader, used_up
@@ -24,16 +25,19 @@ from cvkit.training.loaders import Adapter
 from cvkit.training.optimizers import DEFAULT_LR
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.preflight import Preflight, check_preflight, explain_failure, inspect, say, say_nothing_left
+from cvkit.training.reduction import announce, share_epoch
 from cvkit.training.resume import find_checkpoints, identify, locked_directories, restore_rng, restore_run
 from cvkit.training.runtime import Precision, Runtime, deterministic_kernels
 from cvkit.training.signals import SIGNALLED, graceful
 from cvkit.training.state import FitResult, Step, TrainState
+from cvkit.training.sync_batch_norm import synchronised
 from cvkit.training.torch_workers import explain_worker_errors
 
 __all__ = ["evaluate", "fit", "preflight"]
 
 
 @answered_calls
+@distributed.joined
 def fit(
     model: nn.Module,
     train: Any,
@@ -165,13 +169,9 @@ def fit(
             restore_run(state, find_checkpoints(callbacks, resume), seed)
             if preflight and "CV514" not in ignored:
                 say_nothing_left(state)
+            announce(state, progress)
             try:
-                with (
-                    explain_worker_errors(),
-                    graceful(state),
-                    run_changes.remembered(state),
-                    hooks.running(state),
-                ):
+                with _running(state, hooks):
                     _train(state, hooks, compute)
             finally:  # whoever trains with this loader next gets epochs that it has not served
                 state.engine.train.close()
@@ -181,12 +181,26 @@ def fit(
     return setup.result(state)
 
 
+@contextmanager
+def _running(state: TrainState, hooks: Hooks) -> Iterator[None]:
+    """What holds while a run trains: signals ask for a stop, batch norm is that of all ranks, callbacks run."""
+    with (
+        explain_worker_errors(),
+        graceful(state),
+        run_changes.remembered(state),
+        synchronised(state.model, state.engine.world),
+        hooks.running(state),
+    ):
+        yield
+
+
 def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
     """The loop."""
     losses = state.engine.train_meters.losses
     state.model.zero_grad()
     schedule_free.start(state.optimizers)
     restore_rng(state)
+    state.settle_stop()
     for _ in state.remaining_epochs():
         train_mode(state.model)
         state.begin_epoch()
@@ -204,6 +218,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
             hooks.batch_end(state)
             if losses.first_nonfinite is not None:
                 _report_nonfinite(state)
+            engine.settle(state)
             if state.stop_reason is not None and not state.engine.group_open:
                 break
         if state.stop_reason in SIGNALLED or (state.stop_reason and state.batch_index < state.batches_per_epoch):
@@ -212,6 +227,7 @@ def _train(state: TrainState, hooks: Hooks, step: Step) -> None:
         if not _log_epoch(state, hooks, step):
             return
         hooks.epoch_end(state)
+        state.settle_stop()
 
 
 def _close_epoch(state: TrainState, hooks: Hooks) -> None:
@@ -250,6 +266,7 @@ def _log_epoch(state: TrainState, hooks: Hooks, step: Step) -> bool:
     state.epochs_done = state.epoch + 1
     if state.val is not None:
         hooks.validation_end(state)
+    share_epoch(state)
     state.history.rows.append(state.logs)
     return True
 
@@ -270,6 +287,7 @@ def _validate(val: Adapter, state: TrainState, hooks: Hooks, step: Step) -> dict
                 state.batch = batch
                 engine.forward(step, batch, state)
                 hooks.validation_batch_end(state)
+                engine.settle(state)
                 if state.stop_reason in SIGNALLED:
                     return None
         if state.stop_reason in SIGNALLED:  # and the batches ended with a worker that the signal ended too
@@ -286,6 +304,8 @@ def _report_nonfinite(state: TrainState) -> None:
     if first is None or state.engine.reported:
         return
     state.engine.reported = True
+    if not distributed.is_first():  # all ranks know it; one says it
+        return
     step = state.epoch * state.steps_per_epoch + first // state.accumulate + 1
     warn(
         f"the training loss is not finite in epoch {state.epoch + 1}, batch {first + 1} (step {step}). This is said once a "
@@ -295,6 +315,7 @@ def _report_nonfinite(state: TrainState) -> None:
 
 
 @answered_calls
+@distributed.joined
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -332,17 +353,13 @@ def evaluate(
     )
     batches = state.engine.train
     state.epoch = state.engine.first_epoch
-    modes = [(module, module.training) for module in state.model.modules()]
     compute = step or setup.usual_step(state)
     try:
-        with batches.kept():
+        with evaluation_mode(state.model), batches.kept(), synchronised(state.model, state.engine.world):
             values = _validate(batches, state, Hooks(()), compute)
     except Exception as error:
         explain_failure(state, compute, error, own_step=step is not None)
         raise
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return values or {}
 
 

@@ -12,6 +12,7 @@ from cvkit.metrics.async_scalars import WeightedSum
 from cvkit.metrics.classification import TopK
 from cvkit.metrics.core import Metric, metric_name, metrics
 from cvkit.registry import metric_libraries
+from cvkit.training.reduction import merged
 
 __all__ = ["Meters", "resolve_metrics"]
 
@@ -109,7 +110,7 @@ class Meters:
     def values(self) -> dict[str, float]:
         """Returns the mean loss and every metric as plain numbers; waits for the device."""
         self.losses.wait_for_all()
-        return {"loss": self.losses.mean, **_computed(self.metrics)}
+        return {"loss": self.losses.mean, **_computed(merged(self.metrics))}
 
 
 def _computed(found: Mapping[str, Metric]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from cvkit.errors import CvkitError, PreflightError
 from cvkit.module_state import unchanged
 from cvkit.training import engine
 from cvkit.training.callback import ask
+from cvkit.training.distributed import is_first
 from cvkit.training.monitor import Monitor
 from cvkit.training.state import Step, TrainState
 
@@ -88,7 +89,7 @@ def say(report: Report, preflight: Preflight) -> None:
         PreflightError: There are errors, or, with ``"strict"``, warnings.
     """
     report.raise_errors(strict=preflight == "strict")
-    for finding in report.warnings:
+    for finding in report.warnings if is_first() else ():
         calls.warn(str(finding))
 
 
@@ -263,6 +264,7 @@ def _settings(state: TrainState) -> Settings:
 def _untouched(state: TrainState) -> Iterator[None]:
     model = state.model
     compiled, state.runtime.module = state.runtime.module, model
+    world, state.engine.world = state.engine.world, None  # each rank for itself
     modules = [one for one in (model, state.loss_fn) if isinstance(one, nn.Module)]
     step = state.step
     scheduled: Sequence[tuple[Any, dict[str, Any]]] = [(one, dict(vars(one))) for one in state.schedules]
@@ -273,7 +275,7 @@ def _untouched(state: TrainState) -> Iterator[None]:
         for schedule, attributes in scheduled:
             vars(schedule).clear()
             vars(schedule).update(attributes)
-        state.runtime.module, state.step = compiled, step
+        state.runtime.module, state.step, state.engine.world = compiled, step, world
         state.training, state.engine.meters = True, state.engine.train_meters
         state.batch = state.loss = state.outputs = state.targets = state.engine.used_lrs = None
         state.engine.group_open = False

@@ -13,6 +13,7 @@ from cvkit.errors import ArgumentError, CheckpointError
 from cvkit.serialization.checkpoint import load_checkpoint
 from cvkit.training import run_changes, snapshot
 from cvkit.training.callback import ask
+from cvkit.training.distributed import first_of_all, is_first
 from cvkit.training.state import TrainState
 
 __all__ = ["find_checkpoints", "identify", "locked_directories", "restore_rng", "restore_run"]
@@ -27,6 +28,11 @@ def find_checkpoints(callbacks: Sequence[Any], resume: bool | str | Path) -> lis
         ArgumentError: ``resume=True`` without such a callback.
         CheckpointError: A new run in a directory that holds one, or a path that is not there.
     """
+    return first_of_all(lambda: _find(callbacks, resume))
+
+
+def _find(callbacks: Sequence[Any], resume: bool | str | Path) -> list[Path]:
+    """Finds them on rank 0, whose files count."""
     stores = [files for callback in callbacks if (files := ask(callback, "checkpoints")()) is not None]
     held = [path for files in stores for path in files]
     if resume is True:
@@ -106,13 +112,14 @@ def restore_run(state: TrainState, sources: Sequence[Path], seed: int | None = N
     """
     damaged: list[tuple[Path, CheckpointError]] = []
     for source in sources:
-        try:
-            content = load_checkpoint(source, map_location="cpu")
-        except CheckpointError as error:
-            damaged.append((source, error))
+        content = first_of_all(lambda source=source: _read(source))  # type: ignore[misc]
+        if isinstance(content, CheckpointError):
+            damaged.append((source, content))
             continue
         for path, refusal in damaged:
             first = str(refusal).splitlines()[0]
+            if not is_first():
+                continue
             warn(f"{first}: {path} is left out, the run continues from {source}")
         snapshot.restore(state, content, source)
         if seed is not None and seed != state.seed:
@@ -132,6 +139,13 @@ def restore_run(state: TrainState, sources: Sequence[Path], seed: int | None = N
         ) from damaged[0][1]
     if damaged:
         raise damaged[0][1]
+
+
+def _read(source: Path) -> dict[str, Any] | CheckpointError:
+    try:
+        return load_checkpoint(source, map_location="cpu")
+    except CheckpointError as error:
+        return error
 
 
 def restore_rng(state: TrainState) -> None:

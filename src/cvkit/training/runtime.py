@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cvkit.errors import DeviceError, ModelError, unknown_name
 from cvkit.module_state import unwrap
+from cvkit.training.distributed import own_device
 
 __all__ = ["Precision", "Runtime"]
 
@@ -136,7 +137,7 @@ def deterministic_kernels(wanted: bool) -> Iterator[None]:
 def _find_device(asked: str | torch.device) -> torch.device:
     if asked == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return own_device()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(asked)

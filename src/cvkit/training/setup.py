@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from cvkit import main_guard, seeding
 from cvkit.arguments import check_integer
 from cvkit.calls import warn
-from cvkit.errors import ArgumentError, DeviceError
+from cvkit.errors import ArgumentError
 from cvkit.losses import resolve_loss
 from cvkit.registry import default_callbacks
+from cvkit.training import distributed
 from cvkit.training.callback import ask, check
 from cvkit.training.internals import Internals
 from cvkit.training.loader_checks import check_loader
+from cvkit.training.loader_shares import shared
 from cvkit.training.loaders import adapt
 from cvkit.training.meters import Meters, resolve_metrics
 from cvkit.training.optimizers import group_options, resolve_optimizers
+from cvkit.training.reduction import check_mergeable, merged_messages, same_start
 from cvkit.training.runtime import Runtime
 from cvkit.training.schedules import resolve_schedules
 from cvkit.training.state import FitResult, Step, TrainState
@@ -48,11 +50,10 @@ def check_arguments(
     steps_per_epoch: int | None = None,
     max_steps: object = None,
 ) -> None:
-    """Refuses numbers that cannot work, loaders without batches, and a launch on several processes.
+    """Refuses numbers that cannot work, and loaders without batches.
 
     Raises:
         ArgumentError: Named by the argument.
-        DeviceError: Started by ``torchrun`` with more than one process, which this version does not train on.
     """
     for name, value in (("epochs", epochs), ("accumulate", accumulate)):
         check_integer(name, value, fix=f"pass e.g. {name}={10 if name == 'epochs' else 1}")
@@ -64,13 +65,6 @@ def check_arguments(
             got=repr(clip_norm),
             expected="a number above 0, or None",
             fix="pass e.g. clip_norm=1.0",
-        )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise DeviceError(
-            "fit was started on several processes",
-            got=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
-            expected="one process: each would train a model of its own and write over the others' checkpoints",
-            fix="start it with python instead of torchrun",
         )
     check_loaders(named, steps_per_epoch)
 
@@ -101,14 +95,16 @@ def with_progress(callbacks: Sequence[Any], progress: bool) -> list[Any]:
         )
     for callback in callbacks:
         check(callback)
+    if not distributed.is_first():
+        return [callback for callback in callbacks if not ask(callback, "first_rank_only")]
     shown = any(ask(callback, "shows_progress") for callback in callbacks)
     return [*callbacks, *([default_callbacks.get("progress")()] if progress and not shown else [])]
 
 
 def start_seed(seed: int | None) -> int:
-    """Seeds every global generator, or, without a seed, draws one and leaves them as they are."""
+    """Seeds every global generator, or, without a seed, draws one and leaves them as they are; on all ranks that of rank 0."""
     if seed is None:
-        return seeding.peek()
+        return distributed.first_of_all(seeding.peek)
     seeding.seed_all(seed)
     return seed
 
@@ -150,12 +146,20 @@ def state(
     meters, val_meters = Meters(found), Meters(copy.deepcopy(found))
     batches = adapt(train, steps_per_epoch)
     val_batches = batches if val is train else adapt(val, name="val") if val is not None else None
+    world = distributed.current()
+    batches = shared(batches, world, validates=val is train)
+    val_batches = batches if val is train else shared(val_batches, world, validates=True) if val_batches else None
+    check_mergeable(found, world)
+    model = runtime.prepare(model)
+    same_start(model, spec.function, world)
     return TrainState(
-        model=runtime.prepare(model),
+        model=model,
         train=train,
         val=val,
         runtime=runtime,
-        engine=Internals(spec, meters, val_meters, meters, batches, val_batches, first_epoch=batches.epoch),
+        engine=Internals(
+            spec, meters, val_meters, meters, batches, val_batches, first_epoch=batches.epoch, world=world
+        ),
     )
 
 
@@ -190,9 +194,10 @@ def result(state: TrainState) -> FitResult:
     for callback in state.engine.hooks.callbacks if state.engine.hooks is not None else ():
         for name in paths:
             paths[name] = paths[name] or ask(callback, name)
-    parts = state.skipped[: 1 if state.val is state.train else 2]
+    found = distributed.first_of_all(lambda: paths)
+    parts = merged_messages(state.skipped)[: 1 if state.val is state.train else 2]
     skipped = [message for part in parts for message in part.values()]
-    if skipped:
+    if skipped and distributed.is_first():
         warn(f"{len(skipped)} samples were left out because they cannot be read, e.g. {skipped[0].splitlines()[0]}")
     return FitResult(
         history=state.history,
@@ -201,5 +206,5 @@ def result(state: TrainState) -> FitResult:
         steps=state.step,
         stop_reason=state.stop_reason or "finished",
         skipped=len(skipped),
-        **paths,
+        **found,
     )

@@ -71,4 +71,7 @@ def graceful(state: TrainState) -> Iterator[None]:
         for which, held in before.items():
             signal.signal(which, held)
     if signal.SIGTERM in received:
-        signal.raise_signal(signal.SIGTERM)
+        if state.engine.world is not None:
+            state.engine.world.ends_by = signal.SIGTERM  # once the other ranks have what they need of this one
+        else:
+            signal.raise_signal(signal.SIGTERM)

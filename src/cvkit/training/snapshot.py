@@ -17,7 +17,9 @@ from cvkit.plain_values import shown
 from cvkit.serialization import state_dicts
 from cvkit.serialization.checkpoint import plain
 from cvkit.training import schedule_free, schedules
+from cvkit.training.distributed import is_first
 from cvkit.training.loaders import Adapter
+from cvkit.training.reduction import merged, merged_messages
 from cvkit.training.run_changes import Changes, check, recorded
 from cvkit.training.state import History, TrainState
 
@@ -47,7 +49,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "max_steps": state.max_steps,
         "seed": state.seed,
         **recorded(state),
-        "rng": seeding.capture(),
+        "rng": _random(state),
         "epoch_rng": None if finished else state.engine.epoch_rng,
         **_loader_states(state),
         "loss": state.loss_fn.state_dict() if isinstance(state.loss_fn, nn.Module) else {},
@@ -58,11 +60,11 @@ def capture(state: TrainState) -> dict[str, Any]:
         "schedule_offset": state.engine.schedule_offset,
         "scaler": state.runtime.scaler.state_dict() if state.runtime.scaler is not None else None,
         "losses": state.engine.train_meters.losses.state_dict(),
-        "metrics": {name: _metric_state(metric) for name, metric in state.engine.train_meters.metrics.items()},
+        "metrics": {name: _metric_state(metric) for name, metric in merged(state.engine.train_meters.metrics).items()},
         "logs": {} if finished else state.logs,
         "callbacks": state.engine.hooks.state_dict() if state.engine.hooks is not None else {},
         "history": state.history.state_dict(),
-        "skipped": [_skipped_state(one) for one in state.skipped],
+        "skipped": [_skipped_state(one) for one in merged_messages(state.skipped)],
     }
     return {
         "format": FORMAT,
@@ -80,6 +82,12 @@ def _usable(state: TrainState) -> dict[str, Any] | None:
         return dict(state.engine.averaged)
     with schedule_free.usable_weights(state.optimizers) as others:
         return copy.deepcopy(dict(state.model.state_dict())) if others else None
+
+
+def _random(state: TrainState) -> dict[str, Any]:
+    """Returns the generators as they are outside of the steps, each of which has a seed of its own on several ranks."""
+    random, world = seeding.capture(), state.engine.world
+    return random if world is None or world.random is None else random | {"torch": world.random}
 
 
 def describe(state: TrainState) -> dict[str, Any]:
@@ -180,6 +188,9 @@ def restore(state: TrainState, content: Mapping[str, Any], source: object) -> No
     if isinstance(state.loss_fn, nn.Module) and "loss" not in changes.parts:
         state.loss_fn.load_state_dict(saved["loss"])
     state.engine.resume_rng = saved["rng"]
+    if not is_first():  # what all ranks have counted goes on with rank 0
+        for metric in state.engine.train_meters.metrics.values():
+            metric.reset()
 
 
 def _offset(state: TrainState, saved: Mapping[str, Any], changes: Changes) -> int:
@@ -200,7 +211,7 @@ def _restore_callbacks(state: TrainState, saved: Mapping[str, Any], changes: Cha
         return
     rates = [key for groups in state.engine.options for group in groups for key in group if key in changes.parts]
     left = state.engine.hooks.load_state_dict(saved["callbacks"], lambda key: [*changes.of(key), *rates])
-    for key in left if not {"callbacks", "schedule"} & changes.parts else ():
+    for key in left if is_first() and not {"callbacks", "schedule"} & changes.parts else ():
         warn(f"{source} holds the state of a callback {key!r} that this run does not have")
 
 

@@ -225,14 +225,27 @@ class TrainState:
         self.engine.group_open = not at
         return at
 
-    def request_stop(self, reason: str) -> None:
+    def request_stop(self, reason: str, *, every_rank: bool = False) -> None:
         """Ends the run at the next step boundary.
+
+        On several processes one rank may ask for it: all of them stop at the same step, one batch later at most.
 
         Args:
             reason: What ``FitResult.stop_reason`` will say; the first request wins.
+            every_rank: Whether every rank asks for it at this very place, as it follows from what all of them know (a logged
+                value, the number of steps): then all stop at once.
         """
-        if self.stop_reason is None:
+        world = self.engine.world
+        if world is not None and not every_rank:
+            world.asked = world.asked or reason
+        elif self.stop_reason is None:
             self.stop_reason = reason
+
+    def settle_stop(self) -> None:
+        """Agrees with the other ranks whether the run is to stop; all of them must call it. Nothing with one process."""
+        world = self.engine.world
+        if world is not None and self.stop_reason is None:
+            self.stop_reason = world.agree()
 
     def begin_epoch(self) -> None:
         """Forgets what was summed and logged in the epoch before, unless this one is entered in the middle."""

@@ -85,6 +85,11 @@ class Augmented(Framed):
             )
 
     @property
+    def mixes(self) -> bool:  # type: ignore[override]  # of a class above, a property here
+        """Whether samples are mixed: mixup and cutmix do."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
     def draws_global(self) -> bool:  # type: ignore[override]  # of a class above, a property here
         """Whether the first stage draws from torch's global generator, as torchvision's policies do."""
         return self.augment is not None

@@ -40,6 +40,7 @@ class Transform(ABC):
         sample_random: Whether ``sample`` draws random numbers, from torch's global generator. If not, what it returns may be
             kept and used again.
         takes_pairs: Whether a mask or an image as target goes through the same first stage (:meth:`sample_pair`).
+        mixes: Whether ``apply`` mixes each sample of a batch with the one before it, the first with the last.
         size: Side of the result in pixels.
         mean: Mean of each channel, on the scale 0 to 1.
         std: Standard deviation of each channel, on the same scale.
@@ -48,6 +49,7 @@ class Transform(ABC):
     name: ClassVar[str]
     sample_random: ClassVar[bool] = False
     takes_pairs: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
 
     size: int
     mean: tuple[float, ...]

@@ -72,6 +72,7 @@ class TensorBoard(Callback):
     """
 
     order: ClassVar[int] = OBSERVER
+    first_rank_only: ClassVar[bool] = True
 
     def __init__(
         self,
