@@ -1,4 +1,7 @@
-"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``, ``ranks``, ``links``, ``gpu``."""
+"""The chores: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``examples``, ``coverage``, ``kills``.
+
+Also ``ranks``, ``links`` and ``gpu``.
+"""
 
 import tempfile
 from pathlib import Path

@@ -68,6 +68,7 @@ nitpick_ignore = [
     ("py:class", "cvkit.training.internals.Internals"),  # the engine's own
     ("py:class", "cvkit.data.prefetch.Part"),  # the rows of one process
     ("py:class", "cvkit.data.order.Batches"),  # which samples a batch holds
+    ("py:class", "cvkit.data.prefetch.Part"),  # the share of a batch that a rank computes
     ("py:class", "cvkit.data.datasets.shard_set.LazyList"),  # a sequence that is read from shards
     ("py:class", "cvkit.data.index.PathIndex"),  # a sequence of paths
     ("py:class", "cvkit.training.monitor.Monitor"),  # what a callback watches; made by the callbacks themselves

@@ -22,7 +22,7 @@ from cvkit import seeding
 from cvkit.calls import warn
 from cvkit.diagnosis.lines import user_line
 from cvkit.errors import CvkitError, DataError
-from cvkit.loading import ResumableLoader, StatefulLoader
+from cvkit.loading import ResumableLoader, StatefulLoader, samples_in
 from cvkit.training.distributed import World, current, one_share
 from cvkit.training.runtime import Runtime
 from cvkit.training.torch_workers import iterate
