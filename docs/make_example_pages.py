@@ -39,8 +39,9 @@ CHAPTERS = {
     "Networks": ["lenet5", "cnn_predictions", "cifar10", "cifar10_fast", "resnet_densenet"],
     "From one task to another": ["vgg16_layers", "transfer"],
     "Data": ["label_layouts", "transforms_tour"],
-    "Beyond classes": ["unet_masks", "autoencoders"],
+    "Beyond classes": ["unet_masks", "autoencoders", "simclr", "gan"],
     "The run": ["tensorboard_tour", "losses_optimizers", "save_resume", "own_step", "own_callback"],
+    "Better answers": ["distillation", "test_time_augmentation"],
 }
 """Every example, in the order in which they are read."""
 

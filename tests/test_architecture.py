@@ -53,12 +53,14 @@ ALLOWED = {
     "transforms": LEAVES,
     "models": {"serialization", *LEAVES},
     "training": MIDDLE | LEAVES,
-    "callbacks": {"training"} | MIDDLE | LEAVES,
+    "callbacks": {"training", "integrations"} | MIDDLE | LEAVES,
     "export": LEAVES,
-    "integrations": {"data", "models", "training"} | MIDDLE | LEAVES,
+    "integrations": {"data", "models", "report", "training"} | MIDDLE | LEAVES,
     "recipes": LEAVES,
-    "inference": {"data", "transforms", "models", "training", "export"} | MIDDLE | LEAVES,
+    "inference": {"data", "transforms", "models", "training", "export", "integrations"} | MIDDLE | LEAVES,
     "plots": {"data", "transforms", "models", "training", "inference"} | MIDDLE | LEAVES,
+    "command_line": {"callbacks", "data", "inference", "models", "report", "training"} | LEAVES,
+    "__main__": {"command_line"},
 }
 """What each room may import; the root, the map of the house, may import them all."""
 
@@ -74,6 +76,11 @@ OPTIONAL = {
     "torchmetrics",
     "safetensors",
     "tensorboard",
+    "wandb",
+    "mlflow",
+    "trackio",
+    "optuna",
+    "huggingface_hub",
 }
 LATE = OPTIONAL | {"tensorboardX", "tqdm"}
 """Imported where they are used: they are slow, or may be missing."""

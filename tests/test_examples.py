@@ -301,6 +301,35 @@ def test_a_step_of_ones_own_learns_without_labels(run):
     assert numbers(r"(\S+)% of the turns", run("own_step"))[-1] > 45
 
 
+def test_a_student_learns_from_a_teacher_without_a_label(run):
+    teacher, _, taught = numbers(r"(\S+)% of the validation images", run("distillation"))
+    assert teacher > 95
+    assert taught > 60, "33% by chance"
+
+
+def test_features_learned_without_labels_are_better_than_random_ones(run):
+    said = run("simclr")
+    first, last = numbers(r"(\d\.\d+) in the", said)
+    assert last < first
+    random, learned = numbers(r"features: (\S+)%", said)
+    assert learned > random + 20
+
+
+def test_two_networks_with_an_optimizer_each_train_against_each_other(run):
+    said = run("gan")
+    (real,) = numbers(r"real ones: (\S+)", said)
+    early, late = numbers(r"made ones: (\S+)", said)
+    assert early < 0.7 * real < late < 1.5 * real
+    assert images()["gan.png"] > 5000
+
+
+def test_several_views_of_an_image_are_averaged(run):
+    right = numbers(r"(\S+)% right", run("test_time_augmentation"))
+    assert len(right) == 3
+    assert min(right) > 60
+    assert right[1] != right[0]
+
+
 def test_a_callback_of_ones_own_ends_the_run(run):
     said = run("own_callback")
     assert "worst_class" in said

@@ -39,7 +39,7 @@ PINNED = {
     ],
     "cvkit.callbacks": [
         *("CSVLogger", "Checkpoint", "EarlyStopping", "GradientNorm", "GradualUnfreezing", "LRSchedule"),
-        *("Profile", "Progress", "StopOnNaN", "TensorBoard", "Timer", "Watch"),
+        *("Profile", "Progress", "Prune", "StopOnNaN", "TensorBoard", "Timer", "Watch"),
     ],
     "cvkit.data": ["ArrayDataset", "FolderDataset", "Loader", "from_folder", "write_shapes"],
     "cvkit.errors": ["ArgumentError", "CvkitError", "CvkitWarning", "DataError", "ImageError", "UnknownNameError"],

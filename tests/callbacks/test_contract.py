@@ -23,6 +23,7 @@ from cvkit.callbacks import (
     LRSchedule,
     Profile,
     Progress,
+    Prune,
     StopOnNaN,
     TensorBoard,
     Timer,
@@ -30,6 +31,17 @@ from cvkit.callbacks import (
 )
 from cvkit.training import HOOKS, Callback, load_checkpoint, save_checkpoint
 from cvkit.training.callback import CHANGER, LAST, OBSERVER
+
+
+class Trial:
+    """A trial of a study that prunes none."""
+
+    def report(self, value, step):
+        """Takes the value."""
+
+    def should_prune(self):
+        return False
+
 
 # each is built with as little as it needs, from a directory and the run's optimizer
 BUILT = {
@@ -43,6 +55,7 @@ BUILT = {
     "LRSchedule": lambda directory, optimizer: LRSchedule(torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)),
     "Profile": lambda directory, optimizer: Profile(directory / "profile"),
     "Progress": lambda directory, optimizer: Progress(file=io.StringIO()),
+    "Prune": lambda directory, optimizer: Prune(Trial(), "train_loss"),
     "StopOnNaN": lambda directory, optimizer: StopOnNaN(gradients=True),
     "TensorBoard": lambda directory, optimizer: TensorBoard(directory / "tb", every_steps=1),
     "Timer": lambda directory, optimizer: Timer(hours=1),
@@ -59,6 +72,7 @@ ORDER = {
     "LRSchedule": CHANGER,
     "Profile": OBSERVER,
     "Progress": OBSERVER,
+    "Prune": OBSERVER,
     "StopOnNaN": CHANGER,
     "TensorBoard": OBSERVER,
     "Timer": CHANGER,
@@ -117,7 +131,7 @@ def test_it_is_a_callback_and_says_what_it_is(name):
     kind = getattr(cvkit.callbacks, name)
     assert issubclass(kind, Callback)
     assert inspect.getdoc(kind)
-    assert kind.__module__.startswith("cvkit.callbacks.")
+    assert kind.__module__.startswith(("cvkit.callbacks.", "cvkit.integrations."))
     assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in inspect.signature(kind).parameters.values())
 
 

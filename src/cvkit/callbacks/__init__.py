@@ -15,6 +15,7 @@
 ``Profile``            what the time of a step goes to
 ``Timer``              ends a run when its time is up
 ``Watch``              says which layers no gradient reaches any more
+``Prune``              ends a trial of an Optuna study that is not worth going on with
 =====================  ===================================================================
 """
 
@@ -32,6 +33,7 @@ from cvkit.callbacks.tensorboard.callback import TensorBoard
 from cvkit.callbacks.timer import Timer
 from cvkit.callbacks.unfreezing import GradualUnfreezing
 from cvkit.callbacks.watch import Watch
+from cvkit.integrations.optuna import Prune
 
 __all__ = [
     "EMA",
@@ -44,6 +46,7 @@ __all__ = [
     "LRSchedule",
     "Profile",
     "Progress",
+    "Prune",
     "StopOnNaN",
     "TensorBoard",
     "Timer",

@@ -14,6 +14,7 @@ from cvkit.inference.checkpoint_description import Description
 from cvkit.inference.model_building import build, load_weights
 from cvkit.inference.outputs import Task, gives_logits, is_classification, task_of_run
 from cvkit.inference.predictor import Predictor
+from cvkit.integrations.hub import content_of
 from cvkit.training import load_checkpoint
 from cvkit.training.runtime import Precision
 from cvkit.transforms import Transform
@@ -43,7 +44,9 @@ def load(
     does decide what the model answers.
 
     Args:
-        path: A file that a ``Checkpoint`` callback wrote.
+        path: A file that a ``Checkpoint`` callback wrote; or what :func:`cvkit.integrations.hub.push` published: a directory,
+            or ``"hf://owner/name"`` with ``@revision`` for a branch, tag or commit. Name a commit where it matters that the
+            model stays the same.
         model: A model that takes the file's weights, in place of the one that the file describes.
         classes: Class names, in place of the file's.
         transform: The preprocessing, in place of the file's.
@@ -58,10 +61,12 @@ def load(
         CheckpointError: Missing, damaged, of a newer format, weights that do not fit, or of a run that cvkit cannot rebuild
             from the file (a model, data or transform of the user's own); it says what is missing. Or a description that cannot
             be right, or a model that is far larger than the weights in the file.
-        MissingDependencyError: A model of timm's, and timm is not installed.
+        MissingDependencyError: A model of timm's, and timm is not installed; or something published, and safetensors or
+            huggingface_hub is not.
         DeviceError: A device or precision that is not there.
     """
-    content = load_checkpoint(path)
+    published = content_of(path)
+    content = published if published is not None else load_checkpoint(path)
     known = Description(content, path)
     how, loss = known.reading(), known.loss
     if model is None:

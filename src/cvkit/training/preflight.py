@@ -19,7 +19,7 @@ from cvkit.diagnosis.progress import judge
 from cvkit.diagnosis.table import NEEDS, Need
 from cvkit.errors import CvkitError, PreflightError
 from cvkit.module_state import unchanged
-from cvkit.training import engine, schedule_free
+from cvkit.training import engine, memory, schedule_free
 from cvkit.training.callback import ask
 from cvkit.training.distributed import is_first
 from cvkit.training.monitor import Monitor
@@ -32,6 +32,7 @@ __all__ = [
     "check_preflight",
     "explain_failure",
     "inspect",
+    "look",
     "say",
     "say_nothing_left",
     "say_of_progress",
@@ -117,9 +118,22 @@ def say_nothing_left(state: TrainState) -> None:
         )
 
 
+def look(state: TrainState, step: Step, preflight: Preflight, ignore: Collection[str], *, own_step: bool) -> None:
+    """Looks before the first epoch, as ``fit`` was asked to, and says what it found.
+
+    Raises:
+        PreflightError: There are errors, or, with ``"strict"``, warnings.
+        DeviceError: The device is too small for one batch.
+    """
+    state.engine.unsaid = set(PROGRESS) - set(ignore)
+    with memory.explained(state):
+        report = inspect(state, step, own_step=own_step, deep=preflight == "deep", ignore=ignore)
+    say(report, preflight)
+
+
 def say_of_progress(state: TrainState) -> None:
     """Warns, once a run each, of what the epochs' numbers show."""
-    if not state.engine.unsaid:
+    if not (state.engine.unsaid and is_first()):
         return
     outputs = state.outputs
     known = (
