@@ -44,7 +44,7 @@ def load(
     does decide what the model answers.
 
     Args:
-        path: A file that a ``Checkpoint`` callback wrote; or what :func:`cvkit.integrations.hub.push` published: a directory,
+        path: A file that a ``Checkpoint`` callback wrote; or what ``cvkit.integrations.hub.push`` published: a directory,
             or ``"hf://owner/name"`` with ``@revision`` for a branch, tag or commit. Name a commit where it matters that the
             model stays the same.
         model: A model that takes the file's weights, in place of the one that the file describes.

@@ -20,6 +20,9 @@ _ATTENTION = "scaled_dot_product_attention"
 
 _INSTALLED = "cvkit", "torch"
 
+_FEW = 8
+"""Samples that are enough to see whether they mix."""
+
 
 @check("CV711", "warning", "Samples of a batch mix in evaluation mode", needs=["evaluation"], cost="forward")
 def coupled(probe: Probe) -> Iterator[Seen]:
@@ -51,7 +54,7 @@ def drops_in_evaluation(probe: Probe) -> Iterator[Seen]:
     if _without_inputs(probe):
         return
     with _Drops() as seen:
-        _evaluate(probe, probe.train.inputs)
+        _evaluate(probe, _few(probe))
     if seen.found:
         name, p, line = seen.found[0]
         attention = name == _ATTENTION
@@ -121,7 +124,7 @@ def stays_in_training(probe: Probe) -> Iterator[Seen]:
 def _run(probe: Probe) -> None:
     """Runs the model on the first batch without a graph, in the mode that it is in."""
     with torch.no_grad():
-        probe.runner.forward("val", (probe.train.inputs, None))
+        probe.runner.forward("val", (_few(probe), None))
 
 
 def _minds(module: nn.Module) -> bool:
@@ -137,6 +140,21 @@ def _mixing_norm(module: nn.Module) -> bool:
 def _without_inputs(probe: Probe) -> bool:
     """Whether it is not known what the model takes: a custom step may call it with anything."""
     return probe.own_step or not isinstance(probe.train.inputs, Tensor) or not probe.train.inputs.ndim
+
+
+def _few(probe: Probe) -> Tensor:
+    """Returns a few samples of the first batch, which show it as well; all where the model takes no other number."""
+    inputs: Tensor = probe.train.inputs
+    if len(inputs) <= _FEW:
+        return inputs
+    if "few" not in probe.kept:
+        try:
+            probe.evaluate(inputs[:_FEW])
+            probe.kept["few"] = inputs[:_FEW]
+        except Exception:  # whatever a batch size that is written into the model makes of it: CV751 names that
+            probe.kept["few"] = inputs
+    found: Tensor = probe.kept["few"]
+    return found
 
 
 def _evaluate(probe: Probe, inputs: Any, *, training: bool = False) -> Tensor | None:
@@ -171,9 +189,11 @@ def _first_pair(probe: Probe) -> tuple[Tensor, Tensor] | None:
 
 
 def _pair(probe: Probe, training: bool = False) -> tuple[Tensor, Tensor] | None:
-    """Returns the outputs of the first batch, and those of the same with every second sample changed."""
-    inputs = probe.train.inputs
-    if _without_inputs(probe) or len(inputs) < 2 or not inputs.is_floating_point() or not bool(inputs.isfinite().all()):
+    """Returns the outputs of the first samples, and those of the same with every second sample changed."""
+    if _without_inputs(probe):
+        return None
+    inputs = _few(probe)
+    if len(inputs) < 2 or not inputs.is_floating_point() or not bool(inputs.isfinite().all()):
         return None
     noise = torch.randn(inputs[1::2].shape, generator=torch.Generator().manual_seed(0)).to(inputs)
     other = inputs.clone()
