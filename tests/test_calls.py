@@ -16,7 +16,10 @@ from cvkit.calls import answered
 from cvkit.errors import ArgumentError, CallError, CvkitWarning
 
 BATCHES = [(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))]
-FIT = "arguments of fit: model, train, val, epochs, loss, optimizer, lr, schedule, metrics, callbacks, step, device, precision, "
+FIT = (
+    "arguments of fit: model, train, val, epochs, max_steps, loss, optimizer, lr, schedule, warmup, metrics, callbacks, step, device, "
+    "precision, "
+)
 
 
 def network():

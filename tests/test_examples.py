@@ -377,6 +377,11 @@ def test_an_image_of_the_gallery_is_small(example, gallery):
     assert not drawn or image.stat().st_size < gallery["MOST_BYTES"]
 
 
+def test_cifar10_fast_runs_through(run):
+    out = run("cifar10_fast", "--epochs", "1", "--device", "cpu")
+    assert re.fullmatch(r"1 epochs, [\d.]+ s, accuracy 0\.\d{4}\n", out)
+
+
 def test_every_example_has_its_test():
     source = Path(__file__).read_text("utf-8")
     assert [path.stem for path in EXAMPLES if f'run("{path.stem}"' not in source] == []

@@ -10,7 +10,6 @@ from typing import Literal, TypeAlias, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import sigmoid_focal_loss
 
 from cvkit.errors import ArgumentError
 from cvkit.outputs import Activation, OutputSpec, Task
@@ -189,6 +188,8 @@ losses.register("nll")(F.nll_loss)
 @losses.register("binary_focal")
 def _binary_focal(outputs: Tensor, targets: Tensor) -> Tensor:
     """The focal loss of one output a sample or label, with the paper's numbers (torchvision's)."""
+    from torchvision.ops import sigmoid_focal_loss  # where used: losses load no torchvision
+
     loss: Tensor = sigmoid_focal_loss(*align(outputs, targets), reduction="mean")
     return loss
 

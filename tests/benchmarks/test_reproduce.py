@@ -44,6 +44,7 @@ def test_dice_is_twice_the_overlap_over_the_sum(reproduce):
     assert reproduce.dice(said, said) == 1.0
 
 
+@pytest.mark.filterwarnings("ignore:CV502")
 def test_a_unet_goes_through_on_membranes_of_the_same_layout(reproduce, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for index in range(6):

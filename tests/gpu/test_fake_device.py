@@ -12,6 +12,9 @@ from cvkit.data import loader as loader_
 from cvkit.serialization.async_writer import Buffers
 from cvkit.transforms import batch
 
+# its validation images are augmented, so that what augmenting does on the device is seen there as well
+pytestmark = pytest.mark.filterwarnings("ignore:CV217", "ignore:CV417")
+
 OPTIONS = {"epochs": 2, "progress": False, "seed": 0, "lr": 0.05, "optimizer": "momentum", "precision": "fp32"}
 
 

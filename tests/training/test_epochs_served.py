@@ -153,6 +153,7 @@ def test_a_finished_run_that_is_run_again_evaluates_to_the_same_number(tmp_path)
     assert numbers[0] == numbers[1]
 
 
+@pytest.mark.filterwarnings("ignore:CV217")
 def test_a_loader_that_trains_and_validates_is_moved_by_training_alone():
     both, seen = loader(), Seen()
     for _ in range(2):

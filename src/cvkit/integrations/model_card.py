@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib  # cvkit.report is a program as well, which python -m must be the first to load
 import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from cvkit.report import report
 from cvkit.training.history import History
 
 __all__ = ["card", "manifest"]
@@ -41,7 +41,7 @@ def manifest(content: Mapping[str, Any], digest: str) -> dict[str, Any]:
         "settings": settings,
         "history": _rows(training),
         "commit": _git(),
-        "environment": report(),
+        "environment": importlib.import_module("cvkit.report").report(),
     }
 
 

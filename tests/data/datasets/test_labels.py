@@ -56,6 +56,7 @@ def test_part_of_a_dataset_is_numbered_by_the_classes_of_all():
     assert [t.tolist() for _, t in Loader(Subset(PETS, [4, 3]), 2, classes=["bird", "cat", "dog"])] == [[2, 0]]
 
 
+@pytest.mark.filterwarnings("ignore:CV213")
 def test_a_model_is_trained_on_text_and_answers_in_it(tmp_path):
     transform = denoise(8, noise=0, channels=1)
     plain = cvkit.transforms.small_image_eval(8, channels=1)

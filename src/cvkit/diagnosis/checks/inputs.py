@@ -99,6 +99,9 @@ def constant(probe: Probe, side: Side) -> Iterator[Seen]:
         return
     flat = images.flatten(-2)
     empty = (flat.amax(-1) == flat.amin(-1)).reshape(len(images), -1).all(1)
+    colours = flat.amax(-1).reshape(len(images), -1)[empty]
+    if len(colours) and bool((colours.amax(0) != colours.amin(0)).any()):
+        return  # plain colours that differ: drawn so on purpose
     count, total = int(empty.sum()), len(images)
     whole = count == total and (total > 1 or flat.shape[-1] >= 64)
     some_of = not probe.own_step and probe.loss.classification
