@@ -409,7 +409,7 @@ def test_verify_finds_a_file_that_is_in_two_parts(tmp_path):
 # the run
 
 
-@pytest.mark.filterwarnings("ignore:CV213")
+@pytest.mark.filterwarnings("ignore:CV213", "ignore:CV217")
 def test_a_checkpoint_of_joined_data_describes_itself(tmp_path):
     parts = [
         folder(tmp_path / name, [label], max_pixels=bound)
