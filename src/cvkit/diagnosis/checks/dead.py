@@ -89,8 +89,9 @@ def alike(probe: Probe) -> Iterator[Seen]:
         left = left if tries == STEPS else []
     if left:
         value = float(suspects[left[0]].flatten()[0])
+        named = some(one or "the model itself" for one in left)
         yield Seen(
-            f"all units of {some(one or 'the model itself' for one in left)} are initialised alike, and stay so: they learn the same",
+            f"all units of {named} are initialised alike, and stay so: they learn the same",
             got=f"every unit of {left[0] or 'it'} has the same weights"
             + (f" ({number(value)})" if bool((suspects[left[0]] == value).all()) else "")
             + ("" if _constant(probe, suspects) else f", and still has after {STEPS} steps"),
