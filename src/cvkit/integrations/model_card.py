@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib  # cvkit.report is a program as well, which python -m must be the first to load
 import subprocess
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +25,8 @@ def manifest(content: Mapping[str, Any], digest: str) -> dict[str, Any]:
         Versions, seed, every setting of the run, the data by counts and fingerprints, the history, and the commit of the
         directory that this is called in.
     """
+    from cvkit.report import report  # a program as well, which python -m must be the first to load
+
     training = content["training"]
     settings = {name: value for name, value in training["settings"].items() if not name.startswith("the layer ")}
     return {
@@ -41,7 +42,7 @@ def manifest(content: Mapping[str, Any], digest: str) -> dict[str, Any]:
         "settings": settings,
         "history": _rows(training),
         "commit": _git(),
-        "environment": importlib.import_module("cvkit.report").report(),
+        "environment": report(),
     }
 
 

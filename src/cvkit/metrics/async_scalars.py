@@ -12,7 +12,7 @@ from torch import Tensor
 from cvkit import streams
 from cvkit.streams import Moment
 
-__all__ = ["AsyncScalars", "WeightedSum", "merged_sums"]
+__all__ = ["AsyncScalars", "WeightedSum", "merged_counts", "merged_sums"]
 
 
 class WeightedSum:
@@ -125,6 +125,12 @@ def merged_sums(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             first = count + state["first_nonfinite"]
         total, weight, count = total + state["total"], weight + state["weight"], count + state["count"]
     return {"total": total, "weight": weight, "count": count, "first_nonfinite": first}
+
+
+def merged_counts(states: Sequence[Mapping[str, Any]], key: str) -> Tensor | None:
+    """Returns the sum of a tensor over the states that hold it; ``None`` where none does."""
+    found = [state[key].cpu() for state in states if key in state]
+    return torch.stack(found).sum(0) if found else None
 
 
 class _Readback:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cvkit.arguments import check_integer
 from cvkit.errors import ArgumentError
+from cvkit.metrics.async_scalars import merged_counts
 from cvkit.metrics.core import metrics
 from cvkit.outputs import OutputSpec, probabilities_of
 
@@ -74,8 +75,7 @@ class CalibrationError:
 
     def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Becomes what has counted everything that the metrics of these states have."""
-        sums = [state["sums"].cpu() for state in states if "sums" in state]
-        self.sums = torch.stack(sums).sum(0) if sums else None
+        self.sums = merged_counts(states, "sums")
 
 
 def fit_temperature(outputs: Tensor, targets: Tensor) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cvkit.arguments import check_integer
 from cvkit.errors import ArgumentError
 from cvkit.losses import IGNORED
-from cvkit.metrics.async_scalars import WeightedSum, merged_sums
+from cvkit.metrics.async_scalars import WeightedSum, merged_counts, merged_sums
 from cvkit.metrics.core import metrics
 
 __all__ = ["Accuracy", "TopK"]
@@ -140,8 +140,7 @@ class TopK:
 
     def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Becomes what has counted everything that the metrics of these states have."""
-        counts = [state["counts"].cpu() for state in states if "counts" in state]
-        self.counts = torch.stack(counts).sum(0) if counts else None
+        self.counts = merged_counts(states, "counts")
 
 
 metrics.register("top5")(TopK)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cvkit.errors import ArgumentError
 from cvkit.losses import IGNORED
+from cvkit.metrics.async_scalars import merged_counts
 from cvkit.metrics.core import metrics
 
 __all__ = ["Dice", "IoU"]
@@ -100,8 +101,7 @@ class _Overlap(ABC):
 
     def merge(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Becomes what has counted everything that the metrics of these states have."""
-        counts = [state["counts"].cpu() for state in states if "counts" in state]
-        self.counts = torch.stack(counts).sum(0) if counts else None
+        self.counts = merged_counts(states, "counts")
 
 
 @metrics.register("dice")

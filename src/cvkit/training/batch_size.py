@@ -19,7 +19,7 @@ from cvkit.module_state import train_mode, unchanged, unwrap
 from cvkit.training import engine, setup
 from cvkit.training.loader_checks import check_loader
 from cvkit.training.loaders import adapt
-from cvkit.training.optimizers import DEFAULT_LR
+from cvkit.training.optimizers import DEFAULT_LR, ready_optimizers
 from cvkit.training.peer_arguments import answered_calls
 from cvkit.training.runtime import Precision, Runtime
 from cvkit.training.state import Step, TrainState
@@ -76,10 +76,8 @@ def find_batch_size(
     batches = adapt(train)
     parts = [unwrap(one) if isinstance(one, nn.Module) else one for one in (model, loss)]
     modules = [one for one in parts if isinstance(one, nn.Module)]
-    several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
-    ready = [one for one in several if isinstance(one, Optimizer)]
     with (
-        unchanged(*modules, optimizers=ready, generators=batches.generators()),
+        unchanged(*modules, optimizers=ready_optimizers(optimizer), generators=batches.generators()),
         batches.kept(),
     ):
         state = setup.state(

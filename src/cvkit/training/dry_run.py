@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from cvkit.module_state import unchanged, unwrap
 from cvkit.serialization.checkpoint import load_checkpoint, save_checkpoint
 from cvkit.training import snapshot
 from cvkit.training.callback import LAST, Callback, ask
 from cvkit.training.loaders import adapt
+from cvkit.training.optimizers import ready_optimizers
 from cvkit.training.state import FitResult, TrainState
 
 __all__ = ["rehearse"]
@@ -45,14 +45,14 @@ def rehearse(fit: Callable[..., FitResult], given: Mapping[str, Any]) -> FitResu
     lengths = [options["steps_per_epoch"] if name == "train" else None for name in loader_names]
     adapters = [adapt(loader, length) for loader, length in zip(real, lengths, strict=True)]
     modules = [unwrap(one) for one in (options["model"], options["loss"]) if isinstance(one, nn.Module)]
-    several = options["optimizer"] if isinstance(options["optimizer"], list | tuple) else [options["optimizer"]]
     generators = [generator for one in adapters for generator in one.generators()]
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cvkit-dry-run-")))
         for one in adapters:
             stack.enter_context(one.kept())
-        ready = [one for one in several if isinstance(one, Optimizer)]
-        stack.enter_context(unchanged(*modules, optimizers=ready, generators=generators))
+        stack.enter_context(
+            unchanged(*modules, optimizers=ready_optimizers(options["optimizer"]), generators=generators)
+        )
         options["metrics"] = copy.deepcopy(options["metrics"])
         copies = []
         for place, callback in enumerate(options["callbacks"]):

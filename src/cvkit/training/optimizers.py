@@ -21,6 +21,7 @@ __all__ = [
     "current_lrs",
     "group_options",
     "optimizers",
+    "ready_optimizers",
     "resolve_optimizers",
 ]
 
@@ -186,6 +187,12 @@ def current_lrs(optimizers: Sequence[Optimizer]) -> list[list[float | Tensor]]:
         [lr.clone() if isinstance(lr := group["lr"], Tensor) else lr for group in one.param_groups]
         for one in optimizers
     ]
+
+
+def ready_optimizers(optimizer: Any) -> list[Optimizer]:
+    """Returns the optimizers that were given as objects: those whose state must be left as it was."""
+    several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
+    return [one for one in several if isinstance(one, Optimizer)]
 
 
 def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
